@@ -1,0 +1,332 @@
+//! What the coordinator replicates and everybody watches: members, the shard map, the model registry, jobs.
+//!
+//! This is the data alone; the commands that change it and the rules they obey are `docent-coordinator`'s. A watcher gets whole
+//! catalogs with a rising [`Catalog::index`] and never goes back to a lower one.
+
+use crate::error::{Error, Result};
+use crate::id::{ClusterId, NodeId, ReplicaId};
+use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The replicated catalog at one log index.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// The coordinator log index that this catalog reflects.
+    pub index: u64,
+    /// The cluster's identity, once born.
+    pub cluster: Option<Cluster>,
+    /// Coordinators, by id.
+    pub coordinators: BTreeMap<NodeId, Member>,
+    /// Nodes, by id.
+    pub nodes: BTreeMap<NodeId, Member>,
+    /// The shard map: a hint, the group's own membership is the truth. Empty until the initial placement.
+    pub shards: BTreeMap<ShardId, Shard>,
+    /// The model registry, by version.
+    pub models: BTreeMap<u64, Model>,
+    /// The live version.
+    pub live: Option<Activation>,
+    /// Jobs, by id.
+    pub jobs: BTreeMap<u64, Job>,
+}
+
+/// What is fixed at the birth of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Who we are; in every frame.
+    pub id: ClusterId,
+    /// The key of the slot hash; never changes.
+    pub placement_key: [u8; 16],
+    /// User shards of the initial placement.
+    pub user_shards: u16,
+    /// Item shards of the initial placement.
+    pub item_shards: u16,
+    /// Replicas of each shard, at most the number of nodes.
+    pub replication: u8,
+    /// The initial placement happens when this many nodes have joined.
+    pub expect_nodes: u16,
+}
+
+/// A coordinator or a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id, never reused.
+    pub id: NodeId,
+    /// Its internal address, `host:port`.
+    pub internal_addr: String,
+    /// Its query address; empty for a coordinator.
+    pub query_addr: String,
+    /// Its failure zone; replicas of a shard spread over zones.
+    pub zone: String,
+    /// Whether the coordinator's leader heard of it lately.
+    pub is_alive: bool,
+    /// The highest version of records and messages it understands.
+    pub format: u32,
+}
+
+/// A shard of the map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Which.
+    pub id: ShardId,
+    /// What it owns.
+    pub slots: SlotRange,
+    /// Where it lives.
+    pub replicas: Vec<Replica>,
+}
+
+/// A replica of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its id, never reused.
+    pub id: ReplicaId,
+    /// Where.
+    pub node: NodeId,
+}
+
+/// The one entry that makes a version live everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// The live version.
+    pub version: u64,
+    /// Rises with each activation and rollback.
+    pub epoch: u64,
+    /// The version that was live before; nodes keep it for rollback.
+    pub previous: Option<u64>,
+}
+
+/// Where a model stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelState {
+    /// Trained, evaluated and registered; replicas fetch, verify and probe it.
+    Validated,
+    /// Enough replicas of every shard can answer with it.
+    Staged,
+    /// Answers use it.
+    Live,
+    /// Was live; parts are kept while it is the rollback target.
+    Retired,
+    /// Cannot be used.
+    Failed,
+}
+
+/// A model version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Rises by one with each registered model.
+    pub version: u64,
+    /// Where it stands.
+    pub state: ModelState,
+    /// The job that made it.
+    pub job: u64,
+    /// How it was trained.
+    pub settings: TrainSettings,
+    /// What it was trained on.
+    pub cut: Vec<Position>,
+    /// The item rows, one part a virtual worker, sorted by slot range.
+    pub parts: Vec<ModelPart>,
+    /// Gramian, category means, settings: needed on every node.
+    pub global: ModelPart,
+    /// Held-out metrics (`recall@20`, ...) and counts.
+    pub metrics: BTreeMap<String, f64>,
+    /// The version that was live when it was registered.
+    pub parent: Option<u64>,
+    /// When it was registered, by the proposer's clock.
+    pub created_ms: i64,
+    /// Which replicas hold, verified and probed it.
+    pub staged: BTreeSet<(ShardId, NodeId)>,
+    /// Activate as soon as it is staged.
+    pub activate: bool,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// An immutable file, content-addressed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPart {
+    /// Which keyspace its rows are of.
+    pub keyspace: Keyspace,
+    /// Which slots.
+    pub slots: SlotRange,
+    /// blake3 of the bytes.
+    pub hash: [u8; 32],
+    /// Length.
+    pub bytes: u64,
+    /// Nodes that had it when it was registered.
+    pub holders: Vec<NodeId>,
+}
+
+/// What a training job does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// `ials`; others are refused until they exist.
+    pub algorithm: String,
+    /// Dimensions of the factors, 1 to 512.
+    pub dim: u32,
+    /// Passes over both sides, 1 to 1,000.
+    pub epochs: u32,
+    /// Weight of an unobserved pair.
+    pub unobserved_weight: f64,
+    /// Regularisation.
+    pub regularization: f64,
+    /// Frequency scaling exponent of the regularisation, 0 to 1.
+    pub frequency_scaling: f64,
+    /// Seed of every random number.
+    pub seed: u64,
+    /// Share of each user's newest positives held out for the evaluation, 0 (none) to 0.5.
+    pub holdout: f64,
+    /// After the evaluation, train again on everything.
+    pub refit: bool,
+    /// Activate the version as soon as it is staged.
+    pub activate: bool,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            algorithm: "ials".to_owned(),
+            dim: 64,
+            epochs: 10,
+            unobserved_weight: 0.01,
+            regularization: 0.003,
+            frequency_scaling: 1.0,
+            seed: 42,
+            holdout: 0.1,
+            refit: true,
+            activate: true,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks every range; the error names the setting.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |field: &str, message: &str| Err(Error::invalid(field, format!("{field} {message}")));
+        if self.algorithm != "ials" {
+            return Err(Error::invalid("algorithm", format!("unknown algorithm {:?}; known: ials", self.algorithm)));
+        }
+        if !(1..=512).contains(&self.dim) {
+            return refuse("dim", "must be 1 to 512");
+        }
+        if !(1..=1_000).contains(&self.epochs) {
+            return refuse("epochs", "must be 1 to 1000");
+        }
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !positive(self.unobserved_weight) || self.unobserved_weight > 1.0 {
+            return refuse("unobserved_weight", "must be above 0 and at most 1");
+        }
+        if !positive(self.regularization) {
+            return refuse("regularization", "must be a positive number");
+        }
+        if !(0.0..=1.0).contains(&self.frequency_scaling) {
+            return refuse("frequency_scaling", "must be 0 to 1");
+        }
+        if !(0.0..=0.5).contains(&self.holdout) {
+            return refuse("holdout", "must be 0 to 0.5");
+        }
+        Ok(())
+    }
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for the job before it, or for a driver.
+    Queued,
+    /// A node drives it.
+    Running,
+    /// Registered its model.
+    Succeeded,
+    /// Gave up; see `error`.
+    Failed,
+    /// Ended by command.
+    Cancelled,
+}
+
+/// A training job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: u64,
+    /// Where it stands.
+    pub state: JobState,
+    /// What it does.
+    pub settings: TrainSettings,
+    /// Rises with each attempt; messages of an older epoch are dropped everywhere.
+    pub epoch: u64,
+    /// The node that drives the current attempt.
+    pub driver: Option<NodeId>,
+    /// How far the current attempt is.
+    pub progress: Option<JobProgress>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// The version it made.
+    pub version: Option<u64>,
+    /// When it was asked for, by the proposer's clock.
+    pub created_ms: i64,
+}
+
+/// Progress of a running job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// `load`, `train`, `evaluate`, `refit`, `publish`.
+    pub phase: String,
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Of how many.
+    pub epochs: u32,
+    /// The objective's value.
+    pub loss: Option<f64>,
+    /// Since the attempt began.
+    pub seconds: f64,
+    /// Bytes exchanged between nodes so far.
+    pub bytes: u64,
+}
+
+impl Catalog {
+    /// The shard that owns `slot`.
+    pub fn shard_of(&self, keyspace: Keyspace, slot: Slot) -> Option<&Shard> {
+        self.shards_of(keyspace).find(|shard| shard.slots.contains(slot))
+    }
+
+    /// All shards of a keyspace, by index.
+    pub fn shards_of(&self, keyspace: Keyspace) -> impl Iterator<Item = &Shard> {
+        let first = ShardId { keyspace, index: 0 };
+        let last = ShardId { keyspace, index: u16::MAX };
+        self.shards.range(first..=last).map(|(_, shard)| shard)
+    }
+
+    /// The live model.
+    pub fn live_model(&self) -> Option<&Model> {
+        self.live.and_then(|live| self.models.get(&live.version))
+    }
+
+    /// A member of either kind.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.nodes.get(&id).or_else(|| self.coordinators.get(&id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_outside_their_ranges_are_refused_by_name() {
+        assert!(TrainSettings::default().validate().is_ok());
+        let bad = [
+            ("dim", TrainSettings { dim: 0, ..Default::default() }),
+            ("epochs", TrainSettings { epochs: 0, ..Default::default() }),
+            ("unobserved_weight", TrainSettings { unobserved_weight: f64::NAN, ..Default::default() }),
+            ("regularization", TrainSettings { regularization: -1.0, ..Default::default() }),
+            ("holdout", TrainSettings { holdout: 0.6, ..Default::default() }),
+            ("algorithm", TrainSettings { algorithm: "magic".into(), ..Default::default() }),
+        ];
+        for (field, settings) in bad {
+            assert_eq!(settings.validate().unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+}

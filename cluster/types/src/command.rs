@@ -1,0 +1,123 @@
+//! The commands of the shards' replicated logs and their outcomes.
+//!
+//! Everything that `apply` needs is in the command: the proposer puts clocks and settings in. A variant is never changed, only added
+//! at the end; the codec's version says which variants a binary knows.
+
+use crate::event::{Event, EventOutcome};
+use crate::id::{ItemId, TenantId, UserId};
+use crate::item::Item;
+use crate::shard::ShardId;
+use crate::user::{Consent, Profile};
+use serde::{Deserialize, Serialize};
+
+/// A command of a user shard's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum UserCommand {
+    /// Append events, each at most once per `(user, event_id)`, where the user's consent allows.
+    Append {
+        /// Whose.
+        tenant: TenantId,
+        /// In the client's order.
+        events: Vec<Event>,
+        /// The proposer's clock.
+        received_ms: i64,
+    },
+    /// Create users or replace their attributes.
+    PutProfiles {
+        /// Whose.
+        tenant: TenantId,
+        /// At most 10,000.
+        profiles: Vec<Profile>,
+    },
+    /// Set all three flags; creates the user.
+    SetConsent {
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+        /// The flags.
+        consent: Consent,
+    },
+    /// Replace the block list; creates the user.
+    SetBlocks {
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+        /// At most 10,000.
+        blocks: Vec<ItemId>,
+    },
+    /// Erase everything of the user, counts and dedupe included: as if never seen.
+    DeleteUser {
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+    },
+}
+
+/// What `apply` answers to a [`UserCommand`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserOutcome {
+    /// One outcome an event, in order.
+    Events(Vec<EventOutcome>),
+    /// Done.
+    Done,
+    /// There is no such user; nothing was done.
+    NotFound,
+}
+
+/// A command of an item shard's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ItemCommand {
+    /// Create stubs for items that are not there; leaves others alone.
+    Ensure {
+        /// Whose.
+        tenant: TenantId,
+        /// At most 10,000.
+        item_ids: Vec<ItemId>,
+    },
+    /// Create items or replace their metadata; leaves take-down and counts alone.
+    Put {
+        /// Whose.
+        tenant: TenantId,
+        /// At most 10,000.
+        items: Vec<Item>,
+    },
+    /// Take an item down, or show it again.
+    SetTakenDown {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        item_id: ItemId,
+        /// Down or up.
+        is_taken_down: bool,
+    },
+    /// Remove the item: metadata, take-down and counts. Users' events with it stay; an event with it makes a new stub.
+    Delete {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        item_id: ItemId,
+    },
+    /// Absolute counts from a user shard. The newest `at` of each `(item, from)` is kept, so that repeats and reordering do nothing.
+    Counts {
+        /// Whose.
+        tenant: TenantId,
+        /// The counting user shard.
+        from: ShardId,
+        /// Its applied index when it counted.
+        at: u64,
+        /// Kept events with each item on that shard.
+        counts: Vec<(ItemId, u64)>,
+    },
+}
+
+/// What `apply` answers to an [`ItemCommand`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ItemOutcome {
+    /// Done.
+    Done,
+    /// There is no such item; nothing was done.
+    NotFound,
+}

@@ -1,0 +1,36 @@
+//! The vocabulary of Docent: what every crate means by a user, an item, an event, a slot, a shard, a version.
+//!
+//! Pure data: no I/O, no clocks, no async. Constructors validate, so that a value of these types is always within
+//! the limits that the documentation states; nothing downstream checks an id again.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`id`] | external ids (tenant, user, item, event), internal ids (node, replica, cluster) |
+//! | [`shard`] | keyspaces, slots, shards, log positions |
+//! | [`event`] | events and their limits |
+//! | [`user`] | profiles, consent, blocks |
+//! | [`item`] | item metadata |
+//! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
+//! | [`query`] | queries and answers: coverage, scored items, reasons |
+//! | [`codec`] | version byte + postcard, for records and messages |
+//! | [`command`] | the commands of the shards' logs |
+//! | [`error`] | the one error that crosses process boundaries |
+//! | [`codec`] | version byte + postcard, for records and messages |
+//! | [`command`] | the commands of the shards' logs |
+//! | [`limits`] | every size limit a client can meet |
+
+pub mod catalog;
+pub mod codec;
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod item;
+pub mod limits;
+pub mod query;
+pub mod shard;
+pub mod user;
+
+pub use error::{Error, Kind, Result};
+pub use id::{ClusterId, EventId, ItemId, NodeId, ReplicaId, TenantId, UserId};
+pub use shard::{Keyspace, Position, SLOTS, ShardId, Slot, SlotRange};

@@ -1,0 +1,127 @@
+//! Positives as compressed sparse rows.
+use crate::{Error, shape};
+
+/// Rows of (column, confidence) pairs: row `r` holds the entries `offsets[r]..offsets[r + 1]`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Adjacency {
+    offsets: Vec<usize>,
+    columns: Vec<u32>,
+    confidences: Vec<f32>,
+}
+
+impl Adjacency {
+    /// No rows yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { offsets: vec![0], columns: Vec::new(), confidences: Vec::new() }
+    }
+
+    /// Takes the three arrays after checking that they fit together and that columns lie below `columns_total`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for arrays that do not fit, [`Error::Value`] for a column or confidence out of range.
+    pub fn from_parts(
+        offsets: Vec<usize>,
+        columns: Vec<u32>,
+        confidences: Vec<f32>,
+        columns_total: usize,
+    ) -> Result<Self, Error> {
+        shape("confidences", columns.len(), confidences.len())?;
+        shape("last offset", columns.len(), offsets.last().copied().unwrap_or(usize::MAX))?;
+        if offsets.first() != Some(&0) || offsets.windows(2).any(|pair| pair[0] > pair[1]) {
+            return Err(Error::Value { what: "offsets" });
+        }
+        if columns.iter().any(|&column| column as usize >= columns_total) {
+            return Err(Error::Value { what: "columns" });
+        }
+        if confidences.iter().any(|&c| !(c.is_finite() && c > 0.0)) {
+            return Err(Error::Value { what: "confidences" });
+        }
+        Ok(Self { offsets, columns, confidences })
+    }
+
+    /// Appends a row.
+    pub fn push_row(&mut self, entries: impl IntoIterator<Item = (u32, f32)>) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        for (column, confidence) in entries {
+            self.columns.push(column);
+            self.confidences.push(confidence);
+        }
+        self.offsets.push(self.columns.len());
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Number of entries over all rows.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Columns and confidences of row `row` (which must be below [`Self::rows`]).
+    #[must_use]
+    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        let range = self.offsets[row]..self.offsets[row + 1];
+        (&self.columns[range.clone()], &self.confidences[range])
+    }
+
+    /// The largest column, if there is an entry.
+    #[must_use]
+    pub fn column_max(&self) -> Option<u32> {
+        self.columns.iter().copied().max()
+    }
+
+    /// Rows and columns exchanged; entries of a new row are in the order of the old rows.
+    #[must_use]
+    pub fn transposed(&self, columns_total: usize) -> Self {
+        let mut offsets = vec![0usize; columns_total + 1];
+        for &column in &self.columns {
+            offsets[column as usize + 1] += 1;
+        }
+        for at in 0..columns_total {
+            offsets[at + 1] += offsets[at];
+        }
+        let mut next = offsets.clone();
+        let (mut columns, mut confidences) = (vec![0; self.entries()], vec![0.0; self.entries()]);
+        for row in 0..self.rows() {
+            let (row_columns, row_confidences) = self.row(row);
+            for (&column, &confidence) in row_columns.iter().zip(row_confidences) {
+                let at = &mut next[column as usize];
+                columns[*at] = row as u32;
+                confidences[*at] = confidence;
+                *at += 1;
+            }
+        }
+        Self { offsets, columns, confidences }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_twice_gives_the_same_rows() {
+        let mut rows = Adjacency::new();
+        rows.push_row([(0, 1.0), (2, 2.0)]);
+        rows.push_row([]);
+        rows.push_row([(2, 3.0)]);
+        let transposed = rows.transposed(3);
+        assert_eq!(transposed.row(2), (&[0u32, 2][..], &[2.0f32, 3.0][..]));
+        assert_eq!(transposed.transposed(3), rows);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        assert!(Adjacency::from_parts(vec![0, 1], vec![5], vec![1.0], 5).is_err());
+        assert!(Adjacency::from_parts(vec![0, 2], vec![1], vec![1.0], 5).is_err());
+        assert!(Adjacency::from_parts(vec![0, 1], vec![1], vec![f32::NAN], 5).is_err());
+        assert!(Adjacency::from_parts(vec![0, 1], vec![1], vec![1.0], 5).is_ok());
+    }
+}

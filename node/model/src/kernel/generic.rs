@@ -1,0 +1,381 @@
+//! The loops themselves, written so that the compiler turns fixed-size arrays into vector registers. `R` is the height of a
+//! register tile; it changes speed only.
+use crate::Adjacency;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Width of a tile, lanes of a dot product and the unit of strides.
+pub(super) const LANES: usize = 16;
+/// Rows gathered at a time; the panel of 128 x 128 values stays in the second-level cache.
+const PANEL_ROWS: usize = 128;
+/// Rows and columns of a block of the Cholesky factorisation; one tile wide.
+const BLOCK: usize = LANES;
+/// Smallest pivot: keeps a matrix that rounding made indefinite from spreading NaN; far below any regularised diagonal.
+const PIVOT_MIN: f32 = 1e-20;
+
+/// f32 memory that starts on a cache line, so that no vector load crosses one.
+pub(crate) struct Aligned {
+    memory: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn zeroed(len: usize) -> Self {
+        let memory = vec![0.0f32; len + LANES];
+        // `align_offset` may decline (it says usize::MAX); then the memory is merely slower.
+        let start = memory.as_ptr().align_offset(64).min(LANES);
+        Self { memory, start, len }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+/// Memory for one normal equation `A x = b`: upper triangle of A (stride x stride, row-major), b or x, a panel of rows.
+pub(crate) struct Normal {
+    dim: usize,
+    stride: usize,
+    matrix: Aligned,
+    rhs: Aligned,
+    panel: Aligned,
+}
+
+impl Normal {
+    pub(crate) fn new(dim: usize) -> Self {
+        let stride = super::stride(dim);
+        Self {
+            dim,
+            stride,
+            matrix: Aligned::zeroed(stride * stride),
+            rhs: Aligned::zeroed(stride),
+            panel: Aligned::zeroed(PANEL_ROWS * stride),
+        }
+    }
+
+    /// `A = base + regularization I`, `b = 0`; `base` has the stride's shape.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, base: &[f32], regularization: f32) {
+        let stride = self.stride;
+        for (i, (row, base)) in self.matrix.chunks_exact_mut(stride).zip(base.chunks_exact(stride)).enumerate() {
+            let first = i / LANES * LANES;
+            row[first..].copy_from_slice(&base[first..]);
+            row[i] += regularization;
+        }
+        self.rhs.fill(0.0);
+    }
+
+    /// The solution, `dim` values.
+    pub(crate) fn solution(&self) -> &[f32] {
+        &self.rhs[..self.dim]
+    }
+}
+
+/// A run of rows to solve, or to measure.
+pub(crate) struct RowsTask<'a> {
+    pub(crate) dim: usize,
+    /// alpha0 times the fixed side's Gramian, stride x stride.
+    pub(crate) base: &'a [f32],
+    /// The fixed side: rows of `dim` values.
+    pub(crate) table: &'a [f32],
+    pub(crate) adjacency: &'a Adjacency,
+    /// First row of the run; its length is that of the output.
+    pub(crate) first: usize,
+    /// The row's regularisation from its number of positives.
+    pub(crate) settings: &'a crate::Settings,
+    pub(crate) others: u64,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// Solves the rows `first..` into `out` (`dim` values each). A row without positives becomes zero, its optimum.
+#[inline(always)]
+pub(super) fn solve_rows<const R: usize>(normal: &mut Normal, task: &RowsTask<'_>, out: &mut [f32]) {
+    for (row, out) in (task.first..).zip(out.chunks_exact_mut(task.dim)) {
+        if task.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (columns, confidences) = task.adjacency.row(row);
+        if columns.is_empty() {
+            out.fill(0.0);
+            continue;
+        }
+        normal.begin(task.base, task.settings.row_regularization(columns.len(), task.others));
+        for (columns, confidences) in columns.chunks(PANEL_ROWS).zip(confidences.chunks(PANEL_ROWS)) {
+            for (at, (&column, &confidence)) in columns.iter().zip(confidences).enumerate() {
+                gather(normal, at, &task.table[column as usize * task.dim..][..task.dim], confidence);
+            }
+            let Normal { stride, matrix, panel, .. } = normal;
+            add_panel::<R, false>(&panel[..columns.len() * *stride], *stride, 0, matrix);
+        }
+        factor::<R>(normal);
+        let Normal { matrix, rhs, dim, stride, .. } = normal;
+        substitute(matrix, *dim, *stride, rhs);
+        out.copy_from_slice(normal.solution());
+    }
+}
+
+/// Puts `sqrt(confidence) row` into the panel and adds `confidence row` to b.
+#[inline(always)]
+fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
+    let Normal { stride, panel, rhs, .. } = normal;
+    let line = &mut panel[at * *stride..][..row.len()];
+    if confidence == 1.0 {
+        line.copy_from_slice(row);
+    } else {
+        let root = confidence.sqrt();
+        for (line, &value) in line.iter_mut().zip(row) {
+            *line = root * value;
+        }
+    }
+    for (rhs, &value) in rhs.iter_mut().zip(row) {
+        *rhs = confidence.mul_add(value, *rhs);
+    }
+}
+
+/// Upper triangle of `matrix += P^T P` (or `-=`), where `matrix` begins at row `first` of the square and P is `panel`,
+/// rows of `stride` values. Tiles on the diagonal also write below it; nobody reads there.
+#[inline(always)]
+fn add_panel<const R: usize, const SUBTRACT: bool>(panel: &[f32], stride: usize, first: usize, matrix: &mut [f32]) {
+    for i in (first..stride).step_by(R) {
+        for j in (i / LANES * LANES..stride).step_by(LANES) {
+            let mut tile = [[0f32; LANES]; R];
+            for (r, tile) in tile.iter_mut().enumerate() {
+                tile.copy_from_slice(&matrix[(i - first + r) * stride + j..][..LANES]);
+            }
+            for row in panel.chunks_exact(stride) {
+                let (left, right) = (&row[i..i + R], &row[j..j + LANES]);
+                for r in 0..R {
+                    let left = if SUBTRACT { -left[r] } else { left[r] };
+                    for c in 0..LANES {
+                        tile[r][c] = left.mul_add(right[c], tile[r][c]);
+                    }
+                }
+            }
+            for (r, tile) in tile.iter().enumerate() {
+                matrix[(i - first + r) * stride + j..][..LANES].copy_from_slice(tile);
+            }
+        }
+    }
+}
+
+/// `A = U^T U` in place, blocked and right-looking: a finished block of rows of U is itself the panel that the rest of
+/// A is updated with.
+#[inline(always)]
+fn factor<const R: usize>(normal: &mut Normal) {
+    let Normal { dim, stride, matrix, .. } = normal;
+    let (dim, stride) = (*dim, *stride);
+    for first in (0..dim).step_by(BLOCK) {
+        let (done, rest) = matrix.split_at_mut((first + BLOCK) * stride);
+        let block = &mut done[first * stride..];
+        for k in 0..BLOCK.min(dim - first) {
+            let (above, below) = block.split_at_mut((k + 1) * stride);
+            let row = &mut above[k * stride + first..];
+            let pivot = row[k].max(PIVOT_MIN).sqrt();
+            let inverse = 1.0 / pivot;
+            for value in row.iter_mut() {
+                *value *= inverse;
+            }
+            row[k] = pivot;
+            for (i, lower) in (k + 1..BLOCK).zip(below.chunks_exact_mut(stride)) {
+                let factor = -row[i];
+                for (lower, &upper) in lower[first..].iter_mut().zip(row.iter()) {
+                    *lower = factor.mul_add(upper, *lower);
+                }
+            }
+        }
+        add_panel::<R, true>(block, stride, first + BLOCK, rest);
+    }
+}
+
+/// Solves `U^T U x = b` in place of b; the padding of `rhs` stays zero.
+#[inline(always)]
+fn substitute(matrix: &[f32], dim: usize, stride: usize, rhs: &mut [f32]) {
+    for k in 0..dim {
+        let row = &matrix[k * stride..(k + 1) * stride];
+        let solved = rhs[k] / row[k];
+        rhs[k] = solved;
+        for (rhs, &value) in rhs[k + 1..stride].iter_mut().zip(&row[k + 1..]) {
+            *rhs = (-solved).mul_add(value, *rhs);
+        }
+    }
+    for k in (0..dim).rev() {
+        let row = &matrix[k * stride..(k + 1) * stride];
+        // From the next multiple of a lane's width on with vectors, the few before it one by one.
+        let middle = (k + 1).next_multiple_of(LANES).min(stride);
+        let mut sum = rhs[k] - dot::<4>(&row[middle..], &rhs[middle..stride]);
+        for j in k + 1..middle {
+            sum = (-row[j]).mul_add(rhs[j], sum);
+        }
+        rhs[k] = sum / row[k];
+    }
+}
+
+/// Inner product of equally long slices: 16 lanes, each in order, then halves added to halves.
+#[inline(always)]
+pub(super) fn dot<const R: usize>(left: &[f32], right: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (left_tail, right_tail) = (left.chunks_exact(LANES).remainder(), right.chunks_exact(LANES).remainder());
+    for (left, right) in left.chunks_exact(LANES).zip(right.chunks_exact(LANES)) {
+        for lane in 0..LANES {
+            lanes[lane] = left[lane].mul_add(right[lane], lanes[lane]);
+        }
+    }
+    for (lane, (left, right)) in lanes.iter_mut().zip(left_tail.iter().zip(right_tail)) {
+        *lane = left.mul_add(*right, *lane);
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Sums over the run's rows of `c (1 - x.y)^2` over positives, and of `reg |x|^2`.
+#[inline(always)]
+pub(super) fn loss_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> [f64; 2] {
+    let (mut error, mut penalty) = (0f64, 0f64);
+    for (row, x) in (task.first..).zip(solved.chunks_exact(task.dim)) {
+        let (columns, confidences) = task.adjacency.row(row);
+        for (&column, &confidence) in columns.iter().zip(confidences) {
+            let y = &task.table[column as usize * task.dim..][..task.dim];
+            let miss = 1.0 - f64::from(dot::<R>(x, y));
+            error += f64::from(confidence) * miss * miss;
+        }
+        let squares: f64 = x.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+        penalty += f64::from(task.settings.row_regularization(columns.len(), task.others)) * squares;
+    }
+    [error, penalty]
+}
+
+/// `sum += rows^T rows` in f64: the product of two f32 is exact there, so only the order of additions matters, and it is
+/// that of the rows.
+#[inline(always)]
+pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [f64]) {
+    const WIDTH: usize = 8;
+    let stride = super::stride(dim);
+    let mut panel = vec![0f64; 64 * stride];
+    for rows in rows.chunks(64 * dim) {
+        let count = rows.len() / dim;
+        for (line, row) in panel.chunks_exact_mut(stride).zip(rows.chunks_exact(dim)) {
+            for (line, &value) in line.iter_mut().zip(row) {
+                *line = f64::from(value);
+            }
+        }
+        for i in (0..stride).step_by(R) {
+            for j in (i / WIDTH * WIDTH..stride).step_by(WIDTH) {
+                let mut tile = [[0f64; WIDTH]; R];
+                for (r, tile) in tile.iter_mut().enumerate() {
+                    tile.copy_from_slice(&sum[(i + r) * stride + j..][..WIDTH]);
+                }
+                for row in panel[..count * stride].chunks_exact(stride) {
+                    let (left, right) = (&row[i..i + R], &row[j..j + WIDTH]);
+                    for r in 0..R {
+                        for c in 0..WIDTH {
+                            tile[r][c] += left[r] * right[c];
+                        }
+                    }
+                }
+                for (r, tile) in tile.iter().enumerate() {
+                    sum[(i + r) * stride + j..][..WIDTH].copy_from_slice(tile);
+                }
+            }
+        }
+    }
+}
+
+/// Adds weighted rows to an equation that [`Normal::begin`] opened, factors and solves it.
+#[inline(always)]
+pub(super) fn solve_one<const R: usize>(normal: &mut Normal, weighted: &[(&[f32], f32)]) {
+    for weighted in weighted.chunks(PANEL_ROWS) {
+        for (at, (row, confidence)) in weighted.iter().enumerate() {
+            gather(normal, at, row, *confidence);
+        }
+        let Normal { stride, matrix, panel, .. } = normal;
+        add_panel::<R, false>(&panel[..weighted.len() * *stride], *stride, 0, matrix);
+    }
+    factor::<R>(normal);
+    let Normal { matrix, rhs, dim, stride, .. } = normal;
+    substitute(matrix, *dim, *stride, rhs);
+}
+
+#[inline(always)]
+pub(super) fn solve_factored<const R: usize>(normal: &Normal, rhs: &mut [f32]) {
+    substitute(&normal.matrix, normal.dim, normal.stride, rhs);
+}
+
+/// A block of users to rank all items for.
+pub(crate) struct RankTask<'a> {
+    pub(crate) dim: usize,
+    /// Users, rows of `dim` values.
+    pub(crate) users: &'a [f32],
+    /// Items in blocks of 16: `[block][dim][16]`, padded with zeros.
+    pub(crate) items: &'a [f32],
+    pub(crate) items_total: usize,
+    /// Per user of the block: sorted items to leave out.
+    pub(crate) seen: &'a [&'a [u32]],
+    pub(crate) n: usize,
+}
+
+/// The `n` best items of each user, by score, ties by lower index.
+#[inline(always)]
+pub(super) fn rank_users<const R: usize>(task: &RankTask<'_>) -> Vec<Vec<u32>> {
+    let dim = task.dim;
+    let users_total = task.users.len() / dim;
+    let mut packed = vec![0f32; users_total.next_multiple_of(R) * dim];
+    for (user, row) in task.users.chunks_exact(dim).enumerate() {
+        for (k, &value) in row.iter().enumerate() {
+            packed[user / R * R * dim + k * R + user % R] = value;
+        }
+    }
+    let mut best: Vec<Vec<(f32, u32)>> = vec![Vec::with_capacity(task.n + 1); users_total];
+    for (block, items) in task.items.chunks_exact(dim * LANES).enumerate() {
+        for (group, users) in packed.chunks_exact(dim * R).enumerate() {
+            let mut tile = [[0f32; LANES]; R];
+            for (left, right) in users.chunks_exact(R).zip(items.chunks_exact(LANES)) {
+                for r in 0..R {
+                    for c in 0..LANES {
+                        tile[r][c] = left[r].mul_add(right[c], tile[r][c]);
+                    }
+                }
+            }
+            for (user, scores) in (group * R..users_total).zip(&tile) {
+                let first = (block * LANES) as u32;
+                keep_best(&mut best[user], task.n, scores, first, task.items_total as u32, task.seen[user]);
+            }
+        }
+    }
+    best.into_iter().map(|best| best.into_iter().map(|(_, item)| item).collect()).collect()
+}
+
+/// Inserts those of 16 consecutive items that belong among the `n` best; items come in rising order, so an equal score
+/// never displaces an earlier item.
+#[inline(always)]
+fn keep_best(best: &mut Vec<(f32, u32)>, n: usize, scores: &[f32; LANES], first: u32, items_total: u32, seen: &[u32]) {
+    let floor = if best.len() < n { f32::NEG_INFINITY } else { best.last().map_or(f32::INFINITY, |worst| worst.0) };
+    let mut any = false;
+    for &score in scores {
+        any |= score > floor;
+    }
+    if !any {
+        return;
+    }
+    for (&score, item) in scores.iter().zip(first..items_total) {
+        let full = best.len() >= n;
+        if (full && best.last().is_none_or(|worst| score <= worst.0)) || score.is_nan() || seen.binary_search(&item).is_ok() {
+            continue;
+        }
+        let at = best.partition_point(|other| other.0 >= score);
+        best.insert(at, (score, item));
+        best.truncate(n);
+    }
+}

@@ -1,0 +1,168 @@
+//! The inner loops, compiled for several instruction sets and chosen at run time.
+//!
+//! **Every instruction set gives the same bytes.** Sums run along the rows of a panel, one fused multiply-add per step
+//! and output element, in order; vector lanes only ever hold *different* output elements, so lane width, tile size and
+//! blocking do not touch a result. The one sum across lanes, [`generic::dot`], has 16 lanes and a fixed tree of its own.
+//! A machine without FMA computes the same fused operations in software: slow, and equal.
+mod generic;
+
+pub(crate) use generic::{Normal, RankTask, RowsTask};
+
+/// The instruction set the kernels run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Isa);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// Name of the arithmetic (not of the instruction set), for a job's fingerprint: results with equal names are bitwise comparable.
+pub const NUMERICS: &str = "fma-f32-v1";
+
+impl Kernel {
+    /// The fastest that this machine has.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::available().pop().unwrap_or(Self(Isa::Portable))
+    }
+
+    /// Every kernel that this machine can run, slowest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut found = vec![Self(Isa::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            found.push(Self(Isa::Avx2));
+            if is_x86_feature_detected!("avx512f") {
+                found.push(Self(Isa::Avx512));
+            }
+        }
+        found
+    }
+
+    /// Its name, for logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Compiles each generic function once per instruction set and gives [`Kernel`] a method that picks one.
+macro_rules! dispatched {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        #[cfg(target_arch = "x86_64")]
+        mod avx2 {
+            use super::generic::{self, *};
+            $(#[target_feature(enable = "avx2,fma")]
+            pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<4>($($arg),*) })*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod avx512 {
+            use super::generic::{self, *};
+            $(#[target_feature(enable = "avx2,fma,avx512f")]
+            pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<8>($($arg),*) })*
+        }
+        impl Kernel {
+            $($(#[$doc])*
+            #[allow(unsafe_code, reason = "calls code compiled for an instruction set that was detected")]
+            pub(crate) fn $name(self, $($arg: $type),*) $(-> $result)? {
+                match self.0 {
+                    Isa::Portable => generic::$name::<4>($($arg),*),
+                    // SAFETY: a `Kernel` with this set is made by `available` alone, after it detected avx2 and fma.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
+                    // SAFETY: as above, and it detected avx512f as well.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => unsafe { avx512::$name($($arg),*) },
+                }
+            })*
+        }
+    };
+}
+
+dispatched! {
+    /// Solves a run of rows.
+    fn solve_rows(normal: &mut Normal, task: &RowsTask<'_>, out: &mut [f32]);
+    /// Weighted squared error and regularisation of a run of rows.
+    fn loss_rows(task: &RowsTask<'_>, solved: &[f32]) -> [f64; 2];
+    /// Adds `rows` (each `dim` values) to the Gramian `sum` (stride x stride, upper triangle).
+    fn gramian_rows(dim: usize, rows: &[f32], sum: &mut [f64]);
+    /// Factors the matrix of one normal equation and solves it.
+    fn solve_one(normal: &mut Normal, weighted: &[(&[f32], f32)]);
+    /// Solves a factored normal equation for `rhs` (one stride long).
+    fn solve_factored(normal: &Normal, rhs: &mut [f32]);
+    /// Scores users against items and keeps the best of each.
+    fn rank_users(task: &RankTask<'_>) -> Vec<Vec<u32>>;
+    /// Inner product.
+    fn dot(left: &[f32], right: &[f32]) -> f32;
+}
+
+/// Row stride of matrices and panels for vectors of `dim` values.
+#[must_use]
+pub(crate) fn stride(dim: usize) -> usize {
+    dim.next_multiple_of(generic::LANES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut row = vec![0.0; n];
+        crate::init::fill(seed, "noise", (n as f32).sqrt(), &mut row);
+        row
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bytes() {
+        for dim in [1usize, 5, 16, 33, 64, 100] {
+            let rows: Vec<Vec<f32>> = (0..40).map(|seed| noise(dim, seed)).collect();
+            let weighted: Vec<_> = rows.iter().zip(1u8..).map(|(row, w)| (&row[..], f32::from(w) / 7.0)).collect();
+            let solved: Vec<_> = Kernel::available()
+                .into_iter()
+                .map(|kernel| {
+                    let mut normal = Normal::new(dim);
+                    normal.begin(&vec![0.0; stride(dim) * stride(dim)], 0.5);
+                    kernel.solve_one(&mut normal, &weighted);
+                    let mut sum = vec![0.0; stride(dim) * stride(dim)];
+                    kernel.gramian_rows(dim, &rows.concat(), &mut sum);
+                    let bits: Vec<u32> = normal.solution().iter().map(|v| v.to_bits()).collect();
+                    (bits, sum.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), kernel.dot(&rows[0], &rows[1]).to_bits())
+                })
+                .collect();
+            assert!(solved.windows(2).all(|pair| pair[0] == pair[1]), "dim {dim}");
+        }
+    }
+
+    #[test]
+    fn the_solution_satisfies_its_equation() {
+        for dim in [1usize, 7, 16, 40, 64, 130] {
+            let rows: Vec<Vec<f32>> = (0..20).map(|seed| noise(dim, seed + 9)).collect();
+            let weighted: Vec<_> = rows.iter().zip(1u8..).map(|(row, w)| (&row[..], f32::from(w) / 9.0)).collect();
+            let mut normal = Normal::new(dim);
+            normal.begin(&vec![0.0; stride(dim) * stride(dim)], 0.8);
+            Kernel::detect().solve_one(&mut normal, &weighted);
+            let x: Vec<f64> = normal.solution().iter().map(|&v| f64::from(v)).collect();
+            for i in 0..dim {
+                let (mut left, mut right) = (0.8 * x[i], 0.0);
+                for (row, weight) in &weighted {
+                    let product: f64 = row.iter().zip(&x).map(|(&a, b)| f64::from(a) * b).sum();
+                    left += f64::from(*weight) * f64::from(row[i]) * product;
+                    right += f64::from(*weight) * f64::from(row[i]);
+                }
+                assert!((left - right).abs() < 2e-4 * right.abs().max(1.0), "dim {dim} row {i}: {left} {right}");
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What members ask of the coordinator. Any coordinator takes a request; one that does not lead answers `NotLeader` with a hint.
+
+use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, TrainSettings};
+use docent_types::{ClusterId, NodeId, Position, ShardId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A request to the coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// A new node asks in with the cluster's token, or a known one returns.
+    Join(Join),
+    /// A node is alive, and what it has staged.
+    Heartbeat(Heartbeat),
+    /// What a job's driver reports.
+    ReportJob(JobReport),
+    /// Queue a training job.
+    StartTraining(TrainSettings),
+    /// End a job.
+    CancelJob(u64),
+    /// Make a staged or retired version live.
+    Activate(u64),
+    /// Make the previous version live.
+    Rollback,
+}
+
+/// See [`Request::Join`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// The cluster's join token.
+    pub token: String,
+    /// A random number that a node draws once and keeps: a repeated join (its first answer was lost) gets the same id.
+    pub nonce: u128,
+    /// Who it was, from its data directory.
+    pub previous: Option<(ClusterId, NodeId)>,
+    /// Its internal address.
+    pub internal_addr: String,
+    /// Its query address.
+    pub query_addr: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// The highest record format it understands.
+    pub format: u32,
+}
+
+/// See [`Request::Heartbeat`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Who.
+    pub node: NodeId,
+    /// Versions that this node's replicas hold, verified and probed.
+    pub staged: Vec<(u64, Vec<ShardId>)>,
+    /// Versions that it cannot stage, and why.
+    pub refused: Vec<(u64, String)>,
+}
+
+/// See [`Request::ReportJob`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// The job.
+    pub job: u64,
+    /// The attempt; a report of an older one is dropped.
+    pub epoch: u64,
+    /// Who drives it.
+    pub driver: NodeId,
+    /// What happened.
+    pub update: JobUpdate,
+}
+
+/// What happened to a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum JobUpdate {
+    /// It goes on.
+    Progress(JobProgress),
+    /// This attempt failed.
+    Failed {
+        /// Why.
+        error: String,
+        /// Whether another attempt may succeed.
+        is_retryable: bool,
+    },
+    /// It made a model.
+    Finished(TrainedModel),
+}
+
+/// What a job made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainedModel {
+    /// What it was trained on.
+    pub cut: Vec<Position>,
+    /// Item rows.
+    pub parts: Vec<ModelPart>,
+    /// Gramian and the rest.
+    pub global: ModelPart,
+    /// Held-out metrics and counts.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To `Join`.
+    Joined {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node's id.
+        node: NodeId,
+    },
+    /// To `Heartbeat` and `ReportJob`: the catalog's index, so that a watcher knows when it lags.
+    Index(u64),
+    /// To `StartTraining` and `CancelJob`.
+    Job(Job),
+    /// To `Activate` and `Rollback`.
+    Activated(Activation),
+}
+
+/// A catalog watch: the stream opens with the catalog as it is and goes on with each newer one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The index that the watcher has.
+    pub after: u64,
+}

@@ -1,0 +1,219 @@
+//! What gateways ask of shards. Requests to a leader are fenced by the shard id; item requests cover all shards that one node serves.
+
+use docent_types::command::{ItemCommand, ItemOutcome, UserCommand, UserOutcome};
+use docent_types::event::Event;
+use docent_types::item::ItemState;
+use docent_types::query::ScoredItem;
+use docent_types::user::{Consent, User};
+use docent_types::{Error, ItemId, Position, ShardId, TenantId, UserId};
+use serde::{Deserialize, Serialize};
+
+/// A request to a node about shards that it hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Propose to the user shard's log; leader only.
+    WriteUsers {
+        /// Which shard.
+        shard: ShardId,
+        /// What.
+        command: UserCommand,
+    },
+    /// Propose to the item shard's log; leader only.
+    WriteItems {
+        /// Which shard.
+        shard: ShardId,
+        /// What.
+        command: ItemCommand,
+    },
+    /// A user as clients see it; leader only, linearizable.
+    GetUser {
+        /// Which shard.
+        shard: ShardId,
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+    },
+    /// What a query needs of its user; leader only, linearizable.
+    UserState {
+        /// Which shard.
+        shard: ShardId,
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+        /// The model version to solve the vector in; 0 asks for none.
+        version: u64,
+    },
+    /// Which history items made each candidate's score; leader only.
+    Explain {
+        /// Which shard.
+        shard: ShardId,
+        /// Whose.
+        tenant: TenantId,
+        /// Who.
+        user_id: UserId,
+        /// The version that scored.
+        version: u64,
+        /// The answer's items.
+        candidates: Vec<ItemId>,
+        /// Reasons an item.
+        reasons: u32,
+    },
+    /// The best `n` items of each shard by inner product with `vector`; any replica.
+    Scan {
+        /// Whose.
+        tenant: TenantId,
+        /// The version of `vector`; shards answer with the same version or not at all.
+        version: u64,
+        /// The query, `dim` values.
+        vector: Vec<f32>,
+        /// How many of each shard.
+        n: u32,
+        /// The shards and what each must not return.
+        shards: Vec<ShardFilter>,
+    },
+    /// The most popular `n` items of each shard; any replica.
+    Popular {
+        /// Whose.
+        tenant: TenantId,
+        /// How many of each shard.
+        n: u32,
+        /// The shards and what each must not return.
+        shards: Vec<ShardFilter>,
+    },
+    /// Metadata of items; any replica.
+    GetItems {
+        /// Whose.
+        tenant: TenantId,
+        /// By shard.
+        shards: Vec<(ShardId, Vec<ItemId>)>,
+    },
+    /// Rows of items in a model version; any replica.
+    ItemRows {
+        /// Whose.
+        tenant: TenantId,
+        /// Which version.
+        version: u64,
+        /// By shard.
+        shards: Vec<(ShardId, Vec<ItemId>)>,
+    },
+    /// Which applied index each hosted replica of these shards has reached: a take-down waits for it.
+    Applied {
+        /// Which shards.
+        shards: Vec<ShardId>,
+    },
+}
+
+/// A shard and the ids (all of that shard) that it must not return.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardFilter {
+    /// Which shard.
+    pub shard: ShardId,
+    /// What not to return, sorted by id.
+    pub exclude: Vec<ItemId>,
+}
+
+/// The answer to a [`Request`], of the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To `WriteUsers`.
+    WroteUsers {
+        /// Where it was committed.
+        position: Position,
+        /// What became of it.
+        outcome: UserOutcome,
+    },
+    /// To `WriteItems`.
+    WroteItems {
+        /// Where it was committed.
+        position: Position,
+        /// What became of it.
+        outcome: ItemOutcome,
+    },
+    /// To `GetUser`.
+    User(Option<User>),
+    /// To `UserState`.
+    UserState(UserState),
+    /// To `Explain`: for each candidate its strongest history items and their contributions.
+    Explained(Vec<Vec<(ItemId, f32)>>),
+    /// To `Scan` and `Popular`.
+    Hits(Vec<(ShardId, Result<ShardHits, Error>)>),
+    /// To `GetItems`: `None` where there is no such item.
+    Items(Vec<(ShardId, Result<Vec<Option<ItemState>>, Error>)>),
+    /// To `ItemRows`: `None` where the version has no row.
+    Rows(Vec<(ShardId, Result<Vec<Option<Vec<f32>>>, Error>)>),
+    /// To `Applied`.
+    Applied(Vec<(ShardId, Result<u64, Error>)>),
+}
+
+/// What a query needs of its user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UserState {
+    /// Whether anything is kept about the user.
+    pub is_known: bool,
+    /// What the user allows; `vector` and the seen set are withheld where `recommend` is off.
+    pub consent: Consent,
+    /// The user's vector in the asked version, where the history has an item of the model.
+    pub vector: Option<Vec<f32>>,
+    /// Seen items, sorted by id. Empty where `recommend` is off.
+    pub seen: Vec<ItemId>,
+    /// Blocked items, sorted by id: these hold whatever else is allowed.
+    pub blocks: Vec<ItemId>,
+    /// The applied position that this reflects.
+    pub position: Position,
+}
+
+/// A shard's part of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardHits {
+    /// Best first, by `docent_types::query::rank`.
+    pub hits: Vec<ScoredItem>,
+    /// Items the shard could have returned before the filter: live, and with a row when scanned.
+    pub items: u64,
+    /// The replica's applied index.
+    pub applied: u64,
+    /// The replica is more than a second behind its leader.
+    pub is_stale: bool,
+}
+
+/// An export of one shard, as a stream of [`ExportPage`]s; leader only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub what: ExportWhat,
+}
+
+/// What to export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportWhat {
+    /// Events of a user shard.
+    Events,
+    /// Items of an item shard.
+    Items,
+    /// Rows of an item shard, or solved vectors of a user shard, in this version.
+    Vectors {
+        /// Which version.
+        version: u64,
+    },
+    /// Ids of the users of a shard that have kept events.
+    Users,
+}
+
+/// A page of an export, at most 1 MiB of payload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ExportPage {
+    /// Events, by user.
+    Events(Vec<Event>),
+    /// Items, by id.
+    Items(Vec<ItemState>),
+    /// Vectors, by id.
+    Vectors(Vec<(String, Vec<f32>)>),
+    /// Users, by id.
+    Users(Vec<UserId>),
+}
+

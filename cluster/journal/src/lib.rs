@@ -13,9 +13,16 @@
 //! - `writer`, `collect`: the thread that writes, and how old segments go away.
 //! - `journal`: the handles, [`Journal`] and [`GroupLog`].
 
+mod collect;
 mod error;
 mod journal;
 mod options;
+mod record;
+mod recover;
+mod segment;
+mod visible;
+mod writer;
+mod written;
 
 pub use error::{Error, Kind};
 pub use journal::{Done, Entry, GroupId, GroupLog, GroupState, Journal, Purged};

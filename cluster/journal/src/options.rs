@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// Below this a segment cannot hold its header and a useful record.
-const SEGMENT_BYTES_FLOOR: u64 = 4 * 1024;
+const SEGMENT_BYTES_LEAST: u64 = 4 * 1024;
+/// Recovery reads a segment at once.
+const SEGMENT_BYTES_MOST: u64 = 512 * 1024 * 1024;
 
 /// Settings of one node's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +17,7 @@ const SEGMENT_BYTES_FLOOR: u64 = 4 * 1024;
 pub struct Options {
     /// Directory of the segments; created if missing; one process at a time.
     pub dir: PathBuf,
-    /// A segment is closed once it is this long (soft: the last batch may pass it). At least 4 KiB.
+    /// A segment is closed once it is this long (soft: the last batch may pass it). 4 KiB to 512 MiB.
     #[serde(default = "segment_bytes_max")]
     pub segment_bytes_max: u64,
     /// Calls that may wait for the writer; a caller beyond that blocks. At least 1.
@@ -50,8 +52,8 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.segment_bytes_max < SEGMENT_BYTES_FLOOR {
-            return Err(Error::Setting { name: "segment_bytes_max", need: "at least 4096" });
+        if !(SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_MOST).contains(&self.segment_bytes_max) {
+            return Err(Error::Setting { name: "segment_bytes_max", need: "4 KiB to 512 MiB" });
         }
         if self.queue_records_max == 0 {
             return Err(Error::Setting { name: "queue_records_max", need: "at least 1" });

@@ -16,8 +16,8 @@ use crate::{Error, Options};
 
 /// Where the first record of a segment starts.
 pub(crate) const HEADER_BYTES: u64 = 64;
-/// A larger file is not ours: no setting makes one.
-pub(crate) const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// A larger file is not ours: a segment may be set to half of this, and one batch passes that by little.
+pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 const MARK: [u8; 8] = *b"DOCENTJL";
 const SUFFIX: &str = ".journal";

@@ -12,16 +12,31 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::state::StateMachine;
 use crate::{Error, Member, Options};
 
-openraft::declare_raft_types!(
-    /// The one instantiation of openraft.
-    pub(crate) TypeConfig:
-        D = Payload,
-        R = Payload,
-        NodeId = u64,
-        Node = Peer,
-        Responder<T> = Reply<T> where T: openraft::OptionalSend + 'static,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
-);
+/// The one instantiation of openraft.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Payload;
+    type R = Payload;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Payload, u64, Peer>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type Responder<T>
+        = Reply<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
@@ -84,6 +99,12 @@ impl Peer {
     pub(crate) fn member(&self, replica: u64) -> Member {
         Member { replica, node: self.node, addr: self.addr.clone() }
     }
+}
+
+/// Who openraft says leads instead.
+pub(crate) fn hint(forward: openraft::errors::ForwardToLeader<TypeConfig>) -> Option<Member> {
+    let peer = forward.leader_node?;
+    Some(peer.member(forward.leader_id?))
 }
 
 /// What a proposal holds while it is in flight.

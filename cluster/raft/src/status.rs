@@ -1,8 +1,13 @@
 //! What a group says about itself, for routing, health and the coordinator.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::{Instant, ServerState};
+use openraft::async_runtime::WatchReceiver;
 
 use crate::Member;
+use crate::raft::{Fatal, Metrics, Raft};
 
 /// Part that a replica plays now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +58,7 @@ pub struct Status {
     /// Index of the membership below.
     pub membership_index: Option<u64>,
     /// The membership this replica goes by.
-    pub members: Vec<MemberStatus>,
+    pub members: Arc<[MemberStatus]>,
     /// Whether a change of voters is half done (joint): the coordinator must finish it by asking again.
     pub is_joint: bool,
     /// On the leader: milliseconds since a quorum last acknowledged it, as of the last change of this status.
@@ -71,4 +76,93 @@ impl Status {
     pub fn is_leader(&self) -> bool {
         self.role == Role::Leader
     }
+}
+
+/// What openraft says about positions, for housekeeping.
+pub(crate) struct Progress {
+    pub(crate) applied: Option<u64>,
+    pub(crate) snapshot: Option<u64>,
+    pub(crate) purged: Option<u64>,
+}
+
+impl Progress {
+    pub(crate) fn of(raft: &Raft) -> Self {
+        let receiver = raft.metrics();
+        let metrics = receiver.borrow_watched();
+        Self {
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+        }
+    }
+}
+
+/// The status that openraft's metrics amount to. `before` lends its member list where the membership is the same.
+pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Status {
+    let role = match metrics.state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Follower => Role::Follower,
+        ServerState::Learner | ServerState::Shutdown => Role::Learner,
+    };
+    let membership_index = metrics.membership_config.log_id().as_ref().map(|id| id.index);
+    let is_same = membership_index.is_some() && membership_index == before.membership_index && before.term == metrics.current_term;
+    let members = if is_same { Arc::clone(&before.members) } else { members_of(metrics) };
+    let leader = metrics.current_leader.and_then(|replica| {
+        members.iter().find(|status| status.member.replica == replica).map(|status| status.member.clone())
+    });
+    let matched = metrics.replication.iter().flatten();
+    let fatal = match &metrics.running_state {
+        Ok(()) | Err(Fatal::Stopped) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    Status {
+        group,
+        replica: metrics.id,
+        role,
+        leader,
+        term: metrics.current_term,
+        last_log: metrics.last_log_index,
+        committed: metrics.local_committed.map(|id| id.index),
+        applied: metrics.last_applied.map(|id| id.index),
+        snapshot: metrics.snapshot.map(|id| id.index),
+        purged: metrics.purged.map(|id| id.index),
+        membership_index,
+        members,
+        is_joint: metrics.membership_config.get_joint_config().len() > 1,
+        millis_since_quorum_ack: millis_since_quorum_ack(metrics),
+        matched: matched
+            .filter(|(replica, _)| **replica != metrics.id)
+            .map(|(replica, id)| (*replica, id.map(|id| id.index)))
+            .collect(),
+        fatal,
+        is_closed: matches!(metrics.running_state, Err(Fatal::Stopped)),
+    }
+}
+
+fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {
+    let membership = metrics.membership_config.membership();
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let members = membership.nodes().map(|(replica, peer)| MemberStatus {
+        member: peer.member(*replica),
+        is_voter: voters.contains(replica),
+    });
+    members.collect()
+}
+
+/// Milliseconds since a quorum acknowledged the leader, at the time of the metrics; a sole voter always has itself.
+fn millis_since_quorum_ack(metrics: &Metrics) -> Option<u64> {
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    if is_sole_voter(metrics) {
+        return Some(0);
+    }
+    let acked = metrics.last_quorum_acked?;
+    Some(u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn is_sole_voter(metrics: &Metrics) -> bool {
+    metrics.membership_config.voter_ids().all(|voter| voter == metrics.id)
+        && metrics.membership_config.voter_ids().next().is_some()
 }

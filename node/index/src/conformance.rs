@@ -85,18 +85,37 @@ fn check_case(build: Build<'_>, rows: &[Vec<f32>], recall: &mut Recall) {
                 alone.push(hits);
             }
         }
-        assert_eq!(segment.search_batch(&probes, k).expect("valid queries"), alone, "a batch answers as one by one, k {k}");
+        assert_eq!(
+            segment.search_batch(&probes, k).expect("valid queries"),
+            alone,
+            "a batch answers as one by one, k {k}"
+        );
     }
 }
 
-fn check_answer(segment: &dyn Segment, rows: &[Vec<f32>], query: &[f32], k: usize, allowed: &Bitmap, hits: &[Hit], recall: &mut Recall) {
-    let case = format!("{} of {} rows x {}, k {k}, {} allowed", segment.name(), rows.len(), segment.dim(), allowed.count());
+fn check_answer(
+    segment: &dyn Segment,
+    rows: &[Vec<f32>],
+    query: &[f32],
+    k: usize,
+    allowed: &Bitmap,
+    hits: &[Hit],
+    recall: &mut Recall,
+) {
+    let case =
+        format!("{} of {} rows x {}, k {k}, {} allowed", segment.name(), rows.len(), segment.dim(), allowed.count());
     assert_eq!(hits.len(), k.min(allowed.count()), "{case}: as many hits as asked and allowed");
     assert!(hits.windows(2).all(|pair| pair[0] < pair[1]), "{case}: sorted by score, then position; none twice");
     for hit in hits {
         assert!(allowed.contains(hit.position), "{case}: position {} is forbidden", hit.position);
         let expected = dot(query, &rows[hit.position as usize]);
-        assert_eq!(hit.score.to_bits(), expected.to_bits(), "{case}: score {} of {} is not {expected}", hit.score, hit.position);
+        assert_eq!(
+            hit.score.to_bits(),
+            expected.to_bits(),
+            "{case}: score {} of {} is not {expected}",
+            hit.score,
+            hit.position
+        );
     }
     let truth = brute_force(rows, query, k, allowed);
     if segment.is_exact() {
@@ -162,7 +181,10 @@ fn check_refusals(build: Build<'_>) {
         assert!(matches!(refused, Some(Error::Component { component: 1, .. })), "query with {bad}: {refused:?}");
     }
     assert!(matches!(segment.search(&[0.0], 3, &all), Err(Error::VectorLength { expected: 2, found: 1 })));
-    assert!(matches!(segment.search(&[0.0; 2], 3, &Bitmap::all(99)), Err(Error::FilterLength { expected: 100, found: 99 })));
+    assert!(matches!(
+        segment.search(&[0.0; 2], 3, &Bitmap::all(99)),
+        Err(Error::FilterLength { expected: 100, found: 99 })
+    ));
     let probes = [Probe { query: &[0.0; 2], allowed: &all }, Probe { query: &[0.0; 3], allowed: &all }];
     assert!(matches!(segment.search_batch(&probes, 3), Err(Error::VectorLength { .. })));
 }

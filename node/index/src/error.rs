@@ -11,7 +11,9 @@ pub enum Error {
     #[error("vector has {found} components where the index has {expected}")]
     VectorLength { expected: usize, found: usize },
     /// NaN, an infinity, or so large that a score could overflow.
-    #[error("vector component {component} is {value}; finite values of at most {COMPONENT_MAX:e} in magnitude are allowed")]
+    #[error(
+        "vector component {component} is {value}; finite values of at most {COMPONENT_MAX:e} in magnitude are allowed"
+    )]
     Component { component: usize, value: f32 },
     /// The source says what is wrong with the item's vector.
     #[error("item {id:?} cannot be indexed")]
@@ -32,7 +34,9 @@ pub enum Error {
     KernelMissing { kernel: &'static str },
     #[error("engine {engine} is not in this build; build with feature \"faiss\" or choose \"exact\"")]
     EngineMissing { engine: &'static str },
-    #[error("approximate index has recall@10 {measured:.3}, below its floor {floor:.3}; raise m or ef_search, or use \"exact\"")]
+    #[error(
+        "approximate index has recall@10 {measured:.3}, below its floor {floor:.3}; raise m or ef_search, or use \"exact\""
+    )]
     RecallBelowFloor { measured: f64, floor: f64 },
     #[error("faiss failed in {call}: {message}")]
     Faiss { call: &'static str, message: String },

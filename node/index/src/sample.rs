@@ -1,7 +1,7 @@
 //! Reproducible numbers for the recall self-test and for tests: no ambient randomness in a pure crate.
 
-use crate::score::COMPONENT_MAX;
-use crate::segment::Segment;
+#[cfg(feature = "faiss")]
+use crate::{score::COMPONENT_MAX, segment::Segment};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the whole state is one counter.
 pub(crate) struct SplitMix64(pub(crate) u64);
@@ -28,13 +28,14 @@ impl SplitMix64 {
     }
 }
 
+#[cfg(feature = "faiss")]
 /// Queries like those that users make, without users: each the sum of four rows drawn by a fixed seed, as a user's vector lies among
 /// the items of their history.
 pub(crate) fn history_queries(segment: &dyn Segment, count: usize) -> Vec<Vec<f32>> {
     if segment.is_empty() {
         return Vec::new();
     }
-    let mut random = SplitMix64(0xD0CE_17);
+    let mut random = SplitMix64(0x00D0_CE17);
     let mut row = vec![0.0; segment.dim()];
     let mut query = || {
         let mut sum = vec![0.0f32; segment.dim()];

@@ -27,9 +27,11 @@ pub const COMPONENT_MAX: f32 = (1u64 << 50) as f32;
 /// Both slices have the same length (the shorter one decides otherwise).
 #[must_use]
 pub fn dot(query: &[f32], vector: &[f32]) -> f32 {
+    let dim = query.len().min(vector.len());
+    let (query, vector) = (&query[..dim], &vector[..dim]);
     let mut sum = 0.0f32;
-    for (q, v) in query.iter().zip(vector) {
-        sum += q * v;
+    for d in 0..dim {
+        sum += query[d] * vector[d];
     }
     sum
 }
@@ -45,7 +47,10 @@ pub fn check_vector(dim: usize, vector: &[f32]) -> Result<(), Error> {
         return Err(Error::VectorLength { expected: dim, found: vector.len() });
     }
     // NaN fails every comparison, so it is refused here too.
-    match vector.iter().position(|value| !matches!(value.abs().partial_cmp(&COMPONENT_MAX), Some(order) if order.is_le())) {
+    match vector
+        .iter()
+        .position(|value| !matches!(value.abs().partial_cmp(&COMPONENT_MAX), Some(order) if order.is_le()))
+    {
         Some(component) => Err(Error::Component { component, value: vector[component] }),
         None => Ok(()),
     }

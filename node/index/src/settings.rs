@@ -62,7 +62,7 @@ impl Default for HnswSettings {
         Self {
             m: 32,
             ef_construction: 100,
-            ef_search: 128,
+            ef_search: 256,
             recall_floor: 0.9,
             recall_probes: 100,
             k_max: 20,
@@ -99,7 +99,10 @@ mod tests {
     fn the_defaults_are_valid_and_a_partial_file_keeps_them() {
         HnswSettings::default().check().expect("defaults are within their ranges");
         let settings: Settings = serde_json::from_str(r#"{"hnsw": {"m": 16}}"#).expect("a partial tree");
-        assert_eq!(settings, Settings { hnsw: HnswSettings { m: 16, ..HnswSettings::default() }, ..Settings::default() });
+        assert_eq!(
+            settings,
+            Settings { hnsw: HnswSettings { m: 16, ..HnswSettings::default() }, ..Settings::default() }
+        );
         assert_eq!(serde_json::from_str::<EngineChoice>(r#""hnsw""#).expect("a choice"), EngineChoice::Hnsw);
     }
 

@@ -23,10 +23,12 @@ pub enum Crash {
     Tear(u64),
 }
 
-/// The fake disk. Clones share one state; handles opened before a [`MemDisk::crash`] fail afterwards.
+/// The fake disk. Clones share one state; files opened before a [`MemDisk::crash`] fail afterwards.
 #[derive(Debug, Clone, Default)]
 pub struct MemDisk {
     shared: Arc<Shared>,
+    /// Set in a handle given to a process: it ends with the crash.
+    process: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +74,14 @@ impl MemDisk {
         Self::default()
     }
 
-    /// Ends every handle and lock and takes away what `crash` says.
+    /// A handle for one process: every call through it fails after the next crash, as if the process had died with it.
+    #[must_use]
+    pub fn process(&self) -> Self {
+        let epoch = self.state().epoch;
+        Self { shared: Arc::clone(&self.shared), process: Some(epoch) }
+    }
+
+    /// Ends every process, file and lock and takes away what `crash` says.
     pub fn crash(&self, crash: Crash) {
         let mut state = self.state();
         state.epoch += 1;
@@ -147,6 +156,14 @@ impl MemDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match self.process {
+            Some(epoch) if epoch != state.epoch => Err(io::Error::other("the process ended in the crash")),
+            _ => Ok(state),
+        }
     }
 
     fn handle(&self, state: &State, node: u64) -> Arc<dyn DiskFile> {
@@ -248,17 +265,17 @@ fn split_mix(seed: &mut u64) -> u64 {
 impl Disk for MemDisk {
     /// Directories are implied by names.
     fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
+        self.alive().map(drop)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let state = self.alive()?;
         let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -270,20 +287,20 @@ impl Disk for MemDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.state();
+        let state = self.alive()?;
         let node = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.handle(&state, node))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let node = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         state.change(NameChange::Move(from.to_owned(), to.to_owned(), node));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -292,7 +309,7 @@ impl Disk for MemDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.count_sync()?;
         let (synced, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.name_changes).into_iter().partition(|change| parent_of(change) == Some(dir));
@@ -302,7 +319,7 @@ impl Disk for MemDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if state.locks.iter().any(|held| held == path) {
             return Err(io::ErrorKind::WouldBlock.into());
         }

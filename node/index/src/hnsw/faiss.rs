@@ -113,7 +113,8 @@ impl<'a> Filter<'a> {
         let code = unsafe { ffi::faiss_IDSelectorBitmap_new(&mut bitmap, size_of_val(words), words.as_ptr().cast()) };
         check("IDSelectorBitmap_new", code)?;
         // The C API's handles are the C++ objects: a bitmap selector is an IDSelector by single inheritance with a virtual destructor.
-        let selector = Owned::new("IDSelectorBitmap_new", bitmap.cast::<ffi::FaissIDSelector>(), ffi::faiss_IDSelector_free)?;
+        let selector =
+            Owned::new("IDSelectorBitmap_new", bitmap.cast::<ffi::FaissIDSelector>(), ffi::faiss_IDSelector_free)?;
         let mut parameters = ptr::null_mut();
         // SAFETY: `parameters` is a valid place for a pointer; `selector` is live and outlives the parameters (field order above).
         let code = unsafe { ffi::faiss_SearchParameters_new(&mut parameters, selector.as_ptr()) };

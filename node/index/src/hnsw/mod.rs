@@ -36,16 +36,23 @@ pub struct Hnsw {
 
 impl Hnsw {
     /// Links the rows into a graph, single-threaded (the same rows give the same graph; about 0.2 ms of CPU a row), and measures
-    /// recall@10 on sample queries. Refuses settings out of range and, with [`Error::RecallBelowFloor`], a graph that is not good enough.
-    pub fn build(settings: &HnswSettings, exact: Exact) -> Result<Self, Error> {
-        settings.check()?;
-        let graph = if exact.is_empty() { None } else { Some(link(settings, &exact)?) };
+    /// recall@10 on sample queries. Refuses settings out of range and, with [`Error::RecallBelowFloor`], a graph that is not good enough;
+    /// the rows come back with the refusal.
+    pub fn build(settings: &HnswSettings, exact: Exact) -> Result<Self, (Exact, Error)> {
+        let graph = match link(settings, &exact) {
+            Ok(graph) => graph,
+            Err(refusal) => return Err((exact, refusal)),
+        };
         let mut hnsw = Self { exact, graph, settings: settings.clone(), recall: 1.0 };
-        hnsw.recall = hnsw.measure_recall()?;
-        if hnsw.recall < settings.recall_floor {
-            return Err(Error::RecallBelowFloor { measured: hnsw.recall, floor: settings.recall_floor });
-        }
-        Ok(hnsw)
+        let refusal = match hnsw.measure_recall() {
+            Ok(measured) if measured >= settings.recall_floor => {
+                hnsw.recall = measured;
+                return Ok(hnsw);
+            }
+            Ok(measured) => Error::RecallBelowFloor { measured, floor: settings.recall_floor },
+            Err(error) => error,
+        };
+        Err((hnsw.exact, refusal))
     }
 
     /// Mean recall@10 of the self-test, 0..=1.
@@ -86,13 +93,17 @@ impl Hnsw {
     }
 }
 
-fn link(settings: &HnswSettings, exact: &Exact) -> Result<faiss::Graph, Error> {
+fn link(settings: &HnswSettings, exact: &Exact) -> Result<Option<faiss::Graph>, Error> {
+    settings.check()?;
+    if exact.is_empty() {
+        return Ok(None);
+    }
     // One call with all rows: faiss inserts them from the highest level down, and each further call would lock all rows anew.
     let mut rows = vec![0.0f32; exact.len() * exact.dim()];
     for (position, row) in rows.chunks_exact_mut(exact.dim()).enumerate() {
         exact.row(position as u32, row);
     }
-    faiss::Graph::build(settings, exact.dim(), &rows)
+    faiss::Graph::build(settings, exact.dim(), &rows).map(Some)
 }
 
 impl Segment for Hnsw {
@@ -147,20 +158,24 @@ mod tests {
     }
 
     fn hnsw(rows: &[Vec<f32>], settings: &HnswSettings) -> Result<Hnsw, Error> {
-        Hnsw::build(settings, Exact::build(rows[0].len(), rows)?)
+        Hnsw::build(settings, Exact::build(rows[0].len(), rows)?).map_err(|(_, refusal)| refusal)
     }
 
     #[test]
     fn hnsw_conforms() {
         // No floor here: the suite has rows that are all alike, which no graph serves well.
         let settings = HnswSettings { recall_floor: 0.0, recall_probes: 10, ..HnswSettings::default() };
-        conformance::check(&|dim, rows| Ok(Box::new(Hnsw::build(&settings, Exact::build(dim, rows)?)?)));
+        conformance::check(&|dim, rows| {
+            let hnsw = Hnsw::build(&settings, Exact::build(dim, rows)?).map_err(|(_, refusal)| refusal)?;
+            Ok(Box::new(hnsw))
+        });
     }
 
     #[test]
     fn an_index_below_its_recall_floor_is_refused() {
         let rows = rows(1, 3000, 32);
-        let poor = HnswSettings { m: 4, ef_construction: 8, ef_search: 8, recall_floor: 0.999, ..HnswSettings::default() };
+        let poor =
+            HnswSettings { m: 4, ef_construction: 8, ef_search: 8, recall_floor: 0.999, ..HnswSettings::default() };
         match hnsw(&rows, &poor) {
             Err(Error::RecallBelowFloor { measured, floor }) => assert!(measured < floor, "{measured}"),
             other => panic!("{other:?}"),
@@ -186,11 +201,17 @@ mod tests {
     #[test]
     fn the_same_rows_give_the_same_answers() {
         let rows = rows(3, 2000, 16);
-        let build = || hnsw(&rows, &HnswSettings { ef_search: 16, recall_floor: 0.0, ..HnswSettings::default() }).expect("valid rows");
+        let build = || {
+            hnsw(&rows, &HnswSettings { ef_search: 16, recall_floor: 0.0, ..HnswSettings::default() })
+                .expect("valid rows")
+        };
         let (one, two) = (build(), build());
         let allowed = Bitmap::all(2000);
         for query in rows.iter().step_by(50) {
-            assert_eq!(one.search_graph(query, 10, &allowed).expect("one"), two.search_graph(query, 10, &allowed).expect("two"));
+            assert_eq!(
+                one.search_graph(query, 10, &allowed).expect("one"),
+                two.search_graph(query, 10, &allowed).expect("two")
+            );
         }
     }
 
@@ -199,7 +220,8 @@ mod tests {
         let rows = Arc::new(rows(4, 2000, 16));
         let hnsw = Arc::new(hnsw(&rows, &HnswSettings::default()).expect("valid rows"));
         let allowed = Bitmap::from_positions(2000, (0..2000).filter(|p| p % 3 != 0));
-        let alone: Vec<Vec<Hit>> = rows.iter().step_by(20).map(|q| hnsw.search(q, 10, &allowed).expect("alone")).collect();
+        let alone: Vec<Vec<Hit>> =
+            rows.iter().step_by(20).map(|q| hnsw.search(q, 10, &allowed).expect("alone")).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -220,20 +242,23 @@ mod tests {
             let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
             line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
         };
-        let rows = rows(5, 2000, 8);
-        let graph = hnsw(&rows, &HnswSettings { ef_search: 8, recall_floor: 0.0, ..HnswSettings::default() }).expect("valid rows");
-        let allowed = Bitmap::from_positions(2000, 0..1500);
-        let search = |count: usize| {
-            for query in rows.iter().cycle().take(count) {
+        let rows = rows(5, 200, 4);
+        let graph = hnsw(&rows, &HnswSettings { ef_search: 8, recall_floor: 0.0, ..HnswSettings::default() })
+            .expect("valid rows");
+        let allowed = Bitmap::from_positions(200, 0..150);
+        let mut grown: Vec<u64> = Vec::new();
+        // The first round warms the allocator up.
+        for _ in 0..6 {
+            let before = resident_kib();
+            for query in rows.iter().cycle().take(20_000) {
                 let hits = graph.search_graph(query, 5, &allowed).expect("a valid query");
-                assert!(hits.iter().all(|hit| hit.position < 1500));
+                assert!(hits.iter().all(|hit| hit.position < 150));
             }
-        };
-        search(1000);
-        let before = resident_kib();
-        search(20_000);
-        let grown = resident_kib().saturating_sub(before);
-        // Other tests of this process may hold a few MiB meanwhile; even 1 KiB a search would be 20 MiB.
-        assert!(grown < 16 * 1024, "{grown} KiB more after 20,000 searches");
+            grown.push(resident_kib().saturating_sub(before));
+        }
+        // The median, for other tests of this process take memory meanwhile. A selector and its parameters are 64 bytes: 1250 KiB.
+        let rounds = &mut grown[1..];
+        rounds.sort_unstable();
+        assert!(rounds[2] < 640, "{rounds:?} KiB more after 20,000 searches each");
     }
 }

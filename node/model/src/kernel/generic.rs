@@ -136,8 +136,28 @@ fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
             *line = root * value;
         }
     }
-    for (rhs, &value) in rhs.iter_mut().zip(row) {
-        *rhs = confidence.mul_add(value, *rhs);
+    let rhs = &mut rhs[..row.len()];
+    let (whole, tail) = row.as_chunks::<LANES>();
+    for at in 0..whole.len() {
+        let (row, mut sum) = (whole[at], rhs.as_chunks::<LANES>().0[at]);
+        for lane in 0..LANES {
+            sum[lane] = confidence.mul_add(row[lane], sum[lane]);
+        }
+        rhs.as_chunks_mut::<LANES>().0[at] = sum;
+    }
+    for (at, value) in (whole.len() * LANES..).zip(tail) {
+        rhs[at] = confidence.mul_add(*value, rhs[at]);
+    }
+}
+
+/// `tile += left right^T` (or `-=`), one fused multiply-add per element.
+#[inline(always)]
+fn multiply<const R: usize, const SUBTRACT: bool>(left: &[f32; R], right: &[f32; LANES], tile: &mut [[f32; LANES]; R]) {
+    for r in 0..R {
+        let left = if SUBTRACT { -left[r] } else { left[r] };
+        for c in 0..LANES {
+            tile[r][c] = left.mul_add(right[c], tile[r][c]);
+        }
     }
 }
 
@@ -148,22 +168,37 @@ fn add_panel<const R: usize, const SUBTRACT: bool>(panel: &[f32], stride: usize,
     for i in (first..stride).step_by(R) {
         for j in (i / LANES * LANES..stride).step_by(LANES) {
             let mut tile = [[0f32; LANES]; R];
-            for (r, tile) in tile.iter_mut().enumerate() {
-                tile.copy_from_slice(&matrix[(i - first + r) * stride + j..][..LANES]);
+            for r in 0..R {
+                tile[r] = matrix[(i - first + r) * stride + j..].first_chunk().copied().unwrap_or(tile[r]);
             }
-            for row in panel.chunks_exact(stride) {
-                let (left, right) = (&row[i..i + R], &row[j..j + LANES]);
-                for r in 0..R {
-                    let left = if SUBTRACT { -left[r] } else { left[r] };
-                    for c in 0..LANES {
-                        tile[r][c] = left.mul_add(right[c], tile[r][c]);
-                    }
+            let mut at = 0;
+            while at < panel.len() {
+                let (Some(left), Some(right)) = (panel[at + i..].first_chunk::<R>(), panel[at + j..].first_chunk()) else {
+                    break;
+                };
+                multiply::<R, SUBTRACT>(left, right, &mut tile);
+                at += stride;
+            }
+            for r in 0..R {
+                if let Some(out) = matrix[(i - first + r) * stride + j..].first_chunk_mut() {
+                    *out = tile[r];
                 }
             }
-            for (r, tile) in tile.iter().enumerate() {
-                matrix[(i - first + r) * stride + j..][..LANES].copy_from_slice(tile);
-            }
         }
+    }
+}
+
+/// `to -= factor from`; both a multiple of [`LANES`] long.
+#[inline(always)]
+fn subtract(factor: f32, from: &[f32], to: &mut [f32]) {
+    let (from, to) = (from.as_chunks::<LANES>().0, to.as_chunks_mut::<LANES>().0);
+    for at in 0..from.len().min(to.len()) {
+        // By value: arrays in registers, no aliasing to rule out.
+        let (from, mut sum) = (from[at], to[at]);
+        for lane in 0..LANES {
+            sum[lane] = (-factor).mul_add(from[lane], sum[lane]);
+        }
+        to[at] = sum;
     }
 }
 
@@ -184,12 +219,11 @@ fn factor<const R: usize>(normal: &mut Normal) {
             for value in row.iter_mut() {
                 *value *= inverse;
             }
+            row[..k].fill(0.0);
             row[k] = pivot;
-            for (i, lower) in (k + 1..BLOCK).zip(below.chunks_exact_mut(stride)) {
-                let factor = -row[i];
-                for (lower, &upper) in lower[first..].iter_mut().zip(row.iter()) {
-                    *lower = factor.mul_add(upper, *lower);
-                }
+            for i in k + 1..BLOCK {
+                let lower = &mut below[(i - k - 1) * stride + first..(i - k) * stride];
+                subtract(row[i], row, lower);
             }
         }
         add_panel::<R, true>(block, stride, first + BLOCK, rest);
@@ -197,25 +231,22 @@ fn factor<const R: usize>(normal: &mut Normal) {
 }
 
 /// Solves `U^T U x = b` in place of b; the padding of `rhs` stays zero.
+///
+/// [`factor`] left zeros before the diagonal within its block, so vectors may start at the block's edge.
 #[inline(always)]
 fn substitute(matrix: &[f32], dim: usize, stride: usize, rhs: &mut [f32]) {
     for k in 0..dim {
+        let edge = k / LANES * LANES;
         let row = &matrix[k * stride..(k + 1) * stride];
         let solved = rhs[k] / row[k];
+        subtract(solved, &row[edge..], &mut rhs[edge..stride]);
         rhs[k] = solved;
-        for (rhs, &value) in rhs[k + 1..stride].iter_mut().zip(&row[k + 1..]) {
-            *rhs = (-solved).mul_add(value, *rhs);
-        }
     }
     for k in (0..dim).rev() {
+        let edge = k / LANES * LANES;
         let row = &matrix[k * stride..(k + 1) * stride];
-        // From the next multiple of a lane's width on with vectors, the few before it one by one.
-        let middle = (k + 1).next_multiple_of(LANES).min(stride);
-        let mut sum = rhs[k] - dot::<4>(&row[middle..], &rhs[middle..stride]);
-        for j in k + 1..middle {
-            sum = (-row[j]).mul_add(rhs[j], sum);
-        }
-        rhs[k] = sum / row[k];
+        let right = std::mem::take(&mut rhs[k]);
+        rhs[k] = (right - dot::<4>(&row[edge..], &rhs[edge..stride])) / row[k];
     }
 }
 
@@ -223,8 +254,10 @@ fn substitute(matrix: &[f32], dim: usize, stride: usize, rhs: &mut [f32]) {
 #[inline(always)]
 pub(super) fn dot<const R: usize>(left: &[f32], right: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
-    let (left_tail, right_tail) = (left.chunks_exact(LANES).remainder(), right.chunks_exact(LANES).remainder());
-    for (left, right) in left.chunks_exact(LANES).zip(right.chunks_exact(LANES)) {
+    let (left_tail, right_tail) = (left.as_chunks::<LANES>().1, right.as_chunks::<LANES>().1);
+    let (left_chunks, right_chunks) = (left.as_chunks::<LANES>().0, right.as_chunks::<LANES>().0);
+    for at in 0..left_chunks.len().min(right_chunks.len()) {
+        let (left, right) = (left_chunks[at], right_chunks[at]);
         for lane in 0..LANES {
             lanes[lane] = left[lane].mul_add(right[lane], lanes[lane]);
         }
@@ -274,19 +307,26 @@ pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [
         for i in (0..stride).step_by(R) {
             for j in (i / WIDTH * WIDTH..stride).step_by(WIDTH) {
                 let mut tile = [[0f64; WIDTH]; R];
-                for (r, tile) in tile.iter_mut().enumerate() {
-                    tile.copy_from_slice(&sum[(i + r) * stride + j..][..WIDTH]);
+                for r in 0..R {
+                    tile[r] = sum[(i + r) * stride + j..].first_chunk().copied().unwrap_or(tile[r]);
                 }
-                for row in panel[..count * stride].chunks_exact(stride) {
-                    let (left, right) = (&row[i..i + R], &row[j..j + WIDTH]);
+                for row in 0..count {
+                    let row = row * stride;
+                    let (Some(left), Some(right)) =
+                        (panel[row + i..].first_chunk::<R>(), panel[row + j..].first_chunk::<WIDTH>())
+                    else {
+                        break;
+                    };
                     for r in 0..R {
                         for c in 0..WIDTH {
                             tile[r][c] += left[r] * right[c];
                         }
                     }
                 }
-                for (r, tile) in tile.iter().enumerate() {
-                    sum[(i + r) * stride + j..][..WIDTH].copy_from_slice(tile);
+                for r in 0..R {
+                    if let Some(out) = sum[(i + r) * stride + j..].first_chunk_mut() {
+                        *out = tile[r];
+                    }
                 }
             }
         }
@@ -341,12 +381,9 @@ pub(super) fn rank_users<const R: usize>(task: &RankTask<'_>) -> Vec<Vec<u32>> {
     for (block, items) in task.items.chunks_exact(dim * LANES).enumerate() {
         for (group, users) in packed.chunks_exact(dim * R).enumerate() {
             let mut tile = [[0f32; LANES]; R];
-            for (left, right) in users.chunks_exact(R).zip(items.chunks_exact(LANES)) {
-                for r in 0..R {
-                    for c in 0..LANES {
-                        tile[r][c] = left[r].mul_add(right[c], tile[r][c]);
-                    }
-                }
+            let (users, items) = (users.as_chunks::<R>().0, items.as_chunks().0);
+            for k in 0..dim {
+                multiply::<R, false>(&users[k], &items[k], &mut tile);
             }
             for (user, scores) in (group * R..users_total).zip(&tile) {
                 let first = (block * LANES) as u32;

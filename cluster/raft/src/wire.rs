@@ -1,0 +1,116 @@
+//! Bytes between hosts: a version byte and postcard of openraft's types, and checks of what openraft takes for granted.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::raft::{Raft, SnapshotMeta, TypeConfig, Vote};
+use crate::record::{decode, encode, malformed};
+use crate::{Error, MessageKind};
+
+/// What opens a snapshot's stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHeader {
+    /// The sending leader's vote.
+    pub(crate) vote: Vote,
+    /// What the file must hold.
+    pub(crate) meta: SnapshotMeta,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+}
+
+pub(crate) type AppendRequest = AppendEntriesRequest<TypeConfig>;
+pub(crate) type AppendResponse = AppendEntriesResponse<TypeConfig>;
+
+/// Reads an append; refuses entries with holes, which openraft would store.
+fn decode_append(body: &[u8]) -> Result<AppendRequest, Error> {
+    let what = "append message";
+    let request: AppendRequest = decode(what, body)?;
+    let mut next = request.prev_log_id.map_or(Some(0), |id| id.index.checked_add(1));
+    for entry in &request.entries {
+        if Some(entry.log_id.index) != next {
+            return Err(malformed(what, format!("entry {} where {next:?} is next", entry.log_id.index)));
+        }
+        next = entry.log_id.index.checked_add(1);
+    }
+    Ok(request)
+}
+
+/// Hands a message to the group's raft and encodes its answer.
+pub(crate) async fn dispatch(group: u64, raft: &Raft, kind: MessageKind, body: &[u8]) -> Result<Bytes, Error> {
+    let fatal = |error: &dyn std::fmt::Display| Error::Fatal { group, message: error.to_string() };
+    match kind {
+        MessageKind::Append | MessageKind::Heartbeat => {
+            let response = raft.append_entries(decode_append(body)?).await;
+            response.map(|response| encode::<AppendResponse>(&response)).map_err(|error| fatal(&error))
+        }
+        MessageKind::Vote => {
+            let request: VoteRequest<TypeConfig> = decode("vote message", body)?;
+            let response = raft.vote(request).await;
+            response.map(|response| encode::<VoteResponse<TypeConfig>>(&response)).map_err(|error| fatal(&error))
+        }
+        MessageKind::PreVote => {
+            let request: VoteRequest<TypeConfig> = decode("pre-vote message", body)?;
+            let response = raft.pre_vote(request).await;
+            response.map(|response| encode::<VoteResponse<TypeConfig>>(&response)).map_err(|error| fatal(&error))
+        }
+        MessageKind::TransferLeader => {
+            let request: TransferLeaderRequest<TypeConfig> = decode("transfer message", body)?;
+            let response = raft.handle_transfer_leader(request).await;
+            let encoded = response.map(|response| encode::<TransferLeaderResponse<TypeConfig>>(&response));
+            encoded.map_err(|error| fatal(&error))
+        }
+    }
+}
+
+pub(crate) fn encode_snapshot_response(response: &SnapshotResponse<TypeConfig>) -> Bytes {
+    encode(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::raft::{Entry, EntryPayload, LeaderId, LogId, Payload};
+
+    fn entry(index: u64) -> Entry {
+        let log_id = LogId::new(LeaderId { term: 1, node_id: 1 }, index);
+        Entry { log_id, payload: EntryPayload::Normal(Payload(Bytes::from_static(b"x"))) }
+    }
+
+    fn append(prev: Option<u64>, indexes: &[u64]) -> AppendRequest {
+        AppendRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: prev.map(|index| entry(index).log_id),
+            entries: indexes.iter().map(|index| entry(*index)).collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[test]
+    fn an_append_comes_back_as_it_was_and_one_with_a_hole_is_refused() {
+        let whole = append(Some(4), &[5, 6, 7]);
+        assert_eq!(decode_append(&encode(&whole)).unwrap(), whole);
+        assert!(decode_append(&encode(&append(None, &[0, 1]))).is_ok());
+        for broken in [append(Some(4), &[6]), append(Some(4), &[5, 7]), append(None, &[1])] {
+            assert!(decode_append(&encode(&broken)).is_err(), "{broken:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut versioned = vec![1];
+            versioned.extend_from_slice(&body);
+            for body in [body, versioned] {
+                let _ = decode_append(&body);
+                let _ = decode::<VoteRequest<TypeConfig>>("vote", &body);
+                let _ = decode::<SnapshotHeader>("header", &body);
+            }
+        }
+    }
+}

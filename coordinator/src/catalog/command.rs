@@ -1,0 +1,167 @@
+//! The entries of the coordinator's log and what they answer.
+//!
+//! Whatever a clock, a random number or a setting decides is in the command: the proposer put it there.
+
+use docent_proto::internal::coordinator::TrainedModel;
+use docent_types::catalog::{Activation, Cluster, Job, JobProgress, TrainSettings};
+use docent_types::{ClusterId, NodeId, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// One entry of the coordinator's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The cluster is born with this identity; the first one counts, every later one answers the first.
+    Birth(Cluster),
+    /// Where the coordinators are, and what the proposing one understands.
+    RegisterCoordinators {
+        /// Every coordinator and its internal address.
+        members: Vec<(NodeId, String)>,
+        /// The one that proposes.
+        by: NodeId,
+        /// Its highest record format.
+        format: u32,
+    },
+    /// A node comes in or comes back.
+    Join(Join),
+    /// Members whose liveness changed.
+    SetAlive(Vec<(NodeId, bool)>),
+    /// The initial placement over the nodes that are alive in the catalog; once.
+    PlaceShards,
+    /// A training job.
+    QueueJob {
+        /// What it does.
+        settings: TrainSettings,
+        /// The proposer's clock.
+        now_ms: i64,
+    },
+    /// The next attempt of a job.
+    AssignJob {
+        /// Which job.
+        job: u64,
+        /// The new attempt, one more than the last.
+        epoch: u64,
+        /// Who drives it.
+        driver: NodeId,
+    },
+    /// The current attempt goes on.
+    JobProgress {
+        /// Which attempt of which job, by whom.
+        attempt: Attempt,
+        /// How far it is.
+        progress: JobProgress,
+    },
+    /// The current attempt failed.
+    JobFailed {
+        /// Which attempt of which job, by whom.
+        attempt: Attempt,
+        /// Why.
+        error: String,
+        /// Whether another attempt may succeed.
+        is_retryable: bool,
+    },
+    /// Ends a queued or running job.
+    CancelJob(u64),
+    /// The current attempt made a model.
+    RegisterModel {
+        /// Which attempt of which job, by whom.
+        attempt: Attempt,
+        /// What it made.
+        trained: TrainedModel,
+        /// The proposer's clock.
+        now_ms: i64,
+    },
+    /// A node's replicas of these shards hold, verified and probed a version.
+    MarkStaged {
+        /// Which node.
+        node: NodeId,
+        /// Which version.
+        version: u64,
+        /// Its replicas of which shards.
+        shards: Vec<ShardId>,
+    },
+    /// A node cannot stage a version.
+    RefuseVersion {
+        /// Which node.
+        node: NodeId,
+        /// Which version.
+        version: u64,
+        /// Why.
+        error: String,
+    },
+    /// Enough replicas staged a validated version.
+    Stage(u64),
+    /// A version that is not live cannot be used.
+    FailModel {
+        /// Which version.
+        version: u64,
+        /// Why.
+        error: String,
+    },
+    /// Makes a version live everywhere.
+    Activate(u64),
+    /// Makes the version before the live one live again.
+    Rollback,
+    /// Retires staged versions beyond a number and forgets records beyond another, oldest first; never the live version
+    /// nor its rollback target.
+    RetireOld {
+        /// Staged versions that stay.
+        staged_max: u32,
+        /// Retired and failed records that stay.
+        records_max: u32,
+    },
+}
+
+/// See [`Command::Join`]. The proposer has verified the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The token's id.
+    pub token: u128,
+    /// Drawn once by the node and kept in its data directory.
+    pub nonce: u128,
+    /// Who it was, from its data directory.
+    pub previous: Option<(ClusterId, NodeId)>,
+    /// Its internal address.
+    pub internal_addr: String,
+    /// Its query address.
+    pub query_addr: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// The highest record format it understands.
+    pub format: u32,
+}
+
+/// An attempt of a job: the fence against drivers of older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The job.
+    pub job: u64,
+    /// The attempt.
+    pub epoch: u64,
+    /// Who drives it.
+    pub driver: NodeId,
+}
+
+/// What a command answers when it was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Nothing to say.
+    Done,
+    /// To `Birth`: the identity that counts.
+    Born(Cluster),
+    /// To `Join`.
+    Joined {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node's id.
+        node: NodeId,
+    },
+    /// To commands about jobs.
+    Job(Job),
+    /// To `RegisterModel`.
+    Version(u64),
+    /// To `Activate` and `Rollback`.
+    Activated(Activation),
+}
+
+/// Accepted, or refused with a reason for a person; the same on every coordinator.
+pub type Outcome = Result<Answer, docent_types::Error>;

@@ -1,0 +1,162 @@
+//! The life of a training job: `queued -> running -> succeeded | failed | cancelled`, one running at a time, each attempt
+//! under a higher epoch so that a driver that was given up cannot speak for it.
+
+use super::{Answer, Applied, Attempt, State, Step, conflict, not_found, unborn};
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState, TrainSettings};
+use docent_types::{Error, Kind, NodeId};
+
+/// Attempts that may report a failure before the job is given up.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// Attempts in all, those included whose driver died: a job that kills its drivers must end too.
+pub const EPOCHS_MAX: u64 = 10;
+/// Jobs that may wait.
+const QUEUED_MAX: usize = 100;
+/// Finished jobs that are remembered.
+const FINISHED_MAX: usize = 100;
+
+impl State {
+    pub(super) fn queue_job(&mut self, settings: TrainSettings, now_ms: i64) -> Applied {
+        settings.validate()?;
+        if self.catalog.cluster.is_none() {
+            return Err(unborn());
+        }
+        if self.catalog.shards.is_empty() {
+            return Err(unplaced(&self.catalog));
+        }
+        if self.catalog.jobs.values().filter(|job| job.state == JobState::Queued).count() >= QUEUED_MAX {
+            return Err(Error::overloaded(format!("{QUEUED_MAX} jobs wait already; cancel one or wait"), 10_000));
+        }
+        self.book.last_job += 1;
+        let job = Job {
+            id: self.book.last_job,
+            state: JobState::Queued,
+            settings,
+            epoch: 0,
+            driver: None,
+            progress: None,
+            error: None,
+            version: None,
+            created_ms: now_ms,
+        };
+        self.catalog_mut().jobs.insert(job.id, job.clone());
+        self.forget_finished();
+        Ok(Step::Changed(Answer::Job(job)))
+    }
+
+    pub(super) fn assign_job(&mut self, id: u64, epoch: u64, driver: NodeId) -> Applied {
+        let job = self.find(id)?;
+        if !matches!(job.state, JobState::Queued | JobState::Running) || epoch != job.epoch + 1 {
+            return Err(conflict(format!("job {id} is {} at epoch {}; it cannot start epoch {epoch}", name(job.state), job.epoch)));
+        }
+        if let Some(other) = self.catalog.jobs.values().find(|other| other.state == JobState::Running && other.id != id) {
+            return Err(conflict(format!("job {} runs; job {id} has to wait", other.id)));
+        }
+        if !self.catalog.nodes.contains_key(&driver) {
+            return Err(not_found(format!("node {driver} does not exist; it cannot drive job {id}")));
+        }
+        let job = self.job_mut(id)?;
+        job.progress = None;
+        if epoch > EPOCHS_MAX {
+            job.state = JobState::Failed;
+            job.driver = None;
+            let last = job.error.take().unwrap_or_else(|| "its drivers were lost".to_owned());
+            job.error = Some(format!("given up after {EPOCHS_MAX} attempts: {last}"));
+        } else {
+            job.state = JobState::Running;
+            job.epoch = epoch;
+            job.driver = Some(driver);
+        }
+        let job = job.clone();
+        Ok(Step::Changed(Answer::Job(job)))
+    }
+
+    pub(super) fn job_progress(&mut self, attempt: Attempt, progress: JobProgress) -> Applied {
+        self.current(attempt)?;
+        self.job_mut(attempt.job)?.progress = Some(progress);
+        Ok(Step::Changed(Answer::Done))
+    }
+
+    pub(super) fn job_failed(&mut self, attempt: Attempt, error: String, is_retryable: bool) -> Applied {
+        self.current(attempt)?;
+        let failures = self.book.failures.entry(attempt.job).or_default();
+        *failures += 1;
+        let goes_on = is_retryable && *failures < ATTEMPTS_MAX;
+        let job = self.job_mut(attempt.job)?;
+        job.state = if goes_on { JobState::Queued } else { JobState::Failed };
+        job.driver = None;
+        job.progress = None;
+        job.error = Some(error);
+        let job = job.clone();
+        Ok(Step::Changed(Answer::Job(job)))
+    }
+
+    pub(super) fn cancel_job(&mut self, id: u64) -> Applied {
+        let job = self.find(id)?;
+        match job.state {
+            JobState::Cancelled => Ok(Step::Same(Answer::Job(job.clone()))),
+            JobState::Succeeded | JobState::Failed => {
+                Err(conflict(format!("job {id} has {} already; there is nothing to cancel", name(job.state))))
+            }
+            JobState::Queued | JobState::Running => {
+                let job = self.job_mut(id)?;
+                job.state = JobState::Cancelled;
+                job.driver = None;
+                let job = job.clone();
+                Ok(Step::Changed(Answer::Job(job)))
+            }
+        }
+    }
+
+    /// The running job that `attempt` speaks for; the driver of any other must stop.
+    pub(super) fn current(&self, attempt: Attempt) -> Result<&Job, Error> {
+        let job = self.find(attempt.job)?;
+        if job.state == JobState::Running && job.epoch == attempt.epoch && job.driver == Some(attempt.driver) {
+            return Ok(job);
+        }
+        Err(conflict(format!(
+            "job {} is {} at epoch {}; node {} no longer drives it at epoch {}",
+            job.id,
+            name(job.state),
+            job.epoch,
+            attempt.driver,
+            attempt.epoch
+        )))
+    }
+
+    pub(super) fn find(&self, id: u64) -> Result<&Job, Error> {
+        self.catalog.jobs.get(&id).ok_or_else(|| not_found(format!("there is no job {id}")))
+    }
+
+    pub(super) fn job_mut(&mut self, id: u64) -> Result<&mut Job, Error> {
+        self.catalog_mut().jobs.get_mut(&id).ok_or_else(|| not_found(format!("there is no job {id}")))
+    }
+
+    fn forget_finished(&mut self) {
+        let is_finished = |job: &Job| !matches!(job.state, JobState::Queued | JobState::Running);
+        let finished: Vec<u64> = self.catalog.jobs.values().filter(|job| is_finished(job)).map(|job| job.id).collect();
+        for id in finished.iter().take(finished.len().saturating_sub(FINISHED_MAX)) {
+            self.catalog_mut().jobs.remove(id);
+            self.book.failures.remove(id);
+        }
+    }
+}
+
+/// Before the initial placement there is nowhere to keep or train anything.
+pub(super) fn unplaced(catalog: &Catalog) -> Error {
+    let expected = catalog.cluster.as_ref().map_or(0, |cluster| cluster.expect_nodes);
+    let alive = catalog.nodes.values().filter(|node| node.is_alive).count();
+    Error::new(
+        Kind::Unavailable,
+        format!("the cluster has no shards yet: {alive} of {expected} nodes are there; start the others"),
+    )
+}
+
+pub(super) fn name(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,123 @@
+//! The catalog's state machine. Pure: [`State::apply`] is a function of (state, log index, command) and nothing else.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`command`] | the log's entries and their answers |
+//! | `members` | birth, coordinators, joining, liveness, the initial placement |
+//! | `jobs` | the life of a training job |
+//! | `models` | the life of a model version |
+
+pub mod command;
+mod jobs;
+mod members;
+mod models;
+#[cfg(test)]
+mod properties;
+
+pub use command::{Answer, Attempt, Command, Join, Outcome};
+pub use jobs::{ATTEMPTS_MAX, EPOCHS_MAX};
+pub use members::{FIRST_NODE, LAST_COORDINATOR};
+pub(crate) use models::old;
+
+use docent_types::catalog::Catalog;
+use docent_types::{Error, Kind, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The catalog that everybody sees and the bookkeeping that only the coordinators need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    catalog: Arc<Catalog>,
+    book: Book,
+}
+
+/// What keeps numbers from being given out twice, and why things were given up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Book {
+    /// Numbers given out so far.
+    last_node: u64,
+    last_job: u64,
+    last_version: u64,
+    /// Token id -> the node it admitted.
+    tokens: BTreeMap<u128, NodeId>,
+    /// Node -> the nonce of its data directory.
+    nonces: BTreeMap<NodeId, u128>,
+    /// Job -> attempts that reported a failure.
+    failures: BTreeMap<u64, u32>,
+    /// Version -> nodes that cannot stage it, and why.
+    refused: BTreeMap<u64, BTreeMap<NodeId, String>>,
+}
+
+/// An accepted command's answer, and whether the catalog changed by it (else its index stays and no watcher wakes).
+enum Step {
+    Changed(Answer),
+    Same(Answer),
+}
+
+type Applied = Result<Step, Error>;
+
+impl State {
+    /// The catalog as it is.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Nodes that cannot stage `version`, and why.
+    pub fn refused(&self, version: u64) -> impl Iterator<Item = (NodeId, &str)> {
+        self.book.refused.get(&version).into_iter().flatten().map(|(&node, error)| (node, error.as_str()))
+    }
+
+    /// Applies the entry at `index`. A refused command changes nothing.
+    pub fn apply(&mut self, index: u64, command: Command) -> Outcome {
+        // Watchers may hold the old catalog: it is copied only then, and only once an entry.
+        let step = self.step(index, command)?;
+        Ok(match step {
+            Step::Same(answer) => answer,
+            Step::Changed(answer) => {
+                Arc::make_mut(&mut self.catalog).index = index;
+                answer
+            }
+        })
+    }
+
+    fn step(&mut self, index: u64, command: Command) -> Applied {
+        match command {
+            Command::Birth(cluster) => self.birth(cluster),
+            Command::RegisterCoordinators { members, by, format } => self.register_coordinators(&members, by, format),
+            Command::Join(join) => self.join(join),
+            Command::SetAlive(changes) => Ok(self.set_alive(&changes)),
+            Command::PlaceShards => self.place_shards(index),
+            Command::QueueJob { settings, now_ms } => self.queue_job(settings, now_ms),
+            Command::AssignJob { job, epoch, driver } => self.assign_job(job, epoch, driver),
+            Command::JobProgress { attempt, progress } => self.job_progress(attempt, progress),
+            Command::JobFailed { attempt, error, is_retryable } => self.job_failed(attempt, error, is_retryable),
+            Command::CancelJob(job) => self.cancel_job(job),
+            Command::RegisterModel { attempt, trained, now_ms } => self.register_model(attempt, trained, now_ms),
+            Command::MarkStaged { node, version, shards } => self.mark_staged(node, version, &shards),
+            Command::RefuseVersion { node, version, error } => self.refuse_version(node, version, error),
+            Command::Stage(version) => self.stage(version),
+            Command::FailModel { version, error } => self.fail_model(version, error),
+            Command::Activate(version) => self.activate(version),
+            Command::Rollback => self.rollback(),
+            Command::RetireOld { staged_max, records_max } => Ok(self.retire_old(staged_max, records_max)),
+        }
+    }
+
+    fn catalog_mut(&mut self) -> &mut Catalog {
+        Arc::make_mut(&mut self.catalog)
+    }
+}
+
+fn conflict(message: impl Into<String>) -> Error {
+    Error::new(Kind::Conflict, message)
+}
+
+fn not_found(message: impl Into<String>) -> Error {
+    Error::new(Kind::NotFound, message)
+}
+
+/// The cluster was not born yet: the leader does that by itself as soon as there is one.
+fn unborn() -> Error {
+    Error::new(Kind::Unavailable, "the cluster is not initialised yet; try again in a moment")
+}

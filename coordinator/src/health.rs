@@ -1,0 +1,77 @@
+//! What the leader has seen since it leads: who spoke when, and since when things wait. Pure: every moment is given.
+//!
+//! Never replicated: a new leader starts with nobody heard and gives everybody a whole time-out.
+
+use docent_types::NodeId;
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelState};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Since when the leader knows what. Moments are of its monotonic clock.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    leading_since: Duration,
+    heard: BTreeMap<NodeId, Duration>,
+    jobs: BTreeMap<u64, (Stage, Duration)>,
+    validated: BTreeMap<u64, Duration>,
+}
+
+/// What changes while a job is not stuck.
+#[derive(Clone, Debug, PartialEq)]
+struct Stage {
+    state: JobState,
+    epoch: u64,
+    progress: Option<JobProgress>,
+}
+
+impl Health {
+    /// Nothing seen yet by a leader since `now`.
+    pub fn new(now: Duration) -> Health {
+        Health { leading_since: now, ..Health::default() }
+    }
+
+    /// A member spoke.
+    pub fn hear(&mut self, member: NodeId, now: Duration) {
+        let heard = self.heard.entry(member).or_default();
+        *heard = now.max(*heard);
+    }
+
+    /// Notes what is new in the catalog and forgets what is gone.
+    pub fn observe(&mut self, catalog: &Catalog, now: Duration) {
+        self.heard.retain(|member, _| catalog.member(*member).is_some());
+        self.jobs.retain(|id, _| catalog.jobs.contains_key(id));
+        for job in catalog.jobs.values().filter(|job| matches!(job.state, JobState::Queued | JobState::Running)) {
+            let stage = Stage { state: job.state, epoch: job.epoch, progress: job.progress.clone() };
+            let (known, since) = self.jobs.entry(job.id).or_insert_with(|| (stage.clone(), now));
+            if *known != stage {
+                (*known, *since) = (stage, now);
+            }
+        }
+        let is_validated =
+            |version: &u64| catalog.models.get(version).is_some_and(|model| model.state == ModelState::Validated);
+        self.validated.retain(|version, _| is_validated(version));
+        for version in catalog.models.keys().filter(|version| is_validated(version)) {
+            self.validated.entry(*version).or_insert(now);
+        }
+    }
+
+    /// How long nothing was heard of a member; a member never heard counts from when the leader began to lead.
+    pub(crate) fn silent_for(&self, member: NodeId, now: Duration) -> Duration {
+        now.saturating_sub(self.heard.get(&member).copied().unwrap_or(self.leading_since))
+    }
+
+    /// Whether anything was ever heard of a member.
+    pub(crate) fn has_heard(&self, member: NodeId) -> bool {
+        self.heard.contains_key(&member)
+    }
+
+    /// How long a job stands where it is.
+    pub(crate) fn unchanged_for(&self, job: &Job, now: Duration) -> Duration {
+        self.jobs.get(&job.id).map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since))
+    }
+
+    /// How long a version waits to be staged.
+    pub(crate) fn validated_for(&self, version: u64, now: Duration) -> Duration {
+        self.validated.get(&version).map_or(Duration::ZERO, |since| now.saturating_sub(*since))
+    }
+}

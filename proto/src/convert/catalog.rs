@@ -1,0 +1,166 @@
+//! Members, shards, models, jobs and training settings.
+
+use super::keyspace_name;
+use crate::v1;
+use docent_types::catalog::{Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, TrainSettings};
+use docent_types::{NodeId, Result};
+
+impl From<&Member> for v1::Member {
+    fn from(member: &Member) -> v1::Member {
+        v1::Member {
+            id: member.id.0,
+            internal_addr: member.internal_addr.clone(),
+            query_addr: member.query_addr.clone(),
+            zone: member.zone.clone(),
+            is_alive: member.is_alive,
+        }
+    }
+}
+
+/// A shard with its leader, where the answering node knows it.
+pub fn shard(shard: &Shard, leader: Option<NodeId>) -> v1::Shard {
+    v1::Shard {
+        id: shard.id.to_string(),
+        slot_first: shard.slots.first.into(),
+        slot_end: shard.slots.end.into(),
+        nodes: shard.replicas.iter().map(|replica| replica.node.0).collect(),
+        leader: leader.unwrap_or_default().0,
+    }
+}
+
+/// The wire's name of a model's state.
+pub fn model_state_name(state: ModelState) -> &'static str {
+    match state {
+        ModelState::Validated => "validated",
+        ModelState::Staged => "staged",
+        ModelState::Live => "live",
+        ModelState::Retired => "retired",
+        ModelState::Failed => "failed",
+    }
+}
+
+/// The wire's name of a job's state.
+pub fn job_state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+impl From<&ModelPart> for v1::ModelPart {
+    fn from(part: &ModelPart) -> v1::ModelPart {
+        v1::ModelPart {
+            keyspace: keyspace_name(part.keyspace).to_owned(),
+            slot_first: part.slots.first.into(),
+            slot_end: part.slots.end.into(),
+            hash: part.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            bytes: part.bytes,
+        }
+    }
+}
+
+impl From<&Model> for v1::Model {
+    fn from(model: &Model) -> v1::Model {
+        v1::Model {
+            version: model.version,
+            state: model_state_name(model.state).to_owned(),
+            job: model.job,
+            settings: Some((&model.settings).into()),
+            metrics: model.metrics.clone(),
+            created_ms: model.created_ms,
+            parts: model.parts.iter().map(Into::into).collect(),
+            error: model.error.clone().unwrap_or_default(),
+            parent: model.parent.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Activation> for v1::ActivateModelResponse {
+    fn from(activation: Activation) -> v1::ActivateModelResponse {
+        v1::ActivateModelResponse { version: activation.version, epoch: activation.epoch }
+    }
+}
+
+impl From<&TrainSettings> for v1::TrainSettings {
+    fn from(settings: &TrainSettings) -> v1::TrainSettings {
+        v1::TrainSettings {
+            algorithm: Some(settings.algorithm.clone()),
+            dim: Some(settings.dim),
+            epochs: Some(settings.epochs),
+            unobserved_weight: Some(settings.unobserved_weight),
+            regularization: Some(settings.regularization),
+            frequency_scaling: Some(settings.frequency_scaling),
+            seed: Some(settings.seed),
+            holdout: Some(settings.holdout),
+            refit: Some(settings.refit),
+            activate: Some(settings.activate),
+        }
+    }
+}
+
+/// Settings with absent fields taken from `defaults`, checked; the error names the setting.
+pub fn train_settings(given: v1::TrainSettings, defaults: &TrainSettings) -> Result<TrainSettings> {
+    let settings = TrainSettings {
+        algorithm: given.algorithm.unwrap_or_else(|| defaults.algorithm.clone()),
+        dim: given.dim.unwrap_or(defaults.dim),
+        epochs: given.epochs.unwrap_or(defaults.epochs),
+        unobserved_weight: given.unobserved_weight.unwrap_or(defaults.unobserved_weight),
+        regularization: given.regularization.unwrap_or(defaults.regularization),
+        frequency_scaling: given.frequency_scaling.unwrap_or(defaults.frequency_scaling),
+        seed: given.seed.unwrap_or(defaults.seed),
+        holdout: given.holdout.unwrap_or(defaults.holdout),
+        refit: given.refit.unwrap_or(defaults.refit),
+        activate: given.activate.unwrap_or(defaults.activate),
+    };
+    settings.validate()?;
+    Ok(settings)
+}
+
+impl From<&JobProgress> for v1::JobProgress {
+    fn from(progress: &JobProgress) -> v1::JobProgress {
+        v1::JobProgress {
+            phase: progress.phase.clone(),
+            epoch: progress.epoch,
+            epochs: progress.epochs,
+            loss: progress.loss,
+            seconds: progress.seconds,
+            bytes: progress.bytes,
+        }
+    }
+}
+
+impl From<&Job> for v1::Job {
+    fn from(job: &Job) -> v1::Job {
+        v1::Job {
+            id: job.id,
+            state: job_state_name(job.state).to_owned(),
+            settings: Some((&job.settings).into()),
+            attempt: job.epoch,
+            driver: job.driver.unwrap_or_default().0,
+            progress: job.progress.as_ref().map(Into::into),
+            error: job.error.clone().unwrap_or_default(),
+            version: job.version.unwrap_or_default(),
+            created_ms: job.created_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_settings_take_the_defaults_and_given_ones_are_checked() {
+        let defaults = TrainSettings { dim: 32, ..Default::default() };
+        assert_eq!(train_settings(v1::TrainSettings::default(), &defaults).unwrap(), defaults);
+        let given = v1::TrainSettings { epochs: Some(3), seed: Some(0), ..Default::default() };
+        let settings = train_settings(given, &defaults).unwrap();
+        assert_eq!((settings.dim, settings.epochs, settings.seed), (32, 3, 0));
+        assert_eq!(train_settings((&settings).into(), &defaults).unwrap(), settings);
+        let bad = v1::TrainSettings { holdout: Some(f64::NAN), ..Default::default() };
+        assert_eq!(train_settings(bad, &defaults).unwrap_err().field.as_deref(), Some("holdout"));
+    }
+}

@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Any node's query port: events, users and items in, recommendations out, for every user whichever node is asked.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`gateway`] | the handle, admission, the seam to the coordinator |
+//! | [`settings`] | its numbers |
+//! | [`events`], [`users`], [`items`] | writes and the reads beside them |
+//! | [`recommend`] | queries: plan, scatter, merge, fill, hydrate |
+//! | [`export`] | everything out, as streams |
+//! | [`admin`] | cluster, models, jobs |
+//! | `route` | leaders, replicas, retries, hedges |
+//! | `view` | one request's view of the catalog |
+//! | [`service`] | the port: gRPC (`grpc`) and HTTP/JSON (`http`) over one router |
+
+pub mod admin;
+pub mod events;
+pub mod export;
+pub mod gateway;
+mod grpc;
+mod http;
+mod ids;
+pub mod items;
+mod known;
+pub mod recommend;
+mod route;
+pub mod service;
+pub mod settings;
+pub mod users;
+mod view;
+
+pub use gateway::{Coordinator, Gateway};
+pub use service::service;
+pub use settings::GatewaySettings;

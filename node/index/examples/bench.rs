@@ -1,4 +1,4 @@
-//! Prints median search times of the exact kernels and of HNSW, side by side: `cargo run --release -p docent-index --example bench`.
+//! Prints median search times of the exact kernels and of HNSW, side by side: `cargo run --release -p docent-index --example index-bench`.
 //!
 //! Rows are clustered, norms fall off as popularity does (study/vector-search.md, gen.py, simplified). Wall clock on an idle machine;
 //! add `quick` to leave HNSW at 100 k out (its build takes about half a minute).

@@ -24,7 +24,8 @@ pub struct Settings {
     /// From how many rows on `auto` chooses HNSW. The exact scan of 500,000 x 64 takes about 6 ms of one core (study/vector-search.md:
     /// 12.5 ms at 1 M, the limit of the RAM); below, exactness is worth more than the milliseconds.
     pub hnsw_rows_min: usize,
-    /// How many items may wait in the overlay for the next segment. An overlay item costs a query about five times what a segment row does.
+    /// How many items may wait in the overlay for the next segment. An overlay item costs a query about 70 ns at 64 components,
+    /// ten times what a segment row does (`examples/bench.rs`), so the owner rebuilds long before this bound.
     pub overlay_items_max: usize,
     pub hnsw: HnswSettings,
 }

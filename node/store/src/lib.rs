@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The materialised state of a node's shards: one fjall database, every shard a key range of its own.
+//!
+//! State here is derived: the raft journal is the truth. A commit is atomic (writes and the *applied mark* together) but not
+//! durable until [`Store::flush`]; after a crash a shard is where some earlier mark says, and the journal replays from there.
+//! All calls may block on the disk; call them from threads that may.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`options`] | memory and disk limits |
+//! | [`store`] | [`Store`]: the database, store ids, flush, garbage of crashed installs |
+//! | [`shard`] | [`ShardStore`]: views, commits, installs of one shard |
+//! | [`view`] | [`ShardView`]: the `docent-shard` seam over a fjall snapshot |
+//! | [`snapshot`] | [`Snapshot`]: a view as checksummed chunks, and back |
+//! | [`error`] | what can go wrong |
+
+pub mod error;
+pub mod options;
+pub mod shard;
+pub mod snapshot;
+pub mod store;
+pub mod view;
+
+pub use error::{Error, Result};
+pub use options::StoreOptions;
+pub use shard::ShardStore;
+pub use snapshot::Snapshot;
+pub use store::{Store, Usage};
+pub use view::ShardView;

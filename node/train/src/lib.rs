@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The distributed trainer: exact iALS over the nodes that hold the events (design.md section 5, study distributed.md 3).
+//!
+//! A [`Driver`] leads a job; a [`Worker`] on every host does the work. They speak [`TrainRequest`] and [`TrainResponse`]
+//! through the [`Peers`] seam, and read users and items through [`UserInput`] and [`ItemInput`].
+//!
+//! **Invariants.** Work is split over 64 virtual workers (64 slots each) of users and of items, and hosts only *host*
+//! them: the same input, settings and seed give the same parts, byte for byte, on any number of hosts and for any
+//! assignment. A user's history never leaves its host: what travels is item ids that somebody touched, anonymous row numbers, rows
+//! and small matrices. Every request may be repeated; one of an older job epoch is refused.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`plan`] | what a job is: settings, hosts; progress and outcome |
+//! | [`input`] | the seams to the node: users, items, where parts go |
+//! | [`message`] | requests and responses between hosts |
+//! | [`part`] | the files of a finished model |
+//! | [`driver`] | the phases of a job |
+//! | [`worker`] | one host's sessions |
+//! | `load`, `link`, `page` | pure: building sorted input, exchanging adjacency, cutting blobs into pages |
+
+pub mod driver;
+pub mod error;
+pub mod input;
+mod link;
+mod load;
+pub mod message;
+mod page;
+pub mod part;
+pub mod plan;
+pub mod worker;
+
+pub use driver::Driver;
+pub use error::Error;
+pub use input::{ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
+pub use message::{Peers, TrainRequest, TrainResponse};
+pub use plan::{Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+pub use worker::Worker;
+
+/// Virtual workers of each keyspace.
+pub const VWORKERS: u16 = 64;
+/// Slots of each keyspace (design.md section 3).
+pub const SLOTS: u16 = 4096;
+/// Slots of one virtual worker, a contiguous range.
+pub const SLOTS_OF_VWORKER: u16 = SLOTS / VWORKERS;
+/// Longest external id in bytes.
+pub const ID_BYTES_MAX: usize = 256;

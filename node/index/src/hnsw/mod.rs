@@ -1,6 +1,6 @@
 //! The approximate engine: a faiss HNSW graph proposes candidates, our own rows score them.
 //!
-//! For shards above about a million rows or tight latency: 0.35 to 0.7 ms at 1 M x 64 where the exact scan takes 12.5 ms
+//! For shards above about a million rows or tight latency: 0.7 ms at 1 M x 64 where the exact scan takes 12.5 ms
 //! (study/vector-search.md). What keeps it honest:
 //! - scores are recomputed by the documented [`dot`](crate::score::dot), so a hit's score never depends on the engine;
 //! - a built index that misses its recall floor on sample queries is refused;

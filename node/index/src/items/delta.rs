@@ -93,7 +93,7 @@ impl Delta {
         self.overlay.range::<str, _>((from, Unbounded)).find(|(id, _)| !self.removed.contains(&***id))
     }
 
-    /// The best k overlay items outside `excluded`, by score then id.
+    /// The best k overlay items outside `excluded`, by score then id. `query` has the index's dimension.
     pub(super) fn search(&self, query: &[f32], k: usize, excluded: &BTreeSet<&str>) -> Vec<ScoredItem> {
         let candidates: Vec<(&Arc<str>, &Arc<[f32]>)> =
             self.items().filter(|(id, _)| !excluded.contains(&***id)).collect();

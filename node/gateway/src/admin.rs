@@ -1,0 +1,158 @@
+//! The cluster, models and jobs: read from the catalog that every node watches, changed through the coordinator.
+
+use crate::gateway::Gateway;
+use crate::route::Repeat;
+use docent_proto::internal::coordinator::{Request as Ask, Response as Told};
+use docent_proto::internal::shard::Request;
+use docent_runtime::Deadline;
+use docent_types::catalog::{Activation, Catalog, Job, JobState, Model, TrainSettings};
+use docent_types::command::ItemCommand;
+use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId, UserId};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// The catalog as that node knows it.
+    pub catalog: Arc<Catalog>,
+    /// The node that answers.
+    pub node: NodeId,
+    /// Leaders that it knows.
+    pub leaders: BTreeMap<ShardId, NodeId>,
+    /// Whether every shard has one.
+    pub is_ready: bool,
+}
+
+/// How long a look for unknown leaders takes at most.
+const PROBE: Duration = Duration::from_millis(1_000);
+/// How long a change waits to be seen in this node's own catalog, so that the next read shows it.
+const SEEN: Duration = Duration::from_millis(2_000);
+
+impl Gateway {
+    /// The cluster as this node sees it.
+    ///
+    /// # Errors
+    /// None so far; `Overloaded` when too many requests are at work.
+    pub async fn cluster(&self) -> Result<ClusterStatus> {
+        let work = async {
+            let is_ready = self.probe().await;
+            let catalog = self.shared.route.catalog.borrow().clone();
+            let mut leaders = self.shared.route.leaders.all();
+            leaders.retain(|shard, _| catalog.shards.contains_key(shard));
+            Ok(ClusterStatus { is_ready, catalog, node: self.shared.route.me, leaders })
+        };
+        self.admit("get_cluster", work).await
+    }
+
+    /// Whether this node can answer everything: it does not drain, and every shard has a leader that it knows.
+    pub async fn is_ready(&self) -> bool {
+        !self.is_draining() && self.probe().await
+    }
+
+    /// Looks for leaders that are not known; `true` once all are.
+    async fn probe(&self) -> bool {
+        let Ok(view) = self.view() else { return false };
+        let known = self.shared.route.leaders.all();
+        let unknown = view.catalog.shards.keys().filter(|shard| !known.contains_key(shard));
+        let looks = unknown.map(|shard| self.find_leader(*shard));
+        join_all(looks).await.into_iter().all(|outcome| outcome.is_ok())
+    }
+
+    /// Asks something that only a leader answers. Item shards have no such read: an empty write does.
+    async fn find_leader(&self, shard: ShardId) -> Result<()> {
+        let tenant = self.tenant();
+        let request = match shard.keyspace {
+            Keyspace::Users => Request::GetUser { shard, tenant, user_id: UserId::new("docent-probe")? },
+            Keyspace::Items => Request::WriteItems { shard, command: ItemCommand::Ensure { tenant, item_ids: Vec::new() } },
+        };
+        self.shared.route.leader(shard, &request, Repeat::Deduplicated, Deadline::after(PROBE)).await.map(|_| ())
+    }
+
+    /// All models, by version.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many requests are at work.
+    pub async fn models(&self) -> Result<Vec<Model>> {
+        self.admit("list_models", async { Ok(self.shared.route.catalog.borrow().models.values().cloned().collect()) }).await
+    }
+
+    /// All jobs, by id.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many requests are at work.
+    pub async fn jobs(&self) -> Result<Vec<Job>> {
+        self.admit("list_jobs", async { Ok(self.shared.route.catalog.borrow().jobs.values().cloned().collect()) }).await
+    }
+
+    /// Makes a staged or retired version live.
+    ///
+    /// # Errors
+    /// The coordinator's: `NotFound`, `Conflict` when it is not staged, `Unavailable`.
+    pub async fn activate(&self, version: u64) -> Result<Activation> {
+        self.admit("activate_model", self.change_live(Ask::Activate(version))).await
+    }
+
+    /// Makes the previous version live.
+    ///
+    /// # Errors
+    /// The coordinator's: `Conflict` when there is none.
+    pub async fn rollback(&self) -> Result<Activation> {
+        self.admit("rollback_model", self.change_live(Ask::Rollback)).await
+    }
+
+    async fn change_live(&self, ask: Ask) -> Result<Activation> {
+        match self.shared.coordinators.call(ask, self.write_deadline()).await? {
+            Told::Activated(activation) => {
+                self.wait_catalog(SEEN, |catalog| catalog.live.is_some_and(|live| live.epoch >= activation.epoch)).await;
+                Ok(activation)
+            }
+            _ => Err(unfitting()),
+        }
+    }
+
+    /// Queues a training job.
+    ///
+    /// # Errors
+    /// `Invalid` naming the setting; the coordinator's.
+    pub async fn start_training(&self, settings: TrainSettings) -> Result<Job> {
+        let work = async {
+            settings.validate()?;
+            self.change_job(Ask::StartTraining(settings)).await
+        };
+        self.admit("start_training", work).await
+    }
+
+    /// Ends a job.
+    ///
+    /// # Errors
+    /// The coordinator's: `NotFound`, `Conflict` when it has ended already.
+    pub async fn cancel_job(&self, job: u64) -> Result<Job> {
+        self.admit("cancel_job", self.change_job(Ask::CancelJob(job))).await
+    }
+
+    async fn change_job(&self, ask: Ask) -> Result<Job> {
+        match self.shared.coordinators.call(ask, self.write_deadline()).await? {
+            Told::Job(job) => {
+                // A queued job may run already when it is seen; an ended one stays as it is.
+                let is_seen = |seen: &Job| job.state == JobState::Queued || seen.state == job.state;
+                self.wait_catalog(SEEN, |catalog| catalog.jobs.get(&job.id).is_some_and(is_seen)).await;
+                Ok(job)
+            }
+            _ => Err(unfitting()),
+        }
+    }
+
+    /// Waits until this node's catalog satisfies `is_there`, at most `within`.
+    pub(crate) async fn wait_catalog(&self, within: Duration, is_there: impl Fn(&Catalog) -> bool) -> bool {
+        let mut catalog = self.shared.route.catalog.clone();
+        let seen = tokio::time::timeout(within, catalog.wait_for(|catalog| is_there(catalog))).await;
+        matches!(seen, Ok(Ok(_)))
+    }
+}
+
+fn unfitting() -> Error {
+    Error::new(Kind::Internal, "the coordinator answered another question than was asked")
+}

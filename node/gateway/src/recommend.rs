@@ -1,0 +1,295 @@
+//! Root side of a query: pin the version, ask the user's shard, scan the item shards, merge, fill up with what is popular, hydrate.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`plan`] | pure: which node is asked about which shards |
+//! | [`merge`] | pure: the exact top-n of ranked lists |
+//! | [`coverage`] | pure: what an answer saw and missed |
+//! | [`session`] | the session token |
+//! | [`scan`] | the scatter of scans |
+//! | [`hydrate`] | metadata |
+
+pub(crate) mod coverage;
+pub(crate) mod hydrate;
+pub(crate) mod merge;
+pub(crate) mod plan;
+pub(crate) mod scan;
+pub(crate) mod session;
+
+use crate::gateway::Gateway;
+use crate::route::Repeat;
+use crate::route::scatter::Question;
+use crate::users::unfitting;
+use crate::view::View;
+use coverage::Tally;
+use docent_proto::internal::shard::{Request, Response, UserState};
+use docent_runtime::Deadline;
+use docent_types::query::{Answer, Coverage, ModelRef, Reason, Recommend, RecommendedItem, ScoredItem, Source};
+use docent_types::{Error, ItemId, Kind, Position, Result, ShardId, UserId};
+use scan::{Excluded, Wanted};
+use session::Session;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A request for the items nearest to one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Similar {
+    /// To which.
+    pub item_id: ItemId,
+    /// How many, 1 to 1,000.
+    pub n: u32,
+    /// Items not to return.
+    pub exclude_ids: Vec<ItemId>,
+    /// Milliseconds until the caller gives up; 0 for the default.
+    pub deadline_ms: u32,
+}
+
+/// A request for what is popular.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Popular {
+    /// How many, 1 to 1,000.
+    pub n: u32,
+    /// Items not to return.
+    pub exclude_ids: Vec<ItemId>,
+    /// Milliseconds until the caller gives up; 0 for the default.
+    pub deadline_ms: u32,
+}
+
+/// How much of an answer is made: exports need neither titles nor reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Ids,
+    Full,
+}
+
+/// An answer in the making.
+struct Draft {
+    view: View,
+    session: Session,
+    tally: Tally,
+    items: Vec<(ScoredItem, Source)>,
+    user: Option<Position>,
+    blocks: BTreeSet<ItemId>,
+    started: Duration,
+}
+
+/// The share of what is left of a deadline that one step may use.
+fn share(deadline: Deadline, percent: u32) -> Deadline {
+    deadline.at_most(deadline.remaining() * percent / 100)
+}
+
+impl Gateway {
+    /// The best items for a user.
+    ///
+    /// # Errors
+    /// `Invalid` for a token that is none; `Unavailable` when no item shard answered at all. Anything less is told in the coverage.
+    pub async fn recommend(&self, request: Recommend) -> Result<Answer> {
+        let answer = self.admit("recommend", self.answer(&request, Detail::Full)).await;
+        answer.inspect(|answer| observe(&answer.coverage))
+    }
+
+    pub(crate) async fn answer(&self, request: &Recommend, detail: Detail) -> Result<Answer> {
+        let deadline = self.deadline(request.deadline_ms);
+        let mut draft = self.draft(Session::parse(request.session.as_deref())?, deadline).await?;
+        let (tenant, version) = (self.tenant(), draft.view.version());
+        let shard = draft.view.user_shard(&tenant, &request.user_id)?;
+        let mut excluded = Excluded::default();
+        excluded.add(&draft.view, &tenant, request.exclude_ids.iter().cloned())?;
+        let vector = match self.user_state(shard, &request.user_id, version, share(deadline, 50)).await {
+            Ok(state) => {
+                draft.user = Some(state.position);
+                excluded.add(&draft.view, &tenant, state.blocks.iter().cloned())?;
+                draft.blocks = state.blocks.into_iter().collect();
+                if state.consent.recommend {
+                    excluded.add(&draft.view, &tenant, state.seen)?;
+                }
+                state.vector.filter(|vector| state.consent.recommend && version != 0 && !vector.is_empty())
+            }
+            Err(error) => {
+                // Consent and blocks cannot be read: nothing personal is used, and the answer says so.
+                tracing::debug!(%shard, %error, "an answer is not personal");
+                draft.tally.without_user_state(shard);
+                None
+            }
+        };
+        if let Some(vector) = vector {
+            let wanted = Wanted::Nearest { version, vector };
+            self.extend(&mut draft, &wanted, Source::Model, request.n, &excluded, share(deadline, 70)).await;
+        }
+        self.fill(&mut draft, request.n, &mut excluded, share(deadline, 80)).await?;
+        let explain = (request.explain && detail == Detail::Full).then_some((shard, &request.user_id));
+        self.finish(draft, explain, detail, deadline).await
+    }
+
+    /// The items nearest to another, by inner product of their rows in the live version. Without a live version, or for an item without
+    /// a row in it, there are none.
+    ///
+    /// # Errors
+    /// `NotFound` for an item that does not exist; `Unavailable` when its shard does not answer.
+    pub async fn similar(&self, request: Similar) -> Result<Answer> {
+        let answer = self.admit("similar", self.similar_admitted(&request)).await;
+        answer.inspect(|answer| observe(&answer.coverage))
+    }
+
+    async fn similar_admitted(&self, request: &Similar) -> Result<Answer> {
+        let deadline = self.deadline(request.deadline_ms);
+        let mut draft = self.draft(Session::default(), deadline).await?;
+        let (tenant, version) = (self.tenant(), draft.view.version());
+        self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
+        let row = if version == 0 { None } else { self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await? };
+        if let Some(vector) = row {
+            let mut excluded = Excluded::default();
+            excluded.add(&draft.view, &tenant, request.exclude_ids.iter().chain([&request.item_id]).cloned())?;
+            let wanted = Wanted::Nearest { version, vector };
+            self.extend(&mut draft, &wanted, Source::Similar, request.n, &excluded, share(deadline, 80)).await;
+        }
+        self.finish(draft, None, Detail::Full, deadline).await
+    }
+
+    /// What is popular with everybody.
+    ///
+    /// # Errors
+    /// `Unavailable` when no item shard answered at all.
+    pub async fn popular(&self, request: Popular) -> Result<Answer> {
+        let work = async {
+            let deadline = self.deadline(request.deadline_ms);
+            let mut draft = self.draft(Session::default(), deadline).await?;
+            let mut excluded = Excluded::default();
+            excluded.add(&draft.view, &self.tenant(), request.exclude_ids.iter().cloned())?;
+            self.fill(&mut draft, request.n, &mut excluded, share(deadline, 80)).await?;
+            self.finish(draft, None, Detail::Full, deadline).await
+        };
+        self.admit("popular", work).await.inspect(|answer| observe(&answer.coverage))
+    }
+
+    /// Pins the catalog, and with it the version and the map. A node that has not heard of the session's activation waits for it for a
+    /// while; it does not refuse to answer, because without a coordinator quorum it may never hear.
+    async fn draft(&self, session: Session, deadline: Deadline) -> Result<Draft> {
+        let started = self.shared.clock.monotonic();
+        if session.epoch > self.view()?.epoch() {
+            let wait = deadline.remaining() / 4;
+            self.wait_catalog(wait, |catalog| catalog.live.is_some_and(|live| live.epoch >= session.epoch)).await;
+        }
+        let view = self.view()?;
+        let (tally, items, blocks) = (Tally::default(), Vec::new(), BTreeSet::new());
+        Ok(Draft { view, session, tally, items, user: None, blocks, started })
+    }
+
+    async fn user_state(&self, shard: ShardId, user_id: &UserId, version: u64, deadline: Deadline) -> Result<UserState> {
+        let request = Request::UserState { shard, tenant: self.tenant(), user_id: user_id.clone(), version };
+        match self.shared.route.leader(shard, &request, Repeat::Read, deadline).await? {
+            Response::UserState(state) => Ok(state),
+            _ => Err(unfitting(shard)),
+        }
+    }
+
+    async fn item_row(&self, view: &View, item_id: &ItemId, version: u64, deadline: Deadline) -> Result<Option<Vec<f32>>> {
+        let tenant = self.tenant();
+        let shard = view.item_shard(&tenant, item_id)?;
+        let question = Question {
+            shards: vec![shard],
+            request: &|_| Request::ItemRows { tenant: tenant.clone(), version, shards: vec![(shard, vec![item_id.clone()])] },
+            parts: |response| match response {
+                Response::Rows(parts) => Some(parts),
+                _ => None,
+            },
+            prefers: &|shard, node| view.has_staged(version, shard, node),
+        };
+        let mut gathered = self.shared.route.gather(view, &question, self.shared.ids.salt(), deadline).await;
+        match (gathered.parts.remove(&shard), gathered.missing.remove(&shard)) {
+            (Some(part), _) => Ok(part.value.into_iter().next().flatten()),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(unfitting(shard)),
+        }
+    }
+
+    async fn extend(&self, draft: &mut Draft, wanted: &Wanted, source: Source, n: u32, excluded: &Excluded, deadline: Deadline) {
+        let view = draft.view.clone();
+        let hits = self.scan(&view, wanted, n, excluded, &mut draft.tally, deadline).await;
+        draft.items.extend(hits.into_iter().map(|item| (item, source)));
+    }
+
+    /// Fills up to `n` items with what is popular, so that exactly `n` come back while as many are allowed.
+    async fn fill(&self, draft: &mut Draft, n: u32, excluded: &mut Excluded, deadline: Deadline) -> Result<()> {
+        let lacking = n.saturating_sub(draft.items.len() as u32);
+        if lacking > 0 {
+            let chosen: Vec<ItemId> = draft.items.iter().map(|(item, _)| item.item_id.clone()).collect();
+            excluded.add(&draft.view, &self.tenant(), chosen)?;
+            self.extend(draft, &Wanted::Popular, Source::Popular, lacking, excluded, deadline).await;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, draft: Draft, explain: Option<(ShardId, &UserId)>, detail: Detail, deadline: Deadline) -> Result<Answer> {
+        if draft.tally.is_blind() {
+            return Err(Error::new(Kind::Unavailable, "no item shard answered in time; try again or ask another node"));
+        }
+        let version = draft.view.version();
+        let mut items: Vec<RecommendedItem> = draft
+            .items
+            .into_iter()
+            .map(|(ScoredItem { item_id, score }, source)| RecommendedItem { item_id, score, source, item: None, reasons: Vec::new() })
+            .collect();
+        if let Some((shard, user_id)) = explain {
+            self.explain(shard, user_id, version, &mut items, share(deadline, 60)).await;
+        }
+        if detail == Detail::Full {
+            self.hydrate(&draft.view, &draft.blocks, &mut items, deadline).await?;
+        }
+        Ok(Answer {
+            recommendation_id: self.shared.ids.next(),
+            items,
+            model: ModelRef { version },
+            coverage: draft.tally.finish(),
+            session: draft.session.after(draft.user, draft.view.epoch()).token(),
+            took_ms: self.shared.clock.monotonic().saturating_sub(draft.started).as_secs_f32() * 1_000.0,
+        })
+    }
+
+    /// Adds reasons to what the model chose. An answer without reasons is one still: a failure leaves them out.
+    async fn explain(&self, shard: ShardId, user_id: &UserId, version: u64, items: &mut [RecommendedItem], deadline: Deadline) {
+        let candidates: Vec<ItemId> =
+            items.iter().filter(|item| item.source == Source::Model).map(|item| item.item_id.clone()).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let (tenant, user_id, reasons) = (self.tenant(), user_id.clone(), self.settings().reasons);
+        let request = Request::Explain { shard, tenant, user_id, version, candidates, reasons };
+        match self.shared.route.leader(shard, &request, Repeat::Read, deadline).await {
+            Ok(Response::Explained(explained)) => {
+                let chosen = items.iter_mut().filter(|item| item.source == Source::Model);
+                for (item, reasons) in chosen.zip(explained) {
+                    let reason = |(item_id, contribution)| Reason { item_id, title: None, contribution };
+                    item.reasons = reasons.into_iter().map(reason).collect();
+                }
+            }
+            Ok(_) => tracing::warn!(%shard, "a shard answered another question than was asked for reasons"),
+            Err(error) => tracing::debug!(%shard, %error, "an answer has no reasons"),
+        }
+    }
+
+    /// Adds metadata and titles. What is known to be taken down is not shown, nor named in a reason; nor is what the user blocked.
+    async fn hydrate(&self, view: &View, blocks: &BTreeSet<ItemId>, items: &mut Vec<RecommendedItem>, deadline: Deadline) -> Result<()> {
+        let reasons = items.iter().flat_map(|item| &item.reasons).map(|reason| &reason.item_id);
+        let ids: BTreeSet<ItemId> = items.iter().map(|item| &item.item_id).chain(reasons).cloned().collect();
+        let found = hydrate::items(self, view, &ids, deadline).await?;
+        let is_shown = |id: &ItemId| !found.get(id).is_some_and(|state| state.is_taken_down);
+        items.retain(|item| is_shown(&item.item_id));
+        for item in items {
+            item.item = found.get(&item.item_id).map(|state| state.item.clone());
+            item.reasons.retain(|reason| is_shown(&reason.item_id) && !blocks.contains(&reason.item_id));
+            for reason in &mut item.reasons {
+                reason.title = found.get(&reason.item_id).and_then(|state| state.item.title.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn observe(coverage: &Coverage) {
+    metrics::counter!("docent_coverage_shards_asked_total").increment(u64::from(coverage.asked));
+    metrics::counter!("docent_coverage_shards_missing_total").increment(u64::from(coverage.asked - coverage.answered));
+    if !coverage.degraded.is_empty() {
+        metrics::counter!("docent_answers_degraded_total").increment(1);
+    }
+}

@@ -1,0 +1,91 @@
+//! Root side of the two scans: the best items by inner product with a vector, and the most popular ones.
+
+use super::coverage::Tally;
+use super::merge;
+use crate::gateway::Gateway;
+use crate::route::scatter::Question;
+use crate::view::View;
+use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
+use docent_runtime::Deadline;
+use docent_types::query::ScoredItem;
+use docent_types::{ItemId, Keyspace, Result, ShardId, TenantId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What to look for.
+pub(crate) enum Wanted {
+    /// Nearest to a vector of this version.
+    Nearest {
+        version: u64,
+        vector: Vec<f32>,
+    },
+    /// Most popular.
+    Popular,
+}
+
+const HITS: fn(Response) -> Option<Vec<(ShardId, Result<ShardHits>)>> = |response| match response {
+    Response::Hits(parts) => Some(parts),
+    _ => None,
+};
+
+/// Ids that an answer must not have, by shard: each shard is sent only its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Excluded {
+    by_shard: BTreeMap<ShardId, BTreeSet<ItemId>>,
+}
+
+impl Excluded {
+    pub(crate) fn add(&mut self, view: &View, tenant: &TenantId, ids: impl IntoIterator<Item = ItemId>) -> Result<()> {
+        for (shard, ids) in view.by_item_shard(tenant, ids, |id| id)? {
+            self.by_shard.entry(shard).or_default().extend(ids);
+        }
+        Ok(())
+    }
+
+    fn filters(&self, shards: &[ShardId]) -> Vec<ShardFilter> {
+        let of = |shard: &ShardId| self.by_shard.get(shard).into_iter().flatten().cloned().collect();
+        shards.iter().map(|shard| ShardFilter { shard: *shard, exclude: of(shard) }).collect()
+    }
+}
+
+impl Gateway {
+    /// The best `n` of all item shards, exactly merged; what each shard said goes into `tally`.
+    pub(crate) async fn scan(
+        &self,
+        view: &View,
+        wanted: &Wanted,
+        n: u32,
+        excluded: &Excluded,
+        tally: &mut Tally,
+        deadline: Deadline,
+    ) -> Vec<ScoredItem> {
+        let tenant = self.tenant();
+        let version = match wanted {
+            Wanted::Nearest { version, .. } => Some(*version),
+            Wanted::Popular => None,
+        };
+        let question = Question {
+            shards: view.shards(Keyspace::Items),
+            request: &|shards| {
+                let (tenant, shards) = (tenant.clone(), excluded.filters(shards));
+                match wanted {
+                    Wanted::Nearest { version, vector } => Request::Scan { tenant, version: *version, vector: vector.clone(), n, shards },
+                    Wanted::Popular => Request::Popular { tenant, n, shards },
+                }
+            },
+            parts: HITS,
+            prefers: &|shard, node| version.is_none_or(|version| view.has_staged(version, shard, node)),
+        };
+        tally.ask(question.shards.iter().copied());
+        let gathered = self.shared.route.gather(view, &question, self.shared.ids.salt(), deadline).await;
+        for (shard, error) in &gathered.missing {
+            tracing::debug!(%shard, %error, "an item shard is missing from an answer");
+            tally.missed(*shard);
+        }
+        let mut lists = Vec::with_capacity(gathered.parts.len());
+        for (shard, part) in gathered.parts {
+            tally.answered(shard, part.node, &part.value);
+            lists.push(part.value.hits);
+        }
+        merge::top(n as usize, lists)
+    }
+}

@@ -1,0 +1,251 @@
+//! Being a member: join or return, hear every catalog, be heard.
+
+use crate::identity::{Identity, Record};
+use crate::settings::Settings;
+use bytes::Bytes;
+use docent_meta::Meta;
+use docent_proto::internal::Service;
+use docent_proto::internal::coordinator::{Heartbeat, Join, Request, Response, Watch};
+use docent_rpc::Peers;
+use docent_runtime::{Deadline, Supervisor};
+use docent_types::catalog::Catalog;
+use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Pause between rounds over the coordinators.
+const ROUND: Duration = Duration::from_millis(250);
+/// How long one attempt at one coordinator may take.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The coordinator as a node sees it: asks any, follows the hint to its leader.
+#[derive(Clone, Debug)]
+pub struct Coordinators {
+    peers: Peers,
+    addresses: Arc<Vec<String>>,
+    last_good: Arc<Mutex<Option<String>>>,
+}
+
+impl Coordinators {
+    /// The coordinators at these internal addresses.
+    pub fn new(peers: Peers, addresses: Vec<String>) -> Coordinators {
+        Coordinators { peers, addresses: Arc::new(addresses), last_good: Arc::default() }
+    }
+
+    /// Asks until the leader answers or the deadline is over. Requests to the coordinator may be repeated: each carries what makes
+    /// a repeat harmless (a nonce, an epoch) or replaces one value by another.
+    pub async fn call(&self, request: &Request, deadline: Deadline) -> Result<Response> {
+        let body = codec::encode(request);
+        let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
+        while !deadline.is_over() {
+            for addr in self.candidates() {
+                match self.attempt(&addr, body.clone(), deadline).await {
+                    Ok(response) => return Ok(response),
+                    Err(error) if is_final(error.kind) => return Err(error),
+                    Err(error) => last = error,
+                }
+                if deadline.is_over() {
+                    break;
+                }
+            }
+            tokio::time::sleep(ROUND.min(deadline.remaining())).await; // a pause between rounds
+        }
+        Err(Error::new(Kind::Unavailable, format!("the coordinator has no leader that answers: {last}")))
+    }
+
+    /// One attempt, following at most one hint.
+    async fn attempt(&self, addr: &str, body: Bytes, deadline: Deadline) -> Result<Response> {
+        let first = self.ask(addr, body.clone(), deadline).await;
+        let hinted = match &first {
+            Err(error) if error.kind == Kind::NotLeader => error.hint.and_then(|node| self.peers.identity().address(node)),
+            _ => None,
+        };
+        match hinted {
+            Some(leader) if leader != addr => self.ask(&leader, body, deadline).await,
+            _ => first,
+        }
+    }
+
+    async fn ask(&self, addr: &str, body: Bytes, deadline: Deadline) -> Result<Response> {
+        let reply = self.peers.call_address(addr, Service::Coordinator, body, deadline.at_most(ATTEMPT)).await?;
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(addr.to_owned());
+        codec::decode("the coordinator's answer", &reply)
+    }
+
+    /// All addresses, the one that answered last first.
+    fn candidates(&self) -> Vec<String> {
+        let good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rest = self.addresses.iter().filter(|addr| Some(*addr) != good.as_ref()).cloned();
+        good.clone().into_iter().chain(rest).collect()
+    }
+
+    /// Streams catalogs newer than `after` from whichever coordinator answers.
+    async fn catalogs(&self, after: u64) -> Result<docent_rpc::caller::Chunks> {
+        let body = codec::encode(&Watch { after });
+        let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
+        for addr in self.candidates() {
+            let deadline = Deadline::after(ATTEMPT);
+            match self.peers.fetch_address(&addr, Service::Catalog, body.clone(), deadline).await {
+                Ok(chunks) => return Ok(chunks),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Whether asking again would get the same answer.
+fn is_final(kind: Kind) -> bool {
+    !kind.is_retryable() && !matches!(kind, Kind::DeadlineExceeded | Kind::Unknown)
+}
+
+impl docent_gateway::Coordinator for Coordinators {
+    fn call(&self, request: Request, deadline: Deadline) -> BoxFuture<'static, Result<Response>> {
+        let coordinators = self.clone();
+        Box::pin(async move { Coordinators::call(&coordinators, &request, deadline).await })
+    }
+}
+
+/// Joins the cluster for the first time, or tells it the addresses of a known node. A known node goes on without an answer: it serves
+/// with the catalog that it has kept.
+pub async fn join(settings: &Settings, coordinators: &Coordinators, identity: &mut Identity, wait: Duration) -> Result<NodeId> {
+    let request = Request::Join(join_request(settings, &identity.record)?);
+    match coordinators.call(&request, Deadline::after(wait)).await {
+        Ok(Response::Joined { cluster, node }) => {
+            identity.joined(cluster, node)?;
+            Ok(node)
+        }
+        Ok(other) => Err(Error::new(Kind::Internal, format!("the coordinator answered a join with {other:?}"))),
+        Err(error) => match (identity.record.member, is_final(error.kind)) {
+            (Some((_, node)), false) => {
+                tracing::warn!(%error, "the coordinator does not answer; serving with the catalog of the last run");
+                Ok(node)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn join_request(settings: &Settings, record: &Record) -> Result<Join> {
+    let token = match (&settings.token_file, record.member) {
+        (_, Some(_)) => String::new(),
+        (Some(path), None) => read_token(path)?,
+        (None, None) => {
+            let message = "this data directory is new and no token_file is set: create a token with `docent token create`";
+            return Err(Error::invalid("token_file", message));
+        }
+    };
+    Ok(Join {
+        token,
+        nonce: record.nonce,
+        previous: record.member,
+        internal_addr: settings.advertise_internal.clone().unwrap_or_else(|| settings.internal_listen.clone()),
+        query_addr: settings.advertise_query.clone().unwrap_or_else(|| settings.query_listen.clone()),
+        zone: settings.zone.clone(),
+        format: u32::from(codec::VERSION),
+    })
+}
+
+fn read_token(path: &std::path::Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::invalid("token_file", format!("cannot read token file {}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Follows the catalog for the life of the process: each newer one is kept on disk, entered into the address book, and given to
+/// whoever watches.
+pub async fn follow(
+    coordinators: Coordinators,
+    supervisor: Supervisor,
+    meta: Meta,
+    catalog: watch::Sender<Arc<Catalog>>,
+) -> Result<()> {
+    while !supervisor.is_cancelled() {
+        let followed = async {
+            let mut chunks = coordinators.catalogs(catalog.borrow().index).await?;
+            while let Some(chunk) = chunks.next().await {
+                accept(&coordinators, &meta, &catalog, &chunk?)?;
+            }
+            Ok(())
+        };
+        let ended: Result<()> = tokio::select! {
+            ended = followed => ended,
+            () = supervisor.cancelled() => return Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "catalog watch ended; asking another coordinator");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ROUND) => {} // a pause between attempts
+            () = supervisor.cancelled() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn accept(coordinators: &Coordinators, meta: &Meta, catalog: &watch::Sender<Arc<Catalog>>, bytes: &[u8]) -> Result<()> {
+    let newer: Catalog = codec::decode("the catalog", bytes)?;
+    let current = catalog.borrow().clone();
+    if newer.index <= current.index {
+        return Ok(());
+    }
+    coordinators.peers.identity().learn_all(&newer);
+    if !same_placement(&newer, &current) {
+        meta.put(CATALOG, &newer).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+    }
+    catalog.send_replace(Arc::new(newer));
+    Ok(())
+}
+
+/// The key of the kept catalog.
+pub const CATALOG: &str = "catalog";
+
+/// Whether a restart could do with the older catalog: jobs change often and do not matter to it.
+fn same_placement(a: &Catalog, b: &Catalog) -> bool {
+    a.cluster == b.cluster && a.nodes == b.nodes && a.coordinators == b.coordinators && a.shards == b.shards && a.live == b.live
+        && a.models == b.models
+}
+
+/// What this node has staged, as heartbeats tell it.
+pub type Staged = watch::Receiver<StagedModels>;
+
+/// Versions that this node's replicas hold, and versions that they cannot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StagedModels {
+    /// By version, the shards that are ready.
+    pub ready: std::collections::BTreeMap<u64, BTreeSet<ShardId>>,
+    /// By version, why not.
+    pub refused: std::collections::BTreeMap<u64, String>,
+}
+
+/// Tells the coordinator that this node lives, at an interval and whenever something was staged.
+pub async fn beat(
+    node: NodeId,
+    every: Duration,
+    coordinators: Coordinators,
+    supervisor: Supervisor,
+    mut staged: Staged,
+) -> Result<()> {
+    while !supervisor.is_cancelled() {
+        let models = staged.borrow_and_update().clone();
+        let heartbeat = Heartbeat {
+            node,
+            staged: models.ready.into_iter().map(|(version, shards)| (version, shards.into_iter().collect())).collect(),
+            refused: models.refused.into_iter().collect(),
+        };
+        let beaten = coordinators.call(&Request::Heartbeat(heartbeat), Deadline::after(ATTEMPT)).await;
+        if let Err(error) = beaten {
+            tracing::debug!(%error, "heartbeat was not heard");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {} // the interval
+            changed = staged.changed() => if changed.is_err() { return Ok(()) },
+            () = supervisor.cancelled() => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What a node keeps in memory to answer from its replicas.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`popularity`] | an item shard's items by popularity |
+//! | [`items`] | an item shard's metadata flags, popularity and indexes |
+//! | [`models`] | model versions that this node can answer with |
+//! | [`vectors`] | solved user vectors |
+
+pub mod items;
+pub mod models;
+pub mod popularity;
+pub mod vectors;

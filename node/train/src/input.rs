@@ -1,0 +1,81 @@
+//! The seams between the trainer and the node that it runs on.
+use crate::Error;
+use std::sync::Arc;
+
+/// One positive of a user: an item with everything that the user's events say about it summed up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Positive {
+    /// External id of the item.
+    pub item: Arc<str>,
+    /// The item's slot, 0..4096.
+    pub slot: u16,
+    /// Confidence, finite and above 0 (`docent_model::confidence`).
+    pub confidence: f32,
+    /// Time of the newest event of the pair, Unix milliseconds; orders the hold-out and nothing else.
+    pub last_ts_ms: i64,
+}
+
+/// A user's positives at the cut, consent already obeyed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserHistory {
+    /// The user's slot, 0..4096.
+    pub slot: u16,
+    /// External id.
+    pub id: Arc<str>,
+    /// One entry per item, in any order.
+    pub positives: Vec<Positive>,
+}
+
+/// What the item shard knows about an item at the cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemInfo {
+    /// The item's slot, 0..4096.
+    pub slot: u16,
+    /// External id.
+    pub id: Arc<str>,
+    /// Its categories.
+    pub categories: Vec<Arc<str>>,
+    /// False for an item that was taken down: it keeps its row (users are described by it) but no category mean counts it.
+    pub live: bool,
+}
+
+/// Training input from this node's replicas of user shards. Called on the worker's compute threads; may block.
+pub trait UserInput: Send + Sync {
+    /// All users of virtual worker `vworker` (slots `64 * vworker ..`) with at least one positive at the cut, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the store fails or does not hold these slots at the cut.
+    fn users(&self, vworker: u16) -> Result<Vec<UserHistory>, Error>;
+}
+
+/// Item metadata from this node's replicas of item shards. Called on the worker's compute threads; may block.
+pub trait ItemInput: Send + Sync {
+    /// All items of virtual worker `vworker` at the cut, in any order. Items missing here are trained without categories.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the store fails or does not hold these slots.
+    fn items(&self, vworker: u16) -> Result<Vec<ItemInfo>, Error>;
+}
+
+/// Where a worker puts finished parts. Called on the compute thread; may block, and returns when the part is durable.
+pub trait PartSink: Send + Sync {
+    /// Stores an immutable, content-addressed file. Storing the same one again succeeds.
+    ///
+    /// # Errors
+    /// [`Error::Sink`].
+    fn put(&self, part: &crate::PartInfo, bytes: Vec<u8>) -> Result<(), Error>;
+}
+
+/// Opens a job's inputs on this node when a session starts. The node resolves the job's cut from the job id and epoch.
+pub trait Inputs: Send + Sync {
+    /// Users at the job's cut.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when this node does not know the job's cut or does not reach it.
+    fn users(&self, job: u64, epoch: u64) -> Result<Arc<dyn UserInput>, Error>;
+    /// Items at the job's cut.
+    ///
+    /// # Errors
+    /// As [`Self::users`].
+    fn items(&self, job: u64, epoch: u64) -> Result<Arc<dyn ItemInput>, Error>;
+}

@@ -1,0 +1,211 @@
+//! What hosts and drivers say to one another. Messages are serde enums; the carrier (the node's RPC) encodes them.
+//!
+//! Anything large is a *blob*, a byte string that a host can make again at any time within a phase, read page by page
+//! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
+use crate::{Error, Hosts, PartInfo, plan::{Counts, HoldOut}};
+use bytes::Bytes;
+use docent_model::{Settings, tree::Node};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Largest page in bytes.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Identifies a session; ordered by age within a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// The job.
+    pub job: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// 0 while measuring, 1 on everything.
+    pub run: u8,
+}
+
+/// Opens a session on a host, ending older ones of the job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// The session.
+    pub key: Key,
+    /// The model's settings.
+    pub settings: Settings,
+    /// Who hosts what.
+    pub hosts: Hosts,
+    /// Set while measuring.
+    pub hold_out: Option<HoldOut>,
+    /// Longest wait for one page from a peer.
+    pub page_timeout_ms: u64,
+}
+
+/// A side of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// Users.
+    Users,
+    /// Items.
+    Items,
+}
+
+/// What a page can be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blob {
+    /// From a user host: items of virtual worker `vworker` that its users touched, with the touching rows (`link`).
+    Touched {
+        /// Item virtual worker.
+        vworker: u16,
+    },
+    /// Rows of `side` at `version` that `reader` needs, in the order that both sides derive from the link phase.
+    Rows {
+        /// Whose rows.
+        side: Side,
+        /// Half passes of that side done so far.
+        version: u32,
+        /// The host that asks.
+        reader: u64,
+    },
+    /// From an owner: all its item rows, in order.
+    Table {
+        /// As in `Rows`.
+        version: u32,
+    },
+    /// From an owner: for each item that `reader` touched, its place among the owner's items (u32, `u32::MAX`: not in the model).
+    Places {
+        /// The host that asks.
+        reader: u64,
+    },
+    /// From an owner that has published: postcard of its `Vec<Node<CategorySums>>`.
+    Means,
+}
+
+/// A request to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TrainRequest {
+    /// Opens a session.
+    Open(Open),
+    /// Reads and sorts this host's users. Answer: [`TrainResponse::Loaded`].
+    Load(Key),
+    /// Builds this owner's item table from all user hosts. Answer: [`TrainResponse::Linked`].
+    Link(Key),
+    /// Solves all of a side's rows on this host. Answer: [`TrainResponse::Stepped`].
+    Step {
+        /// The session.
+        key: Key,
+        /// Which rows are solved.
+        side: Side,
+        /// From 0.
+        step: u32,
+        /// The other side's packed Gramian, little-endian f64.
+        #[serde(with = "packed")]
+        gramian: Bytes,
+        /// The other side's number of rows in the cluster.
+        others: u64,
+    },
+    /// Measures this host's held-out positives with item rows of `version`. Answer: [`TrainResponse::Evaluated`].
+    Evaluate {
+        /// The session.
+        key: Key,
+        /// Half passes of the items done.
+        version: u32,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// Cut-offs.
+        cutoffs: Vec<u16>,
+        /// See [`crate::Evaluate::users_max`].
+        users_max: u32,
+    },
+    /// Writes this owner's parts. Answer: [`TrainResponse::Published`].
+    Publish(Key),
+    /// Reads a page of a blob. Answer: [`TrainResponse::Page`].
+    Pull {
+        /// The session.
+        key: Key,
+        /// Which.
+        blob: Blob,
+        /// First byte.
+        offset: u64,
+    },
+    /// Ends a session and frees its memory. Answer: [`TrainResponse::Done`], also when there is none.
+    Close(Key),
+}
+
+/// A worker's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TrainResponse {
+    /// Done, nothing to say.
+    Done,
+    /// After [`TrainRequest::Load`].
+    Loaded(Counts),
+    /// After [`TrainRequest::Link`].
+    Linked {
+        /// Items of each of this owner's virtual workers.
+        items: Vec<(u16, u32)>,
+        /// Partial sums of the first rows' packed Gramian.
+        sums: Vec<Node<Vec<f64>>>,
+        /// Bytes pulled from peers.
+        bytes_pulled: u64,
+    },
+    /// After [`TrainRequest::Step`].
+    Stepped {
+        /// Partial sums over virtual workers: packed Gramian of the solved side, then weighted squared error (0 for users), then
+        /// regularisation.
+        sums: Vec<Node<Vec<f64>>>,
+        /// Bytes pulled from peers.
+        bytes_pulled: u64,
+    },
+    /// After [`TrainRequest::Evaluate`].
+    Evaluated {
+        /// Partial sums of metrics: five per cut-off (`docent_model::metrics::Metrics::to_array`).
+        sums: Vec<Node<Vec<f64>>>,
+        /// Bytes pulled from peers.
+        bytes_pulled: u64,
+    },
+    /// After [`TrainRequest::Publish`].
+    Published {
+        /// What was stored.
+        parts: Vec<PartInfo>,
+    },
+    /// A page of a blob.
+    Page {
+        /// Length of the whole blob.
+        total: u64,
+        /// From the requested offset on; empty only at the end.
+        #[serde(with = "packed")]
+        bytes: Bytes,
+    },
+}
+
+/// How hosts and drivers reach workers, this node's own included.
+pub trait Peers: Send + Sync {
+    /// Sends `request` to `node`; fails with [`Error::Peer`] when there is no answer within `deadline`.
+    fn call(&self, node: u64, request: TrainRequest, deadline: Duration)
+    -> BoxFuture<'_, Result<TrainResponse, Error>>;
+}
+
+/// `Bytes` as serde bytes: one length and one copy, not a sequence of numbers (and no feature of the bytes crate that
+/// would compile it twice in the workspace).
+mod packed {
+    use bytes::Bytes;
+    use serde::{Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Bytes;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes::copy_from_slice(bytes))
+            }
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+                Ok(bytes.into())
+            }
+        }
+        deserializer.deserialize_byte_buf(Visitor)
+    }
+}

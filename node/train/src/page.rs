@@ -1,0 +1,129 @@
+//! Blobs as pages, and numbers as bytes.
+use crate::{Error, TrainResponse, message::PAGE_BYTES_MAX};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Largest blob that a host accepts from another: 16 GiB, far beyond what fits a training host.
+const BLOB_BYTES_MAX: u64 = 16 << 30;
+const ATTEMPTS: u32 = 4;
+
+/// The page of `blob` that starts at `offset`.
+pub(crate) fn cut(blob: &Bytes, offset: u64) -> Result<TrainResponse, Error> {
+    let total = blob.len();
+    let start = usize::try_from(offset).ok().filter(|start| *start <= total);
+    let start = start.ok_or_else(|| Error::Invalid(format!("page offset {offset} lies beyond {total}")))?;
+    Ok(TrainResponse::Page { total: total as u64, bytes: blob.slice(start..total.min(start + PAGE_BYTES_MAX)) })
+}
+
+/// The page from `offset` on of `count` rows of `row_bytes`, where `fill` appends row `n`. Never holds more than a page.
+pub(crate) fn of_rows(
+    count: usize,
+    row_bytes: usize,
+    offset: u64,
+    mut fill: impl FnMut(usize, &mut Vec<u8>),
+) -> Result<TrainResponse, Error> {
+    let row_bytes = row_bytes.max(1);
+    let first = usize::try_from(offset).ok().filter(|at| at % row_bytes == 0 && at / row_bytes <= count);
+    let first = first.ok_or_else(|| Error::Invalid(format!("page offset {offset} is no row's start")))? / row_bytes;
+    let end = count.min(first + PAGE_BYTES_MAX / row_bytes);
+    let mut bytes = Vec::with_capacity((end - first) * row_bytes);
+    for row in first..end {
+        fill(row, &mut bytes);
+    }
+    Ok(TrainResponse::Page { total: (count * row_bytes) as u64, bytes: bytes.into() })
+}
+
+/// Reads a whole blob from `node` through `call` (given the offset), repeating a page that got lost.
+pub(crate) async fn fetch<F>(node: u64, mut call: impl FnMut(u64) -> F) -> Result<Vec<u8>, Error>
+where
+    F: Future<Output = Result<TrainResponse, Error>>,
+{
+    let malformed = |reason: &str| Error::Malformed { node, reason: reason.to_owned() };
+    let mut blob: Vec<u8> = Vec::new();
+    loop {
+        let response = retry(|| call(blob.len() as u64)).await?;
+        let TrainResponse::Page { total, bytes } = response else { return Err(malformed("expected a page")) };
+        if total > BLOB_BYTES_MAX || (blob.len() + bytes.len()) as u64 > total {
+            return Err(malformed("a page is longer than its blob, or that is too large"));
+        }
+        blob.extend_from_slice(&bytes);
+        if blob.len() as u64 == total {
+            return Ok(blob);
+        }
+        if bytes.is_empty() {
+            return Err(malformed("an empty page before the end"));
+        }
+    }
+}
+
+/// Repeats a call that failed on the way, a few times.
+pub(crate) async fn retry<T, F>(mut call: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut attempt = 1;
+    loop {
+        match call().await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
+                tracing::debug!(%error, attempt, "training call is repeated");
+                tokio::time::sleep(Duration::from_millis(50) * 4u32.pow(attempt)).await;
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+pub(crate) fn push_floats(row: &[f32], bytes: &mut Vec<u8>) {
+    bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four))
+}
+
+pub(crate) fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four))
+}
+
+pub(crate) fn pack_doubles(values: &[f64]) -> Bytes {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>().into()
+}
+
+pub(crate) fn doubles(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight)).collect()
+}
+
+/// Takes fields off the front of bytes from outside; none when they are too few.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn f32(&mut self) -> Option<f32> {
+        self.array().map(f32::from_le_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+}

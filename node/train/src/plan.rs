@@ -1,0 +1,213 @@
+//! What a job is, how it tells where it stands, and what it leaves.
+use crate::{Error, VWORKERS};
+use bytes::Bytes;
+use docent_model::{Settings, metrics::Metrics};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Which node hosts each virtual worker. The node computes for its users and owns the rows of its items; for the least traffic a node
+/// hosts what its replicas hold. It never changes a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// Node id of each of the 64 user virtual workers.
+    pub users: Vec<u64>,
+    /// Node id of each of the 64 item virtual workers.
+    pub items: Vec<u64>,
+}
+
+impl Hosts {
+    /// All on one node.
+    #[must_use]
+    pub fn single(node: u64) -> Self {
+        Self { users: vec![node; usize::from(VWORKERS)], items: vec![node; usize::from(VWORKERS)] }
+    }
+
+    /// Every host, sorted.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<u64> {
+        self.users.iter().chain(&self.items).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Hosts of users, sorted.
+    #[must_use]
+    pub fn user_nodes(&self) -> Vec<u64> {
+        self.users.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Owners of items, sorted.
+    #[must_use]
+    pub fn item_nodes(&self) -> Vec<u64> {
+        self.items.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Positions of `node` in `table`: its virtual workers, sorted.
+    pub(crate) fn vworkers_of(table: &[u64], node: u64) -> Vec<u16> {
+        (0u16..).zip(table).filter(|(_, host)| **host == node).map(|(vworker, _)| vworker).collect()
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if self.users.len() == usize::from(VWORKERS) && self.items.len() == usize::from(VWORKERS) {
+            Ok(())
+        } else {
+            Err(Error::Invalid(format!("hosts must name {VWORKERS} user and {VWORKERS} item virtual workers")))
+        }
+    }
+}
+
+/// Which positives of a user are kept out to measure with. A user with one positive keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldOut {
+    /// The newest fraction (0, 1) of each user's positives, rounded to the nearest number; equal times by a hash of the pair.
+    Fraction(f32),
+    /// The newest one.
+    LastOne,
+}
+
+/// How to measure a model before it is published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluate {
+    /// What is held out.
+    pub hold_out: HoldOut,
+    /// Cut-offs of the metrics, each 1..=1000, at most 16 of them.
+    pub cutoffs: Vec<u16>,
+    /// Measure about this many users at most (chosen by a hash, evenly over virtual workers); 0: all.
+    pub users_max: u32,
+    /// Train again on everything after measuring; else the measured model is the one published.
+    pub retrain: bool,
+}
+
+impl Default for Evaluate {
+    fn default() -> Self {
+        Self { hold_out: HoldOut::Fraction(0.1), cutoffs: vec![10, 20], users_max: 0, retrain: true }
+    }
+}
+
+/// Settings of a training job; part of its identity.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobSettings {
+    /// The model.
+    pub model: Settings,
+    /// Measure first; none trains on everything at once.
+    pub evaluate: Option<Evaluate>,
+}
+
+impl JobSettings {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the setting.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.model.validate()?;
+        let Some(evaluate) = &self.evaluate else { return Ok(()) };
+        if let HoldOut::Fraction(fraction) = evaluate.hold_out
+            && !(fraction > 0.0 && fraction < 1.0)
+        {
+            return Err(Error::Invalid("evaluate.hold_out.fraction must lie between 0 and 1".into()));
+        }
+        let cutoffs = &evaluate.cutoffs;
+        if cutoffs.is_empty() || cutoffs.len() > 16 || cutoffs.iter().any(|k| !(1..=1000).contains(k)) {
+            return Err(Error::Invalid("evaluate.cutoffs takes 1 to 16 numbers from 1 to 1000".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Everything that a driver needs to run a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPlan {
+    /// The job's id in the catalog.
+    pub job: u64,
+    /// Raised whenever the job is started again; older ones are refused everywhere.
+    pub epoch: u64,
+    /// Its settings.
+    pub settings: JobSettings,
+    /// Who hosts what.
+    pub hosts: Hosts,
+    /// Longest that one phase may take on a host (load, link, half a pass, evaluation).
+    pub phase_timeout: Duration,
+    /// Longest that one page between hosts may take.
+    pub page_timeout: Duration,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What has just been done.
+    pub phase: Phase,
+    /// Passes done, of `epochs`; counts from the start again when a measured job trains on everything.
+    pub epoch: u16,
+    /// Passes to do.
+    pub epochs: u16,
+    /// True while the model that is only measured is trained.
+    pub is_measuring: bool,
+    /// The objective after this pass (`docent_model::Settings`).
+    pub loss: Option<f64>,
+    /// Since the job started.
+    pub seconds: f64,
+    /// Bytes that hosts have pulled from one another so far.
+    pub bytes_pulled: u64,
+}
+
+/// Steps of a job, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Hosts have read and sorted their input.
+    Load,
+    /// Item tables and adjacency are exchanged, first rows made.
+    Link,
+    /// A pass over users and items is done.
+    Epoch,
+    /// Held-out positives are measured.
+    Evaluate,
+    /// Parts are stored.
+    Publish,
+}
+
+/// An immutable file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// Its item slots, `[first, end)`; none for the global part.
+    pub slots: Option<(u16, u16)>,
+    /// Hash of its bytes; does not depend on hosts, job or version number.
+    pub blake3: [u8; 32],
+    /// Length.
+    pub bytes: u64,
+    /// Rows in it (for the global part: rows of the model).
+    pub rows: u64,
+    /// The node that stored it; 0 for the global part, which the driver hands over in [`Outcome::global`].
+    pub node: u64,
+}
+
+/// Sizes of what was trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Users with at least one positive.
+    pub users: u64,
+    /// Items with at least one positive.
+    pub items: u64,
+    /// Pairs trained on.
+    pub positives: u64,
+    /// Pairs held out.
+    pub held_out: u64,
+}
+
+/// A finished job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The 64 item parts by slot, then the global one.
+    pub parts: Vec<PartInfo>,
+    /// Bytes of the global part, for the caller to store.
+    pub global: Bytes,
+    /// Means per cut-off when the job measured.
+    pub metrics: Vec<(u16, Metrics)>,
+    /// What the published model was trained on.
+    pub counts: Counts,
+    /// The objective after each pass of the published model.
+    pub losses: Vec<f64>,
+    /// Bytes pulled between hosts over the whole job.
+    pub bytes_pulled: u64,
+}

@@ -1,0 +1,43 @@
+//! One thread for everything that computes for long, so that the async runtime never waits for it.
+use crate::Error;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use tokio::sync::oneshot;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Tasks that may wait; a session has at most a phase and a blob under way.
+const QUEUE: usize = 64;
+
+pub(super) struct Compute {
+    queue: SyncSender<Task>,
+}
+
+impl Compute {
+    pub(super) fn start() -> Result<Self, Error> {
+        let (queue, tasks) = sync_channel::<Task>(QUEUE);
+        std::thread::Builder::new()
+            .name("docent-train".to_owned())
+            .spawn(move || {
+                // Ends when the worker drops the queue's other end. A panicking task drops its answer, which its waiter reports.
+                for task in tasks {
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
+                }
+            })
+            .map_err(|error| Error::Internal(format!("no compute thread: {error}")))?;
+        Ok(Self { queue })
+    }
+
+    /// Runs `work` after what is queued.
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let (answer, waiting) = oneshot::channel();
+        let task = Box::new(move || {
+            // Nobody waits any more when the request was dropped.
+            let _ = answer.send(work());
+        });
+        self.queue.try_send(task).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Overloaded,
+            TrySendError::Disconnected(_) => Error::Internal("the compute thread has ended".into()),
+        })?;
+        waiting.await.map_err(|_| Error::Internal("a compute task panicked".into()))
+    }
+}

@@ -1,0 +1,104 @@
+//! One host's side of training: sessions by job, fenced by epoch.
+mod compute;
+mod evaluate;
+mod publish;
+mod registry;
+mod session;
+
+use crate::{
+    Error, PartSink, Peers, TrainRequest, TrainResponse,
+    input::Inputs,
+    message::{Key, Open},
+};
+use compute::Compute;
+use docent_model::Kernel;
+use registry::Registry;
+use session::Session;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a worker needs from its node.
+#[derive(Clone)]
+pub struct Parts {
+    /// Users and items at a job's cut.
+    pub inputs: Arc<dyn Inputs>,
+    /// Where finished parts go.
+    pub sink: Arc<dyn PartSink>,
+    /// Other hosts.
+    pub peers: Arc<dyn Peers>,
+}
+
+/// Settings of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// This node's id.
+    pub node: u64,
+    /// Threads of the kernels, at least 1. Results do not depend on it.
+    pub threads: usize,
+    /// Jobs held at a time; opening one more ends the oldest.
+    pub sessions_max: usize,
+}
+
+/// A node's worker. Share it in an `Arc`.
+pub struct Worker {
+    context: Arc<Context>,
+    registry: Mutex<Registry>,
+}
+
+/// What all sessions of a worker share.
+struct Context {
+    options: Options,
+    parts: Parts,
+    kernel: Kernel,
+    compute: Compute,
+}
+
+impl Worker {
+    /// Starts a worker and its compute thread, which ends with it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the thread cannot be started.
+    pub fn new(options: Options, parts: Parts) -> Result<Self, Error> {
+        let compute = Compute::start()?;
+        let kernel = Kernel::detect();
+        tracing::info!(kernel = kernel.name(), threads = options.threads, "training worker is ready");
+        let registry = Mutex::new(Registry::new(options.sessions_max));
+        Ok(Self { context: Arc::new(Context { options, parts, kernel, compute }), registry })
+    }
+
+    /// Answers a request. Any request may be repeated, also while its first copy is still being worked on.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Stale`] for a request of an older epoch or run.
+    pub async fn handle(&self, request: TrainRequest) -> Result<TrainResponse, Error> {
+        match request {
+            TrainRequest::Open(open) => self.open(open),
+            TrainRequest::Close(key) => {
+                self.registry().close(key);
+                Ok(TrainResponse::Done)
+            }
+            TrainRequest::Pull { key, blob, offset } => self.session(key)?.serve(blob, offset).await,
+            TrainRequest::Load(key)
+            | TrainRequest::Link(key)
+            | TrainRequest::Step { key, .. }
+            | TrainRequest::Evaluate { key, .. }
+            | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
+        }
+    }
+
+    fn open(&self, open: Open) -> Result<TrainResponse, Error> {
+        open.settings.validate()?;
+        open.hosts.validate()?;
+        let key = open.key;
+        let make = || Arc::new(Session::new(self.context.clone(), open));
+        self.registry().open(key, make).map(|()| TrainResponse::Done)
+    }
+
+    fn session(&self, key: Key) -> Result<Arc<Session>, Error> {
+        self.registry().get(key)
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        // Every change to the registry is whole after each statement, so a panic elsewhere leaves it usable.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

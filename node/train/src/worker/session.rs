@@ -1,0 +1,367 @@
+//! A job on one host: its input, tables and phases.
+use super::Context;
+use crate::{
+    Error, TrainRequest, TrainResponse, VWORKERS,
+    link::{self, ItemSide},
+    load::{self, UserSide},
+    message::{Blob, Open, Side},
+    page,
+    plan::Hosts,
+};
+use bytes::Bytes;
+use docent_model::{Adjacency, gramian, init, rows::HalfPass, tree};
+use futures::future::try_join_all;
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+pub(super) struct Session {
+    pub(super) context: Arc<Context>,
+    pub(super) open: Arc<Open>,
+    pub(super) stop: Arc<AtomicBool>,
+    /// Serialises phases and remembers the last one's answer, for a driver that asks again.
+    last: tokio::sync::Mutex<Option<(TrainRequest, TrainResponse)>>,
+    state: Mutex<State>,
+    bytes_pulled: AtomicU64,
+}
+
+/// What phases leave for later ones and for peers.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) users: Option<Arc<Users>>,
+    pub(super) items: Option<Arc<ItemSide>>,
+    pub(super) user_rows: Option<Rows>,
+    pub(super) item_rows: Option<Rows>,
+    pub(super) means: Option<Bytes>,
+}
+
+/// This host's users and what it exchanges with each owner.
+pub(super) struct Users {
+    pub(super) side: UserSide,
+    /// Per owner, touched items in the order of its rows.
+    pub(super) touched: BTreeMap<u64, Vec<u32>>,
+    /// Per owner, the user rows that it reads.
+    readers: BTreeMap<u64, Vec<u32>>,
+}
+
+/// A side's rows on this host after `version` half passes of that side.
+#[derive(Clone)]
+pub(super) struct Rows {
+    version: u32,
+    pub(super) values: Arc<Vec<f32>>,
+}
+
+impl Session {
+    pub(super) fn new(context: Arc<Context>, open: Open) -> Self {
+        Self {
+            context,
+            open: Arc::new(open),
+            stop: Arc::default(),
+            last: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+            bytes_pulled: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends whatever is computing.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs a phase, once however often it is asked for.
+    pub(super) async fn phase(&self, request: TrainRequest) -> Result<TrainResponse, Error> {
+        let mut last = self.last.lock().await;
+        if let Some((asked, answer)) = &*last
+            && *asked == request
+        {
+            return Ok(answer.clone());
+        }
+        self.bytes_pulled.store(0, Ordering::Relaxed);
+        let answer = match &request {
+            TrainRequest::Load(_) => self.load().await,
+            TrainRequest::Link(_) => self.link().await,
+            TrainRequest::Step { side: Side::Users, step, gramian, others, .. } => {
+                self.solve_users(*step, page::doubles(gramian), *others).await
+            }
+            TrainRequest::Step { side: Side::Items, step, gramian, others, .. } => {
+                self.solve_items(*step, page::doubles(gramian), *others).await
+            }
+            TrainRequest::Evaluate { version, items, cutoffs, users_max, .. } => {
+                self.evaluate(*version, items, cutoffs, *users_max).await
+            }
+            TrainRequest::Publish(_) => self.publish().await,
+            TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } => {
+                Err(Error::Internal("not a phase".into()))
+            }
+        }?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        *last = Some((request, answer.clone()));
+        Ok(answer)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Fields are replaced whole, so a panic elsewhere leaves the state usable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn users(&self) -> Result<Arc<Users>, Error> {
+        self.state().users.clone().ok_or_else(|| Error::out_of_turn("of users", "load comes first"))
+    }
+
+    pub(super) fn items(&self) -> Result<Arc<ItemSide>, Error> {
+        self.state().items.clone().ok_or_else(|| Error::out_of_turn("of items", "link comes first"))
+    }
+
+    /// The rows of a side when they are at `version`.
+    pub(super) fn rows(&self, side: Side, version: u32) -> Result<Arc<Vec<f32>>, Error> {
+        let state = self.state();
+        let rows = match side {
+            Side::Users => &state.user_rows,
+            Side::Items => &state.item_rows,
+        };
+        match rows {
+            Some(rows) if rows.version == version => Ok(rows.values.clone()),
+            Some(rows) => Err(Error::out_of_turn("for rows", &format!("they are at {}, not {version}", rows.version))),
+            None => Err(Error::out_of_turn("for rows", "there are none yet")),
+        }
+    }
+
+    pub(super) fn bytes_pulled(&self) -> u64 {
+        self.bytes_pulled.load(Ordering::Relaxed)
+    }
+
+    fn dim(&self) -> usize {
+        usize::from(self.open.settings.dim)
+    }
+
+    async fn load(&self) -> Result<TrainResponse, Error> {
+        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
+        let users = self.context.compute.run(move || load_users(&context, &open, &stop)).await??;
+        let counts = users.side.counts();
+        *self.state() = State { users: Some(Arc::new(users)), ..State::default() };
+        Ok(TrainResponse::Loaded(counts))
+    }
+
+    async fn link(&self) -> Result<TrainResponse, Error> {
+        let own = Hosts::vworkers_of(&self.open.hosts.items, self.context.options.node);
+        let nodes = self.open.hosts.user_nodes();
+        let blobs = try_join_all(nodes.iter().map(|node| {
+            let own = &own;
+            async move {
+                let mut blobs = Vec::with_capacity(own.len());
+                for vworker in own {
+                    blobs.push(self.pull(*node, Blob::Touched { vworker: *vworker }).await?);
+                }
+                Ok::<_, Error>((*node, blobs))
+            }
+        }))
+        .await?;
+        let (open, kernel) = (self.open.clone(), self.context.kernel);
+        let work = move || {
+            let mut touched = BTreeMap::new();
+            for (node, blobs) in blobs {
+                let lists = own.iter().zip(blobs).map(|(vworker, blob)| link::decode(node, &open.hosts, *vworker, &blob));
+                touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
+            }
+            let side = link::build(&own, touched)?;
+            let dim = usize::from(open.settings.dim);
+            let mut rows = vec![0.0; side.items.len() * dim];
+            for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
+                init::fill(open.settings.seed, id, open.settings.init_deviation, row);
+            }
+            let sums = partial_sums(kernel, dim, &rows, &side.vworkers, &vec![[0.0; 2]; side.vworkers.len()]);
+            Ok::<_, Error>((side, rows, sums))
+        };
+        let (side, rows, sums) = self.context.compute.run(work).await??;
+        let items = side.vworkers.iter().map(|(vworker, rows)| (*vworker, rows.len() as u32)).collect();
+        let mut state = self.state();
+        state.items = Some(Arc::new(side));
+        state.item_rows = Some(Rows { version: 0, values: Arc::new(rows) });
+        Ok(TrainResponse::Linked { items, sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Item rows at version `step` -> user rows at `step + 1`.
+    async fn solve_users(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
+        let users = self.users()?;
+        let dim = self.dim();
+        let pulled = self.pull_rows(Side::Items, step, users.touched.keys().copied()).await?;
+        let mut panel = vec![0.0; users.side.touched.len() * dim];
+        for (node, bytes) in pulled {
+            let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
+            if bytes.len() != places.len() * dim * 4 {
+                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+            }
+            for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
+                let at = *place as usize * dim;
+                panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+            }
+        }
+        let adjacency = move || (users.clone(), |users: &Users| -> (&Adjacency, &[(u16, Range<usize>)]) {
+            (&users.side.adjacency, &users.side.vworkers)
+        });
+        let (users, view) = adjacency();
+        let (rows, sums) = self.half_pass(users, view, panel, gramian, others, Side::Users).await?;
+        self.state().user_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
+        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// User rows at version `step + 1` -> item rows at `step + 1`.
+    async fn solve_items(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
+        let items = self.items()?;
+        let dim = self.dim();
+        let pulled = self.pull_rows(Side::Users, step + 1, items.panel.keys().copied()).await?;
+        let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
+        for (node, bytes) in pulled {
+            if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
+                return Err(Error::Malformed { node, reason: "user rows of another number".into() });
+            }
+            panel.extend(page::floats(&bytes));
+        }
+        let view = |items: &ItemSide| -> (&Adjacency, &[(u16, Range<usize>)]) { (&items.adjacency, &items.vworkers) };
+        let (rows, sums) = self.half_pass(items, view, panel, gramian, others, Side::Items).await?;
+        self.state().item_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
+        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Solves a side's rows and sums up their Gramian and losses on the compute thread.
+    async fn half_pass<T: Send + Sync + 'static>(
+        &self,
+        data: Arc<T>,
+        view: impl Fn(&T) -> (&Adjacency, &[(u16, Range<usize>)]) + Send + 'static,
+        panel: Vec<f32>,
+        gramian: Vec<f64>,
+        others: u64,
+        side: Side,
+    ) -> Result<(Vec<f32>, Vec<tree::Node<Vec<f64>>>), Error> {
+        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
+        let work = move || {
+            let (adjacency, vworkers) = view(&data);
+            let (settings, threads, dim) = (&open.settings, context.options.threads, usize::from(open.settings.dim));
+            let pass = HalfPass::new(settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
+            let mut rows = vec![0.0; adjacency.rows() * dim];
+            pass.solve(adjacency, &mut rows)?;
+            let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
+            let mut losses = pass.losses(adjacency, &rows, &ranges)?;
+            if side == Side::Users {
+                // The error over positives is counted on the items' side, after both halves.
+                losses.iter_mut().for_each(|loss| loss[0] = 0.0);
+            }
+            let sums = partial_sums(context.kernel, dim, &rows, vworkers, &losses);
+            Ok((rows, sums))
+        };
+        self.context.compute.run(work).await?
+    }
+
+    /// The rows of `side` that this host needs from each of `nodes`.
+    async fn pull_rows(
+        &self,
+        side: Side,
+        version: u32,
+        nodes: impl Iterator<Item = u64>,
+    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let blob = Blob::Rows { side, version, reader: self.context.options.node };
+        try_join_all(nodes.map(|node| async move { Ok((node, self.pull(node, blob).await?)) })).await
+    }
+
+    /// A blob of any host; of this one without the network.
+    pub(super) async fn pull(&self, node: u64, blob: Blob) -> Result<Vec<u8>, Error> {
+        if node == self.context.options.node {
+            return page::fetch(node, |offset| self.serve(blob, offset)).await;
+        }
+        let deadline = Duration::from_millis(self.open.page_timeout_ms);
+        let request = |offset| TrainRequest::Pull { key: self.open.key, blob, offset };
+        let bytes =
+            page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
+        self.bytes_pulled.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        metrics::counter!("docent_train_pulled_bytes_total").increment(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// A page of one of this host's blobs.
+    pub(super) async fn serve(&self, blob: Blob, offset: u64) -> Result<TrainResponse, Error> {
+        let unknown = |reader: u64| Error::Invalid(format!("node {reader} is no host of this job"));
+        let row_bytes = self.dim() * 4;
+        match blob {
+            Blob::Touched { vworker } if vworker < VWORKERS => {
+                let users = self.users()?;
+                let blob = self.context.compute.run(move || link::encode(&users.side, vworker)).await?;
+                page::cut(&blob.into(), offset)
+            }
+            Blob::Touched { vworker } => Err(Error::Invalid(format!("there is no virtual worker {vworker}"))),
+            Blob::Rows { side: Side::Users, version, reader } => {
+                let (users, rows) = (self.users()?, self.rows(Side::Users, version)?);
+                let list = users.readers.get(&reader).ok_or_else(|| unknown(reader))?;
+                page::of_rows(list.len(), row_bytes, offset, |n, bytes| push_row(&rows, list[n], self.dim(), bytes))
+            }
+            Blob::Rows { side: Side::Items, version, reader } => {
+                let (items, rows) = (self.items()?, self.rows(Side::Items, version)?);
+                let list = items.places.get(&reader).ok_or_else(|| unknown(reader))?;
+                page::of_rows(list.len(), row_bytes, offset, |n, bytes| push_row(&rows, list[n], self.dim(), bytes))
+            }
+            Blob::Table { version } => {
+                let rows = self.rows(Side::Items, version)?;
+                let count = rows.len() / self.dim();
+                page::of_rows(count, row_bytes, offset, |n, bytes| push_row(&rows, n as u32, self.dim(), bytes))
+            }
+            Blob::Places { reader } => {
+                let items = self.items()?;
+                let list = items.places.get(&reader).ok_or_else(|| unknown(reader))?;
+                page::of_rows(list.len(), 4, offset, |n, bytes| bytes.extend(list[n].to_le_bytes()))
+            }
+            Blob::Means => {
+                let means = self.state().means.clone();
+                page::cut(&means.ok_or_else(|| Error::out_of_turn("for means", "publish comes first"))?, offset)
+            }
+        }
+    }
+}
+
+/// Appends row `at`, zeros where there is none (an item that is not in the model).
+fn push_row(rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
+    match rows.get((at as usize).saturating_mul(dim)..).and_then(|rest| rest.get(..dim)) {
+        Some(row) => page::push_floats(row, bytes),
+        None => bytes.resize(bytes.len() + dim * 4, 0),
+    }
+}
+
+/// Reads and sorts every user virtual worker of this host, several at a time.
+fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users, Error> {
+    let input = context.parts.inputs.users(open.key.job, open.key.epoch)?;
+    let own = Hosts::vworkers_of(&open.hosts.users, context.options.node);
+    let mut loaded: Vec<Option<Result<load::Loaded, Error>>> = own.iter().map(|_| None).collect();
+    let tasks = own.iter().zip(&mut loaded).collect();
+    docent_model::parallel::for_each(context.options.threads, tasks, || (), |(), (vworker, slot)| {
+        if !stop.load(Ordering::Relaxed) {
+            let users = input.users(*vworker);
+            *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.settings.seed)));
+        }
+    });
+    let loaded = loaded.into_iter().map(|loaded| loaded.unwrap_or(Err(Error::Cancelled))).collect::<Result<_, _>>()?;
+    let side = load::join(loaded, open.settings.seed)?;
+    let (touched, readers) = (side.touched_by_owner(&open.hosts), side.readers(&open.hosts));
+    Ok(Users { side, touched, readers })
+}
+
+/// Per virtual worker the packed Gramian of its rows and its losses, added up as far as this host has the tree.
+fn partial_sums(
+    kernel: docent_model::Kernel,
+    dim: usize,
+    rows: &[f32],
+    vworkers: &[(u16, Range<usize>)],
+    losses: &[[f64; 2]],
+) -> Vec<tree::Node<Vec<f64>>> {
+    let leaf = |((vworker, range), loss): (&(u16, Range<usize>), &[f64; 2])| {
+        let mut value = gramian::packed(kernel, dim, &rows[range.start * dim..range.end * dim]);
+        value.extend(loss);
+        tree::Node { level: 0, index: *vworker, value }
+    };
+    tree::fold(vworkers.iter().zip(losses).map(leaf).collect())
+}

@@ -1,0 +1,2 @@
+//! Whole jobs over several workers in one process.
+fn main() {}

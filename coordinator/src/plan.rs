@@ -69,7 +69,8 @@ fn liveness(policy: &Policy, catalog: &Catalog, health: &Health, now: Duration) 
     let members = catalog.coordinators.values().chain(catalog.nodes.values());
     let changes = members.filter_map(|member| {
         let is_alive = member.id == policy.me
-            || health.silent_for(member.id, now) <= policy.node_timeout && (member.is_alive || health.has_heard(member.id));
+            || health.silent_for(member.id, now) <= policy.node_timeout
+                && (member.is_alive || health.has_heard(member.id));
         (is_alive != member.is_alive).then_some((member.id, is_alive))
     });
     let changes: Vec<_> = changes.collect();

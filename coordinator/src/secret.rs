@@ -4,7 +4,7 @@
 //! asking the cluster, and any coordinator can check one. That a token admits one node only is the catalog's business.
 
 use docent_runtime::entropy;
-use docent_types::{Error, Kind, Result};
+use docent_types::{ClusterId, Error, Kind, Result};
 use std::fmt;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -36,7 +36,8 @@ impl Secret {
     pub fn create(path: &Path) -> Result<Secret> {
         let error = |error| io("create", path, &error);
         let secret = Secret(entropy::bytes().map_err(error)?);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
         file.write_all(format!("{}\n", hex(&secret.0)).as_bytes()).map_err(error)?;
         file.sync_all().map_err(error)?;
         Ok(secret)
@@ -47,13 +48,19 @@ impl Secret {
         let missing = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::invalid(
                 "secret_file",
-                format!("secret file {} does not exist; create it with `docent token secret` or copy it from another coordinator", path.display()),
+                format!(
+                    "secret file {} does not exist; create it with `docent token secret` or copy it from another coordinator",
+                    path.display()
+                ),
             ),
             _ => io("read", path, &error),
         };
         let mode = std::fs::metadata(path).map_err(missing)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let message = format!("secret file {} can be read by others (mode {mode:04o}); run `chmod 600` on it", path.display());
+            let message = format!(
+                "secret file {} can be read by others (mode {mode:04o}); run `chmod 600` on it",
+                path.display()
+            );
             return Err(Error::invalid("secret_file", message));
         }
         let text = std::fs::read_to_string(path).map_err(missing)?;
@@ -65,7 +72,8 @@ impl Secret {
 
     /// Draws a new token.
     pub fn token(&self) -> Result<Token> {
-        let id = entropy::u128().map_err(|error| Error::new(Kind::Internal, format!("cannot draw a token: {error}")))?;
+        let id =
+            entropy::u128().map_err(|error| Error::new(Kind::Internal, format!("cannot draw a token: {error}")))?;
         Ok(Token { id, mac: self.mac(id) })
     }
 
@@ -82,9 +90,13 @@ impl Secret {
         ))
     }
 
-    /// A name for the secret that tells nothing about it.
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        blake3::derive_key("docent 2026 coordinator secret fingerprint", &self.0)
+    /// The id of this secret's cluster. Derived and not drawn, so that coordinators can fence each other before there is a catalog
+    /// to hold it; it tells nothing about the secret. A new cluster therefore needs a new secret.
+    pub fn cluster(&self) -> ClusterId {
+        let hash = blake3::derive_key("docent 2026-11 cluster id of a secret", &self.0);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash[..16]);
+        ClusterId(u128::from_be_bytes(id))
     }
 
     fn mac(&self, id: u128) -> blake3::Hash {
@@ -107,7 +119,8 @@ impl std::str::FromStr for Token {
             Some(Token { id: u128::from_be_bytes(unhex(id)?), mac: blake3::Hash::from_bytes(unhex(mac)?) })
         };
         let refuse = || {
-            let message = "a join token is 32 hexadecimal digits, a dot and 64 more; create one with `docent token create`";
+            let message =
+                "a join token is 32 hexadecimal digits, a dot and 64 more; create one with `docent token create`";
             Error { field: Some("token".to_owned()), ..Error::new(Kind::Unauthenticated, message) }
         };
         parse().ok_or_else(refuse)
@@ -169,6 +182,8 @@ mod tests {
         let path = dir.path().join("secret");
         let secret = Secret::create(&path).unwrap();
         assert_eq!(Secret::read(&path).unwrap(), secret);
+        assert_eq!(Secret::read(&path).unwrap().cluster(), secret.cluster());
+        assert_ne!(Secret::create(&dir.path().join("other")).unwrap().cluster(), secret.cluster());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(Secret::create(&path).is_err());
         assert_eq!(format!("{secret:?}"), "Secret(hidden)");

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! A node: hosts replicas, answers clients, trains its share.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`settings`] | the node's TOML tree |
+//! | [`start`] | composition and shutdown |
+//! | [`identity`] | who this node is, on disk |
+//! | [`membership`] | join, catalog watch, heartbeat |
+//! | [`replicas`] | opens the replicas that the catalog places here |
+//! | [`shards`] | the hosted replicas |
+//! | [`machine`] | a shard as raft's state machine |
+//! | [`serving`] | what replicas keep in memory |
+//! | [`service`] | requests of gateways to shards |
+//! | [`personal`] | answers about users |
+//! | [`rows`] | item rows from anywhere |
+//! | [`export`] | exports of a shard |
+//! | [`counts`] | item counts on their way to item shards |
+//! | [`parts`] | model parts on disk and between nodes |
+//! | [`staging`] | model versions on their way to serving |
+//! | [`training`] | cut, input, worker, driver |
+
+pub mod counts;
+pub mod export;
+pub mod identity;
+pub mod machine;
+pub mod membership;
+pub mod parts;
+pub mod personal;
+pub mod replicas;
+pub mod rows;
+pub mod service;
+pub mod serving;
+pub mod settings;
+pub mod shards;
+pub mod staging;
+pub mod start;
+pub mod training;
+
+pub use settings::Settings;
+pub use start::Node;

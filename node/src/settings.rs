@@ -35,9 +35,9 @@ pub struct Settings {
     /// The journal; its directory is always `data_dir/journal`.
     pub journal: Journal,
     /// Materialised state.
-    pub store: docent_store::Options,
+    pub store: docent_store::StoreOptions,
     /// The query port.
-    pub gateway: docent_gateway::Settings,
+    pub gateway: docent_gateway::GatewaySettings,
     /// Vector search.
     pub index: docent_index::Settings,
     /// Shard serving.
@@ -128,8 +128,8 @@ impl Default for Settings {
             shutdown_ms: 10_000,
             raft: docent_raft::Options::default(),
             journal: Journal::default(),
-            store: docent_store::Options::default(),
-            gateway: docent_gateway::Settings::default(),
+            store: docent_store::StoreOptions::default(),
+            gateway: docent_gateway::GatewaySettings::default(),
             index: docent_index::Settings::default(),
             serving: Serving::default(),
             train: Train::default(),

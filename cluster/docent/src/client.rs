@@ -1,6 +1,7 @@
 //! Calls to the cluster: any node will do, so a node that is down is passed over.
 
 use crate::failure::Failure;
+use docent_proto::convert;
 use docent_proto::v1::docent_client::DocentClient;
 use docent_types::{Error, Kind};
 use std::fmt::Write as _;
@@ -169,20 +170,12 @@ pub fn failure(error: Error) -> Failure {
 
 /// The error that a node answered with; none where the transport failed.
 pub fn answer(status: &Status) -> Option<Error> {
-    let header = |name: &str| status.metadata().get(name).and_then(|value| value.to_str().ok());
-    let kind = match (header("docent-error-kind"), status.code()) {
-        (Some(kind), _) => Kind::from_name(kind),
-        // tonic's own refusals come from a live node too, and the same request would be refused again.
-        (None, tonic::Code::Unimplemented) => Kind::Unsupported,
-        (None, tonic::Code::InvalidArgument | tonic::Code::OutOfRange) => Kind::Invalid,
-        (None, tonic::Code::ResourceExhausted) => Kind::Overloaded,
-        (None, _) => return None,
-    };
-    Some(Error {
-        field: header("docent-error-field").map(str::to_owned),
-        retry_after_ms: header("docent-retry-after-ms").and_then(|text| text.parse().ok()),
-        ..Error::new(kind, status.message())
-    })
+    use tonic::Code;
+    // Refusals by tonic itself come from a live node too, and the same request would be refused by the others.
+    let is_refusal =
+        matches!(status.code(), Code::Unimplemented | Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted);
+    let is_answer = is_refusal || status.metadata().contains_key(convert::error::KIND_KEY);
+    is_answer.then(|| convert::error::from_status(status))
 }
 
 /// The innermost message: "tcp connect error" says less than "Connection refused (os error 111)".

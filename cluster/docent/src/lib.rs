@@ -13,7 +13,6 @@
 //! | [`import`] | readers of every source format, and the pipeline into the cluster |
 //! | [`generate`] | the deterministic data generator |
 //! | [`local`] | a local cluster of separate processes: `docent up` |
-//! | [`secret`] | the cluster's secret and join tokens |
 //! | [`commands`] | one file a command |
 
 pub mod cli;
@@ -24,5 +23,4 @@ pub mod generate;
 pub mod import;
 pub mod json;
 pub mod local;
-pub mod secret;
 pub mod show;

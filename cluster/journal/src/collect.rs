@@ -57,7 +57,10 @@ impl Writer {
         let Some((&oldest, _)) = self.sealed.first_key_value() else { return };
         let live = self.written.live_bytes_total();
         let dead = (self.sealed.values().sum::<u64>() + self.tail.end).saturating_sub(live);
-        if self.pinned_segment == Some(oldest) || dead < live.max(2 * self.options.segment_bytes_max) || self.written.live_bytes(oldest) == 0 {
+        if self.pinned_segment == Some(oldest)
+            || dead < live.max(2 * self.options.segment_bytes_max)
+            || self.written.live_bytes(oldest) == 0
+        {
             return;
         }
         let live: VecDeque<Live> = self.written.live_in(oldest).collect();

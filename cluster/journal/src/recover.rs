@@ -66,6 +66,9 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, Error> {
         }
         segments.insert(segment.id, (Arc::clone(segment), end));
     }
+    // A segment may have been created, and its name not synced, just before a kill: what is appended to it now must not
+    // vanish with the name.
+    disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
     let (written, quarantined) = scan.finish();
     Ok(Recovered { written, segments, tail, quarantined })
 }
@@ -76,8 +79,7 @@ fn open_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<(Arc<Segment>, Header)>, 
     ids.map(|id| {
         let segment = Segment::open(disk, dir, id)?;
         let mut start = [0; HEADER_BYTES as usize];
-        let got =
-            segment.file.read_at(&mut start, 0).map_err(|error| Error::io("read", &segment.path, error))?;
+        let got = segment.file.read_at(&mut start, 0).map_err(|error| Error::io("read", &segment.path, error))?;
         let header = segment::decode_header(&start[..got], id);
         match header {
             Header::TooNew(found) => Err(Error::TooNew { file: segment.path, found, supported: FORMAT }),

@@ -211,12 +211,14 @@ impl State {
         let group = self.writable(id)?;
         let Some(start) = entries.first().map(|entry| entry.index) else { return Ok(Vec::new()) };
         let wanted = group.next_index().unwrap_or(start);
-        if let Some((entry, wanted)) = entries.iter().zip(wanted..).find(|(entry, wanted)| entry.index != *wanted) {
+        if wanted.checked_add(entries.len() as u64).is_none() {
+            return Err(Error::Refused { group: id, reason: "entry at the largest index".to_owned() });
+        }
+        if let Some((entry, wanted)) =
+            entries.iter().zip(wanted..u64::MAX).find(|(entry, wanted)| entry.index != *wanted)
+        {
             let reason = format!("append of entry {}, where {wanted} is next", entry.index);
             return Err(Error::Refused { group: id, reason });
-        }
-        if start.checked_add(entries.len() as u64).is_none() {
-            return Err(Error::Refused { group: id, reason: "entry at the largest index".to_owned() });
         }
         if group.slots.is_empty() {
             group.first = start;
@@ -330,5 +332,32 @@ impl State {
                 Ok((index, slot.term, source))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Place;
+
+    #[test]
+    fn the_place_of_a_truncated_entry_is_not_given_to_its_successor() {
+        let entry = |term| vec![Entry { index: 1, term, payload: Bytes::from_static(b"x") }];
+        let placed = |ticketed: &Ticketed, offset| Placed {
+            group: 1,
+            index: 1,
+            loc: Loc { place: Place { segment: 1, offset }, size: 56 },
+            whose: Whose::Ticket(ticketed.ticket),
+        };
+        let mut state = State { next_ticket: 1, ..State::default() };
+        let old = state.append(1, entry(1)).unwrap().remove(0);
+        state.writable(1).unwrap().truncate_from(1);
+        let new = state.append(1, entry(2)).unwrap().remove(0);
+        // The cache has no room: whatever has a place leaves memory.
+        state.place(&[placed(&old, 64)]);
+        assert!(matches!(state.sources(1, 1..2).unwrap()[0], (1, 2, Source::Memory(_))));
+        state.place(&[placed(&new, 128)]);
+        assert!(state.groups[&1].slots[0].cached.is_none());
+        assert_eq!(state.groups[&1].slots[0].at.map(|loc| loc.place.offset), Some(128));
     }
 }

@@ -170,12 +170,15 @@ impl Writer {
     /// After a failed write or sync nobody knows what the disk holds: every later call is answered with an error.
     fn stop(&mut self, error: &Error) {
         self.moving.clear();
-        let mut state = self.visible.lock();
-        if !matches!(state.stopped, Some(Error::Poisoned { .. })) {
-            let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-            tracing::error!(error = %error, source, "the journal stops");
-            state.stopped = Some(Error::Poisoned { reason: format!("{error}{source}") });
+        if self.failure().is_some() {
+            return;
         }
+        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        tracing::error!(error = %error, source, "the journal stops");
+        self.visible.lock().stopped = Some(match error {
+            Error::Full { .. } => error.clone(),
+            _ => Error::Poisoned { reason: format!("{error}{source}") },
+        });
     }
 
     fn commit(&mut self, batch: &[Command]) -> Result<(), Error> {
@@ -298,7 +301,8 @@ impl Writer {
     /// Between batches: collect old segments; with nobody waiting, tell of the last sync.
     fn tidy(&mut self) -> Result<(), Error> {
         self.collect()?;
-        if self.is_floor_due && self.queue.is_empty() {
+        // The room that is left on a full disk is for callers.
+        if self.is_floor_due && self.queue.is_empty() && !self.visible.lock().is_full {
             self.make_ready()?;
             self.flush()?;
         }

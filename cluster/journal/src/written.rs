@@ -56,7 +56,8 @@ impl Group {
     pub(crate) fn hole(&self) -> Option<u64> {
         let first = self.entries.keys().next().copied()?;
         let start = self.purge.as_ref().map_or(first, |purge| purge.index.saturating_add(1));
-        self.entries.keys().zip(start..).find(|(index, wanted)| *index != wanted).map(|(_, wanted)| wanted)
+        // Indexes on disk are below the largest, so the bound cuts nothing off.
+        self.entries.keys().zip(start..u64::MAX).find(|(index, wanted)| *index != wanted).map(|(_, wanted)| wanted)
     }
 }
 

@@ -61,9 +61,8 @@ impl Compaction {
         let _build = self.builds.acquire().await.map_err(|_| self.fatal("the host is closed"))?;
         let bytes = self.applied_bytes.load(Ordering::Relaxed);
         let view = self.raft.with_state_machine(|state| Box::pin(state.view())).await;
-        let mut view = view
-            .map_err(|error| self.fatal(error))?
-            .map_err(|source| Error::Machine { group: self.group, source })?;
+        let mut view =
+            view.map_err(|error| self.fatal(error))?.map_err(|source| Error::Machine { group: self.group, source })?;
         let Some(last) = view.applied().last else { return Ok(None) };
         let (snapshots, chunk_bytes) = (Arc::clone(&self.snapshots), self.options.chunk_bytes);
         let build = move || snapshots.publish(snapshots.write(view.as_mut(), chunk_bytes)?);

@@ -243,7 +243,8 @@ impl Host {
         let inline = self.inner.options.apply_inline;
         let storage = |error: std::io::Error| Error::Storage { group, message: error.to_string() };
         if header.bytes > self.inner.options.snapshot_bytes_max {
-            let message = format!("{} bytes announced, at most {}", header.bytes, self.inner.options.snapshot_bytes_max);
+            let message =
+                format!("{} bytes announced, at most {}", header.bytes, self.inner.options.snapshot_bytes_max);
             return Err(record::malformed("snapshot", message));
         }
         let (opener, bytes_max) = (Arc::clone(snapshots), header.bytes);

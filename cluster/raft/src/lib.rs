@@ -28,6 +28,8 @@ mod record;
 mod snapshot;
 mod state;
 mod status;
+#[cfg(test)]
+mod suite;
 mod transport;
 mod wire;
 

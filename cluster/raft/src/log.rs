@@ -145,7 +145,8 @@ impl RaftLogReader<TypeConfig> for Log {
         self.read_some(start, end)
     }
 
-    /// What is applied, read in blocks: after a restart or a stall the range may be the whole log.
+    /// What is applied, read in blocks: after a restart or a stall the range may be the whole log. A hole is an
+    /// error: openraft would count as applied what never was.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -158,6 +159,9 @@ impl RaftLogReader<TypeConfig> for Log {
                 let next = next.filter(|next| *next < end)?;
                 match log.read_some(next, end) {
                     Ok(block) if block.is_empty() => None,
+                    Ok(block) if block[0].log_id.index != next => {
+                        Some((vec![Err(io::Error::other(format!("entry {next} to apply is not in the log")))], None))
+                    }
                     Ok(block) => {
                         let after = next + block.len() as u64;
                         Some((block.into_iter().map(Ok).collect::<Vec<_>>(), Some(after)))

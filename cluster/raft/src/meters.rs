@@ -25,12 +25,9 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn of(group: u64) -> Self {
         let group = group.to_string();
-        let proposals = |outcome: &'static str| {
-            counter!("docent_raft_proposals_total", "group" => group.clone(), "outcome" => outcome)
-        };
-        let snapshots = |what: &'static str| {
-            counter!("docent_raft_snapshots_total", "group" => group.clone(), "what" => what)
-        };
+        let proposals = |outcome: &'static str| counter!("docent_raft_proposals_total", "group" => group.clone(), "outcome" => outcome);
+        let snapshots =
+            |what: &'static str| counter!("docent_raft_snapshots_total", "group" => group.clone(), "what" => what);
         Self {
             committed: proposals("committed"),
             rejected: proposals("rejected"),

@@ -179,8 +179,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let file = snapshot.snapshot;
         let header = record::encode(&SnapshotHeader { vote, meta: snapshot.meta, bytes: file.bytes });
         let deadline = option.hard_ttl();
-        let sent =
-            self.transport.send_snapshot(&self.target, self.group, header, self.file_stream(file), deadline);
+        let sent = self.transport.send_snapshot(&self.target, self.group, header, self.file_stream(file), deadline);
         let sent = tokio::time::timeout(deadline, sent);
         let answer = match select(Box::pin(sent), Box::pin(cancel)).await {
             Either::Left((answer, _)) => answer,

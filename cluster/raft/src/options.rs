@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+/// The journal takes records of 16 MiB, ours have a header.
+const PAYLOAD_BYTES_MOST: usize = 15 << 20;
+
 /// Numbers that every group of a host shares. The default suits small shared machines; see [`Options::fast`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -98,11 +101,13 @@ impl Options {
         if !(1..=(16 << 20)).contains(&self.chunk_bytes) {
             return refuse("chunk_bytes must be between 1 and 16 MiB");
         }
-        if !(1..=(64 << 20)).contains(&self.payload_bytes_max)
+        if !(1..=PAYLOAD_BYTES_MOST).contains(&self.payload_bytes_max)
             || self.payload_bytes_max > self.proposal_bytes_in_flight_max
             || u32::try_from(self.proposal_bytes_in_flight_max).is_err()
         {
-            return refuse("payload_bytes_max must be at most 64 MiB and proposal_bytes_in_flight_max, that below 4 GiB");
+            return refuse(
+                "payload_bytes_max must be at most 15 MiB and proposal_bytes_in_flight_max, that below 4 GiB",
+            );
         }
         let counts = [
             self.snapshot_timeout_ms,

@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for Payload {
 }
 
 /// Where a replica lives, as the membership stores it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) node: u64,
     pub(crate) addr: String,

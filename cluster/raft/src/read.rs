@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::{Instant as _, ServerState};
 use tokio::time::{Instant, timeout_at};
 
 use crate::group::Group;

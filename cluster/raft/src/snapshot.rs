@@ -23,6 +23,7 @@ const HASH_BYTES: usize = 32;
 const HEADER_BYTES_MAX: usize = 1 << 20;
 /// Larger than any `chunk_bytes` setting, so that a damaged length cannot ask for all memory.
 const CHUNK_BYTES_MAX: usize = 64 << 20;
+const COPY_BYTES: usize = 1 << 20;
 const TEMPORARY: &str = ".tmp";
 
 /// A complete, verified snapshot file.
@@ -117,15 +118,31 @@ impl Snapshots {
         Ok(Receiver { group: self.group, file, temporary, bytes: 0, bytes_max })
     }
 
-    /// Makes a snapshot the current one, durably, unless a newer one is.
-    pub(crate) fn publish(&self, mut snapshot: Snapshot) -> Result<(), Error> {
+    /// Makes a snapshot the current one, durably, unless a newer one is. Blocks.
+    pub(crate) fn publish(&self, snapshot: Snapshot) -> Result<(), Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_newer = current.as_ref().is_none_or(|old| old.meta.last_log_id < snapshot.meta.last_log_id);
-        let Some(temporary) = snapshot.temporary.take().filter(|_| is_newer) else { return Ok(()) };
-        let renamed = self.disk.rename(&temporary.path, &self.dir.join(&self.name));
-        renamed.and_then(|()| self.disk.sync_dir(&self.dir)).map_err(|error| failed(self.group, &error))?;
-        *current = Some(snapshot);
+        if current.as_ref().is_some_and(|old| old.meta.last_log_id >= snapshot.meta.last_log_id) {
+            return Ok(());
+        }
+        let Snapshot { meta, bytes, file, temporary } = match snapshot.temporary {
+            Some(_) => snapshot,
+            // It has its name elsewhere already, so it belongs to another replica: this one takes a copy.
+            None => self.copy(&snapshot)?,
+        };
+        if let Some(temporary) = temporary {
+            let renamed = self.disk.rename(&temporary.path, &self.dir.join(&self.name));
+            renamed.and_then(|()| self.disk.sync_dir(&self.dir)).map_err(|error| failed(self.group, &error))?;
+        }
+        *current = Some(Snapshot { meta, bytes, file, temporary: None });
         Ok(())
+    }
+
+    fn copy(&self, snapshot: &Snapshot) -> Result<Snapshot, Error> {
+        let mut receiver = self.receive(snapshot.bytes)?;
+        while let Some(bytes) = snapshot.read(receiver.bytes, COPY_BYTES).map_err(|error| failed(self.group, &error))? {
+            receiver.push(&bytes)?;
+        }
+        receiver.finish()
     }
 
     /// Removes the replica's snapshot for good.

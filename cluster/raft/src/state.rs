@@ -64,6 +64,16 @@ impl StateMachine {
         view.map_err(MachineError::storage)?
     }
 
+    async fn build_now(&self) -> io::Result<Snapshot> {
+        let mut source = self.view().await.map_err(io::Error::other)?;
+        let (snapshots, chunk_bytes) = (Arc::clone(&self.snapshots), self.options.chunk_bytes);
+        let build = move || {
+            let written = snapshots.write(source.as_mut(), chunk_bytes)?;
+            snapshots.publish(written.clone()).map(|()| written)
+        };
+        blocking(self.options.apply_inline, build).await?.map_err(io::Error::other)
+    }
+
     async fn run(&mut self, batch: Batch) -> io::Result<()> {
         let Some(last) = batch.last else { return Ok(()) };
         if let Some(membership) = batch.membership {
@@ -136,14 +146,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         let mut batch = Batch::default();
-        let mut next = self.last.map_or(0, |id| id.index + 1);
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            // A hole in what is applied would be silent divergence; better to stop.
-            if entry.log_id.index != next {
-                return Err(io::Error::other(format!("entry {} to apply where {next} is next", entry.log_id.index)));
-            }
-            next += 1;
             batch.push(entry, responder);
             if batch.is_full(&self.options) {
                 self.run(std::mem::take(&mut batch)).await?;
@@ -153,22 +157,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     /// Snapshots are made by `compaction`, where a full disk is no reason to stop the group; openraft is given the last
-    /// finished one. Only a start without the file that the purged log calls for builds one here (`force`).
+    /// finished one. Only a start without the file that the purged log calls for makes one here (`force`).
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        if let Some(snapshot) = self.snapshots.current() {
-            return Some(Builder::Finished(snapshot));
+        if force {
+            Some(self.get_snapshot_builder().await)
+        } else {
+            self.snapshots.current().map(|last| Builder(Ok(last)))
         }
-        if force { Some(self.get_snapshot_builder().await) } else { None }
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        match self.snapshots.current() {
-            Some(snapshot) => Builder::Finished(snapshot),
-            None => Builder::Missing {
-                machine: Arc::clone(&self.machine),
-                snapshots: Arc::clone(&self.snapshots),
-                options: Arc::clone(&self.options),
-            },
+        match self.snapshots.current().filter(|snapshot| snapshot.meta.last_log_id >= self.last) {
+            Some(snapshot) => Builder(Ok(snapshot)),
+            None => Builder(self.build_now().await.map_err(|error| error.to_string())),
         }
     }
 
@@ -195,32 +196,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Gives openraft a snapshot when it asks for one.
-pub(crate) enum Builder {
-    /// The last one made.
-    Finished(Snapshot),
-    /// There is none and there must be.
-    Missing { machine: Arc<dyn Machine>, snapshots: Arc<Snapshots>, options: Arc<Options> },
-}
+/// Gives openraft the snapshot that was made before it asked.
+pub(crate) struct Builder(Result<Snapshot, String>);
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Snapshot;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        let snapshot = match self {
-            Builder::Finished(snapshot) => snapshot.clone(),
-            Builder::Missing { machine, snapshots, options } => {
-                let (machine, snapshots, options) = (machine.clone(), snapshots.clone(), options.clone());
-                let inline = options.apply_inline;
-                let build = move || -> io::Result<Snapshot> {
-                    let mut source = machine.snapshot().map_err(io::Error::other)?;
-                    let written = snapshots.write(source.as_mut(), options.chunk_bytes).map_err(io::Error::other)?;
-                    snapshots.publish(written.clone()).map_err(io::Error::other)?;
-                    Ok(written)
-                };
-                blocking(inline, build).await??
-            }
-        };
+        let snapshot = self.0.clone().map_err(io::Error::other)?;
         Ok(RaftSnapshot { meta: snapshot.meta.clone(), snapshot })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use openraft::{Instant, ServerState};
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant, ServerState};
 
 use crate::Member;
 use crate::raft::{Fatal, Metrics, Raft};
@@ -106,7 +106,9 @@ pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Stat
         ServerState::Learner | ServerState::Shutdown => Role::Learner,
     };
     let membership_index = metrics.membership_config.log_id().as_ref().map(|id| id.index);
-    let is_same = membership_index.is_some() && membership_index == before.membership_index && before.term == metrics.current_term;
+    let is_same = membership_index.is_some()
+        && membership_index == before.membership_index
+        && before.term == metrics.current_term;
     let members = if is_same { Arc::clone(&before.members) } else { members_of(metrics) };
     let leader = metrics.current_leader.and_then(|replica| {
         members.iter().find(|status| status.member.replica == replica).map(|status| status.member.clone())
@@ -143,10 +145,9 @@ pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Stat
 fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {
     let membership = metrics.membership_config.membership();
     let voters: Vec<u64> = membership.voter_ids().collect();
-    let members = membership.nodes().map(|(replica, peer)| MemberStatus {
-        member: peer.member(*replica),
-        is_voter: voters.contains(replica),
-    });
+    let members = membership
+        .nodes()
+        .map(|(replica, peer)| MemberStatus { member: peer.member(*replica), is_voter: voters.contains(replica) });
     members.collect()
 }
 

@@ -3,7 +3,7 @@
 
 use crate::peers::{Class, Peers, client};
 use bytes::Bytes;
-use docent_proto::transport::{RaftFrame, SnapshotChunk};
+use docent_proto::transport::{RaftFrame, Reply, SnapshotChunk};
 use docent_raft::{Member, MessageKind, Transport, TransportError};
 use docent_runtime::{OnExit, Supervisor};
 use docent_types::NodeId;
@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
 
 /// Frames that may wait for one member's stream; beyond, calls fail at once and raft tries again.
 const QUEUE_FRAMES: usize = 4_096;
@@ -169,6 +171,34 @@ async fn stream(
     }
 }
 
+/// Sends the stream. It goes through a channel because the compiler cannot prove tonic's future `Send` over a boxed stream (rust#102211).
+async fn upload(channel: Channel, mut stream: BoxStream<'static, SnapshotChunk>) -> Result<Reply, Status> {
+    let (sender, receiver) = mpsc::channel(2);
+    let feed = async move {
+        while let Some(chunk) = stream.next().await {
+            if sender.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut client = client(channel);
+    let (reply, ()) = tokio::join!(client.snapshot(ReceiverStream::new(receiver)), feed);
+    reply.map(tonic::Response::into_inner)
+}
+
+/// The chunks on the wire. An error of the source ends the stream before its last chunk: the receiver sees that it was given up.
+fn snapshot_chunks(
+    first: SnapshotChunk,
+    chunks: BoxStream<'static, Result<Bytes, TransportError>>,
+) -> BoxStream<'static, SnapshotChunk> {
+    let last = SnapshotChunk { is_last: true, ..SnapshotChunk::default() };
+    let data = chunks
+        .map(|chunk| chunk.ok().map(|data| SnapshotChunk { data, ..SnapshotChunk::default() }))
+        .chain(futures::stream::once(async { Some(last) }))
+        .scan((), |(), chunk| futures::future::ready(chunk));
+    futures::stream::once(async { first }).chain(data).boxed()
+}
+
 impl Transport for RaftTransport {
     fn call(
         &self,
@@ -212,23 +242,26 @@ impl Transport for RaftTransport {
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let peers = self.peers.clone();
         let (node, to_replica, addr) = (target.node, target.replica, target.addr.clone());
+        let stream = snapshot_chunks(
+            SnapshotChunk {
+                cluster_id: peers.identity().cluster_bytes(),
+                group,
+                to_replica,
+                header,
+                ..SnapshotChunk::default()
+            },
+            chunks,
+        );
         async move {
-            let unreachable = |message: String| TransportError::Unreachable { node, message };
-            let channel = peers.channel_to(NodeId(node), Some(&addr), Class::Bulk).map_err(|e| unreachable(e.to_string()))?;
-            let cluster_id = peers.identity().cluster_bytes();
-            let first = SnapshotChunk { cluster_id, group, to_replica, header, data: Bytes::new() };
-            let last = SnapshotChunk { is_last: true, ..SnapshotChunk::default() };
-            // An error of the source ends the stream before its last chunk: the receiver sees that it was given up.
-            let data = chunks
-                .map(|chunk| chunk.ok().map(|data| SnapshotChunk { data, ..SnapshotChunk::default() }))
-                .chain(futures::stream::once(async { Some(last) }))
-                .scan((), |(), chunk| futures::future::ready(chunk));
-            let stream = futures::stream::once(async { first }).chain(data);
-            let call = client(channel).snapshot(stream);
-            match tokio::time::timeout(deadline, call).await {
-                Ok(Ok(reply)) => crate::wire::result(reply.into_inner())
-                    .map_err(|error| TransportError::Refused { node, message: error.message }),
-                Ok(Err(status)) => Err(unreachable(status.message().to_owned())),
+            let channel = match peers.channel_to(NodeId(node), Some(&addr), Class::Bulk) {
+                Ok(channel) => channel,
+                Err(error) => return Err(TransportError::Unreachable { node, message: error.message }),
+            };
+            match tokio::time::timeout(deadline, upload(channel, stream)).await {
+                Ok(Ok(reply)) => {
+                    crate::wire::result(reply).map_err(|error| TransportError::Refused { node, message: error.message })
+                }
+                Ok(Err(status)) => Err(TransportError::Unreachable { node, message: status.message().to_owned() }),
                 Err(_) => Err(TransportError::TimedOut { node }),
             }
         }

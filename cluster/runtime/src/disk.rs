@@ -4,6 +4,8 @@
 //! A write is durable when [`DiskFile::sync`] has returned, a name (created, renamed, removed) when
 //! [`Disk::sync_dir`] of its directory has. Nothing else is promised, and the fake takes back all the rest.
 
+#[cfg(test)]
+mod conformance;
 mod mem;
 mod real;
 

@@ -46,9 +46,14 @@ impl State {
     pub(super) fn assign_job(&mut self, id: u64, epoch: u64, driver: NodeId) -> Applied {
         let job = self.find(id)?;
         if !matches!(job.state, JobState::Queued | JobState::Running) || epoch != job.epoch + 1 {
-            return Err(conflict(format!("job {id} is {} at epoch {}; it cannot start epoch {epoch}", name(job.state), job.epoch)));
+            return Err(conflict(format!(
+                "job {id} is {} at epoch {}; it cannot start epoch {epoch}",
+                name(job.state),
+                job.epoch
+            )));
         }
-        if let Some(other) = self.catalog.jobs.values().find(|other| other.state == JobState::Running && other.id != id) {
+        if let Some(other) = self.catalog.jobs.values().find(|other| other.state == JobState::Running && other.id != id)
+        {
             return Err(conflict(format!("job {} runs; job {id} has to wait", other.id)));
         }
         if !self.catalog.nodes.contains_key(&driver) {

@@ -66,7 +66,9 @@ impl State {
         };
         // Returning, or repeating a join whose answer was lost: the nonce tells it from a copy of the token.
         match self.book.nonces.get(&id) {
-            None => Err(conflict(format!("node {id} is not a member of cluster {ours}; start it with an empty data directory"))),
+            None => Err(conflict(format!(
+                "node {id} is not a member of cluster {ours}; start it with an empty data directory"
+            ))),
             Some(&nonce) if nonce == join.nonce => Ok(self.readmit(id, join, ours)),
             Some(_) if join.previous.is_some() => Err(conflict(format!(
                 "the data directory says node {id}, but it is not the one that joined as node {id}; \
@@ -108,7 +110,8 @@ impl State {
     }
 
     pub(super) fn set_alive(&mut self, changes: &[(NodeId, bool)]) -> Step {
-        let differs = |&(id, is_alive): &(NodeId, bool)| self.catalog.member(id).is_some_and(|m| m.is_alive != is_alive);
+        let differs =
+            |&(id, is_alive): &(NodeId, bool)| self.catalog.member(id).is_some_and(|m| m.is_alive != is_alive);
         if !changes.iter().any(differs) {
             return Step::Same(Answer::Done);
         }

@@ -12,7 +12,7 @@ mod jobs;
 mod members;
 mod models;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 
 pub use command::{Answer, Attempt, Command, Join, Outcome};
 pub use jobs::{ATTEMPTS_MAX, EPOCHS_MAX};

@@ -48,7 +48,8 @@ impl State {
         if model.state == ModelState::Failed {
             return Ok(Step::Same(Answer::Done));
         }
-        let hosts = |id: &ShardId| self.catalog.shards.get(id).is_some_and(|s| s.replicas.iter().any(|r| r.node == node));
+        let hosts =
+            |id: &ShardId| self.catalog.shards.get(id).is_some_and(|s| s.replicas.iter().any(|r| r.node == node));
         let new = shards.iter().filter(|id| hosts(id) && !model.staged.contains(&(**id, node)));
         let new: Vec<_> = new.map(|id| (*id, node)).collect();
         if let Some(refused) = self.book.refused.get_mut(&version) {
@@ -72,7 +73,9 @@ impl State {
         match self.model(version)?.state {
             ModelState::Validated => {}
             ModelState::Staged => return Ok(Step::Same(Answer::Done)),
-            state => return Err(conflict(format!("version {version} is {}; only a validated one is staged", name(state)))),
+            state => {
+                return Err(conflict(format!("version {version} is {}; only a validated one is staged", name(state))));
+            }
         }
         self.model_mut(version)?.state = ModelState::Staged;
         Ok(Step::Changed(Answer::Done))
@@ -105,7 +108,9 @@ impl State {
                 "version {version} is retired and its parts are given up; train again, or roll back to {}",
                 previous.map_or("none".to_owned(), |version| format!("version {version}"))
             ))),
-            ModelState::Validated => Err(conflict(format!("version {version} is not staged on its replicas yet; wait for that"))),
+            ModelState::Validated => {
+                Err(conflict(format!("version {version} is not staged on its replicas yet; wait for that")))
+            }
             ModelState::Failed => {
                 let error = self.model(version)?.error.as_deref().unwrap_or("unknown");
                 Err(conflict(format!("version {version} failed and cannot be used: {error}")))
@@ -116,7 +121,10 @@ impl State {
     pub(super) fn rollback(&mut self) -> Applied {
         let live = self.catalog.live.ok_or_else(|| conflict("no version is live; there is nothing to roll back"))?;
         let previous = live.previous.ok_or_else(|| {
-            conflict(format!("version {} is the first that was live; there is none before it to roll back to", live.version))
+            conflict(format!(
+                "version {} is the first that was live; there is none before it to roll back to",
+                live.version
+            ))
         })?;
         self.activate(previous)
     }
@@ -184,7 +192,8 @@ impl Old {
 pub(crate) fn old(catalog: &Catalog, staged_max: u32, records_max: u32) -> Old {
     let previous = catalog.live.and_then(|live| live.previous);
     let of = |states: &[ModelState]| -> Vec<u64> {
-        let models = catalog.models.values().filter(|model| states.contains(&model.state) && Some(model.version) != previous);
+        let models =
+            catalog.models.values().filter(|model| states.contains(&model.state) && Some(model.version) != previous);
         models.map(|model| model.version).collect()
     };
     let beyond = |mut versions: Vec<u64>, max: u32| {

@@ -86,21 +86,27 @@ fn run(settings: &Settings, train: &Lists, truth: &Lists, threads: usize, every:
             println!("first epoch {:.2} s ({} on {threads} threads)", at.elapsed().as_secs_f64(), kernel.name());
         }
         if every > 0 && epoch % every == 0 && epoch != settings.epochs {
-            report(settings, train, truth, threads, &x, &y, epoch)?;
+            report(settings, train, truth, threads, &y, epoch)?;
         }
     }
     println!("trained in {:.2} s", started.elapsed().as_secs_f64());
-    report(settings, train, truth, threads, &x, &y, settings.epochs)
+    report(settings, train, truth, threads, &y, settings.epochs)
 }
 
 fn report(
-    settings: &Settings, train: &Lists, truth: &Lists, threads: usize, x: &[f32], y: &[f32], epoch: u16,
+    settings: &Settings, train: &Lists, truth: &Lists, threads: usize, y: &[f32], epoch: u16,
 ) -> Result<(), Failure> {
     let dim = usize::from(settings.dim);
+    // Users as they are read from a published version: solved against its items.
+    let mut users = Adjacency::new();
+    train.iter().for_each(|items| users.push_row(items.iter().map(|&item| (item, 1.0))));
+    let (mut x, kernel, stop) = (vec![0.0; train.len() * dim], Kernel::detect(), AtomicBool::new(false));
+    let gram = gramian::packed(kernel, dim, y);
+    HalfPass::new(settings, kernel, threads, &gram, y, (y.len() / dim) as u64, &stop)?.solve(&users, &mut x)?;
     let empty = Vec::new();
     let seen: Vec<&[u32]> = train.iter().map(|items| &items[..]).collect();
     let at = Instant::now();
-    let lists = Items::new(dim, y)?.rank(Kernel::detect(), threads, x, &seen, 20)?;
+    let lists = Items::new(dim, y)?.rank(kernel, threads, &x, &seen, 20)?;
     let sums = lists.iter().enumerate().fold(Metrics::default(), |sums, (user, list)| {
         sums.plus(Metrics::of_list(list, truth.get(user).unwrap_or(&empty), 20))
     });

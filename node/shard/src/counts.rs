@@ -116,7 +116,8 @@ fn pending(view: &dyn View, tenant: &TenantId) -> Result<BTreeMap<String, Pendin
     let mut items: BTreeMap<String, Pending> = BTreeMap::new();
     let prefix = key::prefix(key::SHARD_WIDE, tenant, Kind::Delta);
     view.scan_prefix(&prefix, &mut |key, value| {
-        let index: [u8; 8] = key[prefix.len()..].try_into().map_err(|_| crate::record::corrupt("a delta's key is broken"))?;
+        let index: [u8; 8] =
+            key[prefix.len()..].try_into().map_err(|_| crate::record::corrupt("a delta's key is broken"))?;
         for (item_id, by) in decode::<Vec<(&str, i64)>>("delta", value)? {
             let add = |of_item: &mut Pending| {
                 // Ascending indexes: the last one stays.

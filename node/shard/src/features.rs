@@ -46,7 +46,9 @@ impl Default for Positives {
 impl Positives {
     /// Checks every number; the error names the setting.
     pub fn validate(&self) -> Result<()> {
-        for (name, rule) in self.types.iter().map(|(name, rule)| (name.as_str(), rule)).chain([("others", &self.others)]) {
+        for (name, rule) in
+            self.types.iter().map(|(name, rule)| (name.as_str(), rule)).chain([("others", &self.others)])
+        {
             if !(rule.weight.is_finite() && rule.weight >= 0.0) {
                 return Err(Error::invalid("weight", format!("positives.{name}.weight must be a number from 0")));
             }

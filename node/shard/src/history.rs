@@ -86,7 +86,13 @@ impl UserShard {
             Ok(ControlFlow::Continue(()))
         })?;
         let blocks = self.blocks(view, tenant, user_id)?;
-        Ok(Some(User { user_id: user_id.clone(), attributes: record.attributes, consent: record.consent, blocks, events }))
+        Ok(Some(User {
+            user_id: user_id.clone(),
+            attributes: record.attributes,
+            consent: record.consent,
+            blocks,
+            events,
+        }))
     }
 
     /// What a query needs of its user; `None` where nothing is kept. One scan of the user's history.

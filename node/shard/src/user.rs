@@ -117,7 +117,12 @@ impl UserShard {
         Ok(Writer { events, collects, is_in_base, is_changed: false })
     }
 
-    fn put_profiles(&self, tx: &mut Tx<'_>, tenant: TenantId, profiles: Vec<Profile>) -> Result<(UserOutcome, Effects)> {
+    fn put_profiles(
+        &self,
+        tx: &mut Tx<'_>,
+        tenant: TenantId,
+        profiles: Vec<Profile>,
+    ) -> Result<(UserOutcome, Effects)> {
         let mut users_changed = Vec::with_capacity(profiles.len());
         for Profile { user_id, attributes } in profiles {
             self.update(tx, &tenant, &user_id, |user| user.attributes = attributes)?;
@@ -147,13 +152,7 @@ impl UserShard {
     }
 
     /// Erases the user as if never seen: the next event of the same `event_id` is a new one.
-    fn delete(
-        &self,
-        tx: &mut Tx<'_>,
-        index: u64,
-        tenant: TenantId,
-        user_id: UserId,
-    ) -> Result<(UserOutcome, Effects)> {
+    fn delete(&self, tx: &mut Tx<'_>, index: u64, tenant: TenantId, user_id: UserId) -> Result<(UserOutcome, Effects)> {
         let user_key = self.key(&tenant, Kind::User, &user_id);
         if !tx.contains(&user_key)? {
             return Ok((UserOutcome::NotFound, Effects::of(tenant)));

@@ -122,7 +122,10 @@ mod tests {
         ] {
             let error = Error::of(dir, error);
             assert!(matches!(error, Error::Full { .. }));
-            assert_eq!(error.to_string(), "no disk space left for the state in /data/state: free some, then restart the node");
+            assert_eq!(
+                error.to_string(),
+                "no disk space left for the state in /data/state: free some, then restart the node"
+            );
         }
     }
 }

@@ -103,11 +103,7 @@ impl ShardStore {
 
     /// Replaces the state by that of a snapshot taken at `applied`: built beside the old one and flipped in one durable step. On an
     /// error, and after a crash at any moment, the old state stands.
-    pub fn install(
-        &self,
-        applied: &[u8],
-        chunks: impl IntoIterator<Item = docent_types::Result<Bytes>>,
-    ) -> Result<()> {
+    pub fn install(&self, applied: &[u8], chunks: impl IntoIterator<Item = docent_types::Result<Bytes>>) -> Result<()> {
         let _writing = lock(&self.inner.writing);
         let old = self.live().ok_or(Error::Destroyed(self.inner.id))?.store_id;
         let new = self.inner.database.allocate()?;

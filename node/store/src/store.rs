@@ -126,6 +126,12 @@ impl Store {
         })
     }
 
+    /// How many records there are in all, marks included, by a scan. For tests and diagnosis.
+    pub fn records(&self) -> Result<usize> {
+        let database = &self.database;
+        database.fjall.snapshot().len(&database.state).map_err(|error| database.error(error))
+    }
+
     /// Deletes every range that no shard owns.
     fn collect_garbage(&self) -> Result<()> {
         let owned: BTreeSet<StoreId> = self.database.shards()?.into_values().collect();
@@ -159,7 +165,8 @@ impl Database {
             .max_cached_files(Some(options.files_max))
             .open()
             .map_err(fail)?;
-        let meta = fjall.keyspace("meta", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20)).map_err(fail)?;
+        let meta =
+            fjall.keyspace("meta", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20)).map_err(fail)?;
         let state = fjall
             .keyspace("state", || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))
             .map_err(fail)?;

@@ -140,7 +140,8 @@ pub(crate) fn build(own: &[u16], mut touched: BTreeMap<u64, Vec<Vec<Touched>>>) 
         side.items.extend(keys);
         side.vworkers.push((*vworker, first..side.items.len()));
     }
-    if u32::try_from(side.items.len()).is_err_and(|_| true) || side.items.len() == u32::MAX as usize {
+    // The largest number stands for no item.
+    if side.items.len() >= u32::MAX as usize {
         return Err(Error::Input("this host owns more than 2^32 items".into()));
     }
     Ok(side)

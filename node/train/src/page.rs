@@ -66,7 +66,7 @@ where
         match call().await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
                 tracing::debug!(%error, attempt, "training call is repeated");
-                tokio::time::sleep(Duration::from_millis(50) * 4u32.pow(attempt)).await;
+                tokio::time::sleep(Duration::from_millis(20) * 5u32.pow(attempt - 1)).await;
                 attempt += 1;
             }
             outcome => return outcome,
@@ -111,10 +111,6 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
     }
 
     pub(crate) fn f32(&mut self) -> Option<f32> {

@@ -103,6 +103,13 @@ pub enum Request {
         /// Which shards.
         shards: Vec<ShardId>,
     },
+    /// Pins the state of every shard that this node leads, as the input of a training job's attempt; linearizable.
+    Cut {
+        /// The job.
+        job: u64,
+        /// The attempt; an older one's pins are dropped.
+        epoch: u64,
+    },
 }
 
 /// A shard and the ids (all of that shard) that it must not return.
@@ -145,6 +152,8 @@ pub enum Response {
     Rows(Vec<(ShardId, Result<Vec<Option<Vec<f32>>>, Error>)>),
     /// To `Applied`.
     Applied(Vec<(ShardId, Result<u64, Error>)>),
+    /// To `Cut`: the shards that this node leads, each with its pinned position.
+    Cut(Vec<Position>),
 }
 
 /// What a query needs of its user.

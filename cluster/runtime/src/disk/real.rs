@@ -93,7 +93,10 @@ impl DiskFile for RealFile {
         self.0.write_all_at(bytes, offset)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is the disk seam; the duration goes to a histogram and nowhere else")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the disk seam; the duration goes to a histogram and nowhere else"
+    )]
     fn sync(&self) -> io::Result<Duration> {
         let start = Instant::now();
         self.0.sync_data()?;

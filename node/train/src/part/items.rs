@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(&hash[..16], FROZEN, "the format changed: raise its version");
     }
 
-    const FROZEN: &str = "";
+    const FROZEN: &str = "bf1bd7a5a63a32c7";
 
     #[test]
     fn every_cut_and_every_flipped_byte_of_the_header_is_refused_or_read_whole() {
@@ -160,7 +160,9 @@ mod tests {
         for at in 0..FIXED {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x55;
-            assert!(Items::decode(&bytes).is_err(), "byte {at}");
+            // Another slot range that still holds the items is a part of its own; nothing else may pass.
+            let read = Items::decode(&bytes).ok();
+            assert!(read.is_none_or(|read| (8..14).contains(&at) && read.encode().unwrap() == bytes), "byte {at}");
         }
         let mut newer = bytes;
         newer[4] = 2;

@@ -50,6 +50,30 @@ pub(super) struct Users {
     readers: BTreeMap<u64, Vec<u32>>,
 }
 
+/// What half a pass solves: a side's positives, and which rows are which virtual worker's.
+trait Half {
+    fn adjacency(&self) -> &Adjacency;
+    fn vworkers(&self) -> &[(u16, Range<usize>)];
+}
+
+impl Half for Users {
+    fn adjacency(&self) -> &Adjacency {
+        &self.side.adjacency
+    }
+    fn vworkers(&self) -> &[(u16, Range<usize>)] {
+        &self.side.vworkers
+    }
+}
+
+impl Half for ItemSide {
+    fn adjacency(&self) -> &Adjacency {
+        &self.adjacency
+    }
+    fn vworkers(&self) -> &[(u16, Range<usize>)] {
+        &self.vworkers
+    }
+}
+
 /// A side's rows on this host after `version` half passes of that side.
 #[derive(Clone)]
 pub(super) struct Rows {
@@ -204,11 +228,7 @@ impl Session {
                 panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
             }
         }
-        let adjacency = move || (users.clone(), |users: &Users| -> (&Adjacency, &[(u16, Range<usize>)]) {
-            (&users.side.adjacency, &users.side.vworkers)
-        });
-        let (users, view) = adjacency();
-        let (rows, sums) = self.half_pass(users, view, panel, gramian, others, Side::Users).await?;
+        let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
         self.state().user_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -225,17 +245,15 @@ impl Session {
             }
             panel.extend(page::floats(&bytes));
         }
-        let view = |items: &ItemSide| -> (&Adjacency, &[(u16, Range<usize>)]) { (&items.adjacency, &items.vworkers) };
-        let (rows, sums) = self.half_pass(items, view, panel, gramian, others, Side::Items).await?;
+        let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
         self.state().item_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
 
     /// Solves a side's rows and sums up their Gramian and losses on the compute thread.
-    async fn half_pass<T: Send + Sync + 'static>(
+    async fn half_pass<T: Half + Send + Sync + 'static>(
         &self,
         data: Arc<T>,
-        view: impl Fn(&T) -> (&Adjacency, &[(u16, Range<usize>)]) + Send + 'static,
         panel: Vec<f32>,
         gramian: Vec<f64>,
         others: u64,
@@ -243,7 +261,7 @@ impl Session {
     ) -> Result<(Vec<f32>, Vec<tree::Node<Vec<f64>>>), Error> {
         let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
         let work = move || {
-            let (adjacency, vworkers) = view(&data);
+            let (adjacency, vworkers) = (data.adjacency(), data.vworkers());
             let (settings, threads, dim) = (&open.settings, context.options.threads, usize::from(open.settings.dim));
             let pass = HalfPass::new(settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
             let mut rows = vec![0.0; adjacency.rows() * dim];

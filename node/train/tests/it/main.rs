@@ -1,2 +1,229 @@
 //! Whole jobs over several workers in one process.
-fn main() {}
+mod fixture;
+
+use docent_model::{FoldIn, Kernel, gramian, mean};
+use docent_train::{
+    Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
+    message::{Blob, Key, Open, Side},
+    part,
+    plan::Phase,
+};
+use fixture::{CLUSTERS, Cluster, Data, hosts, plan};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio_util::sync::CancellationToken;
+
+fn hashes(outcome: &Outcome) -> Vec<[u8; 32]> {
+    outcome.parts.iter().map(|part| part.blake3).collect()
+}
+
+fn measured(plan: JobPlan, retrain: bool) -> JobPlan {
+    let evaluate = Evaluate { hold_out: HoldOut::Fraction(0.25), cutoffs: vec![5, 10], users_max: 0, retrain };
+    JobPlan { settings: JobSettings { evaluate: Some(evaluate), ..plan.settings }, ..plan }
+}
+
+#[tokio::test]
+async fn the_same_parts_come_out_whatever_the_hosts() {
+    let data = Data::planted(400, 120);
+    let one = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
+    assert_eq!(one.parts.len(), 65);
+    assert_eq!(one.bytes_pulled, 0, "a single host needs no network");
+    assert_eq!(one.counts.users, 400);
+    for (nodes, deal) in [(2, 0), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1)] {
+        let many = Cluster::healthy(nodes, &data).run(plan(hosts(nodes, deal))).await.unwrap();
+        assert_eq!(hashes(&one), hashes(&many), "{nodes} nodes, deal {deal}");
+        assert_eq!(one.losses, many.losses);
+        assert_eq!(one.global, many.global);
+        assert!(many.bytes_pulled > 0);
+    }
+}
+
+#[tokio::test]
+async fn another_seed_gives_other_parts() {
+    let data = Data::planted(100, 60);
+    let cluster = Cluster::healthy(1, &data);
+    let first = cluster.run(plan(Hosts::single(1))).await.unwrap();
+    let mut other = plan(Hosts::single(1));
+    other.epoch = 2;
+    other.settings.model.seed = 8;
+    assert_ne!(hashes(&first)[64], hashes(&cluster.run(other).await.unwrap())[64]);
+}
+
+#[tokio::test]
+async fn the_loss_falls_with_every_pass() {
+    let data = Data::planted(300, 90);
+    let outcome = Cluster::healthy(2, &data).run(plan(hosts(2, 3))).await.unwrap();
+    assert_eq!(outcome.losses.len(), 5);
+    assert!(outcome.losses.windows(2).all(|pair| pair[1] < pair[0]), "{:?}", outcome.losses);
+}
+
+#[tokio::test]
+async fn measuring_gives_equal_metrics_on_any_hosts_and_leaves_the_model_alone() {
+    let data = Data::planted(400, 120);
+    let plain = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
+    let one = Cluster::healthy(1, &data).run(measured(plan(Hosts::single(1)), true)).await.unwrap();
+    let three = Cluster::healthy(3, &data).run(measured(plan(hosts(3, 2)), true)).await.unwrap();
+    assert_eq!(one.metrics, three.metrics);
+    assert_eq!(hashes(&plain), hashes(&one), "measuring first must not change what is published");
+    assert_eq!(hashes(&plain), hashes(&three));
+    let (cutoff, metrics) = one.metrics[1];
+    assert_eq!(cutoff, 10);
+    // 20 items of the own cluster out of 120: chance is about .1, the planted structure gives about half.
+    assert!(metrics.users > 300.0 && metrics.recall > 0.2, "{metrics:?}");
+    for (dim, reg, epochs) in [(6,0.01,5),(6,0.05,5),(6,0.05,20),(12,0.05,20),(12,0.2,20)] {
+        let mut p = measured(plan(Hosts::single(1)), true);
+        p.settings.model.dim = dim; p.settings.model.regularization = reg; p.settings.model.epochs = epochs;
+        eprintln!("{dim} {reg} {epochs} {:?}", Cluster::healthy(1, &data).run(p).await.unwrap().metrics[1]);
+    }
+
+    let measured_only = Cluster::healthy(2, &data).run(measured(plan(hosts(2, 1)), false)).await.unwrap();
+    assert_eq!(measured_only.metrics, one.metrics);
+    assert!(measured_only.counts.held_out > 0);
+    assert_ne!(hashes(&plain), hashes(&measured_only));
+}
+
+#[tokio::test]
+async fn answers_lost_on_the_way_change_nothing() {
+    let data = Data::planted(150, 60);
+    let quiet = Cluster::healthy(3, &data).run(plan(hosts(3, 0))).await.unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counter = calls.clone();
+    // Every sixth answer is lost after the worker did what it was asked.
+    let lossy = Cluster::new(3, &data, Box::new(move |_, _| counter.fetch_add(1, Ordering::Relaxed) % 6 == 5));
+    let outcome = lossy.run(plan(hosts(3, 0))).await.unwrap();
+    assert_eq!(hashes(&quiet), hashes(&outcome));
+    assert!(calls.load(Ordering::Relaxed) > 30);
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_fails_the_job_and_a_new_epoch_on_other_hosts_gives_the_same_bytes() {
+    let data = Data::planted(150, 60);
+    let expected = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
+    let is_dead = |node: u64, request: &TrainRequest| {
+        node == 3 && matches!(request, TrainRequest::Step { step: 2, .. }) | matches!(request, TrainRequest::Close(_))
+    };
+    let cluster = Cluster::new(3, &data, Box::new(is_dead));
+    let failed = cluster.run(plan(hosts(3, 0))).await;
+    assert!(matches!(failed, Err(Error::Peer { node: 3, .. })), "{failed:?}");
+    let again = cluster.run(JobPlan { epoch: 2, ..plan(hosts(2, 0)) }).await.unwrap();
+    assert_eq!(hashes(&expected), hashes(&again));
+}
+
+#[tokio::test]
+async fn a_zombie_of_an_older_epoch_is_refused() {
+    let data = Data::planted(50, 30);
+    let cluster = Cluster::healthy(1, &data);
+    cluster.run(JobPlan { epoch: 3, ..plan(Hosts::single(1)) }).await.unwrap();
+    let failed = cluster.run(JobPlan { epoch: 2, ..plan(Hosts::single(1)) }).await;
+    assert_eq!(failed.unwrap_err(), Error::Stale { job: 5, epoch: 3, run: 1 });
+    let old = Key { job: 5, epoch: 2, run: 1 };
+    let pull = TrainRequest::Pull { key: old, blob: Blob::Table { version: 0 }, offset: 0 };
+    assert!(matches!(cluster.worker(1).handle(pull).await, Err(Error::Stale { .. })));
+    let closed = TrainRequest::Load(Key { epoch: 3, ..old });
+    assert!(matches!(cluster.worker(1).handle(closed).await, Err(Error::NotOpen { job: 5 })));
+}
+
+#[tokio::test]
+async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
+    let data = Data::planted(50, 30);
+    let cluster = Cluster::healthy(1, &data);
+    let worker = cluster.worker(1);
+    let key = Key { job: 1, epoch: 1, run: 1 };
+    let JobPlan { settings, hosts, .. } = plan(Hosts::single(1));
+    let open = Open { key, settings: settings.model, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let mut short = open.clone();
+    short.hosts.users.pop();
+    assert!(matches!(worker.handle(TrainRequest::Open(short)).await, Err(Error::Invalid(_))));
+    assert_eq!(worker.handle(TrainRequest::Open(open)).await, Ok(TrainResponse::Done));
+
+    let gramian = bytes::Bytes::from(vec![0; 78 * 8]);
+    let step = TrainRequest::Step { key, side: Side::Users, step: 0, gramian, others: 30 };
+    assert!(matches!(worker.handle(step).await, Err(Error::OutOfTurn { .. })));
+    assert!(matches!(worker.handle(TrainRequest::Publish(key)).await, Err(Error::OutOfTurn { .. })));
+    worker.handle(TrainRequest::Load(key)).await.unwrap();
+    worker.handle(TrainRequest::Link(key)).await.unwrap();
+    let step = |bytes: usize| TrainRequest::Step { key, side: Side::Users, step: 0, gramian: vec![0; bytes].into(), others: 30 };
+    assert!(worker.handle(step(8)).await.is_err(), "a Gramian of another dimension");
+    worker.handle(step(78 * 8)).await.unwrap();
+    for (blob, offset) in [
+        (Blob::Table { version: 9 }, 0),
+        (Blob::Table { version: 0 }, 7),
+        (Blob::Table { version: 0 }, u64::MAX),
+        (Blob::Touched { vworker: 64 }, 0),
+        (Blob::Places { reader: 77 }, 0),
+        (Blob::Rows { side: Side::Items, version: 0, reader: 77 }, 0),
+        (Blob::Means, 0),
+    ] {
+        assert!(worker.handle(TrainRequest::Pull { key, blob, offset }).await.is_err(), "{blob:?} {offset}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stops_and_frees_its_sessions() {
+    let data = Data::planted(100, 60);
+    let cluster = Cluster::healthy(2, &data);
+    let cancel = CancellationToken::new();
+    let seen = Mutex::new(Vec::new());
+    let progress = |progress: docent_train::Progress| {
+        seen.lock().unwrap().push((progress.phase, progress.epoch));
+        if progress.epoch == 2 {
+            cancel.cancel();
+        }
+    };
+    let failed = cluster.run_until(plan(hosts(2, 0)), progress, cancel.clone()).await;
+    assert_eq!(failed.unwrap_err(), Error::Cancelled);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [(Phase::Load, 0), (Phase::Link, 0), (Phase::Epoch, 1), (Phase::Epoch, 2)]
+    );
+    let key = Key { job: 5, epoch: 1, run: 1 };
+    for node in [1, 2] {
+        assert_eq!(cluster.worker(node).handle(TrainRequest::Load(key)).await, Err(Error::NotOpen { job: 5 }));
+    }
+    assert!(cluster.parts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn published_parts_hold_the_model() {
+    let data = Data::planted(300, 90);
+    let cluster = Cluster::healthy(3, &data);
+    let outcome = cluster.run(plan(hosts(3, 0))).await.unwrap();
+    let global = part::Global::decode(&outcome.global).unwrap();
+    let stored = cluster.parts.lock().unwrap();
+    let mut rows = Vec::new();
+    let mut sums = mean::CategorySums::default();
+    for (at, info) in outcome.parts[..64].iter().enumerate() {
+        let bytes = &stored[&info.blake3];
+        assert_eq!(info.bytes, bytes.len() as u64);
+        let part = part::Items::decode(bytes).unwrap();
+        assert_eq!(Some(part.slots), info.slots);
+        assert_eq!(part.slots.0, at as u16 * 64);
+        for (n, item) in part.items.iter().enumerate() {
+            assert_eq!(item.slot, fixture::slot(&item.id));
+            let number: u32 = item.id.trim_start_matches("item-").parse().unwrap();
+            if number != 3 {
+                sums.push([&Arc::from(format!("cluster-{}", number % CLUSTERS))], part.vector(n).unwrap());
+            }
+        }
+        rows.extend(part.vectors);
+    }
+    assert_eq!(global.items, rows.len() as u64 / 12);
+    let gramian = gramian::packed(Kernel::detect(), 12, &rows);
+    assert!(gramian.iter().zip(&global.item_gramian).all(|(a, b)| (a - b).abs() < 1e-9));
+    assert_eq!(global.categories.len(), CLUSTERS as usize);
+    for (category, (name, items, mean)) in global.categories.iter().zip(sums.means(99)) {
+        assert_eq!((&category.name, category.items), (&name, items));
+        assert!(category.mean.iter().zip(&mean).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+    // A reader can fold a user in with nothing but the parts.
+    let fold = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items).unwrap();
+    assert!(fold.solve(&[(&rows[..12], 1.0)]).unwrap().vector().iter().any(|value| *value != 0.0));
+}
+
+#[tokio::test]
+async fn no_positives_is_an_error_not_an_empty_model() {
+    let failed = Cluster::healthy(1, &Data::planted(0, 30)).run(plan(Hosts::single(1))).await;
+    assert!(matches!(failed, Err(Error::Diverged(_))));
+}

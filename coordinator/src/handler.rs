@@ -1,0 +1,253 @@
+//! What members ask of the coordinator: decode, check, propose, encode. The rules are the catalog's.
+
+use crate::catalog::{Answer, Attempt, Command, Join as Joining};
+use crate::health::Health;
+use crate::machine::CatalogMachine;
+use crate::proposer::Proposer;
+use crate::secret::Secret;
+use bytes::Bytes;
+use docent_proto::internal::coordinator::{Heartbeat, JobReport, JobUpdate, Join, Request, Response};
+use docent_runtime::{Clock, Deadline};
+use docent_types::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of an address: a DNS name and a port.
+const ADDR_BYTES_MAX: usize = 259;
+/// Versions of one heartbeat: far more than nodes hold.
+const VERSIONS_MAX: usize = 1_000;
+
+/// Serves `Service::Coordinator`. Clones share everything.
+#[derive(Clone)]
+pub struct Handler {
+    pub(crate) proposer: Proposer,
+    pub(crate) machine: Arc<CatalogMachine>,
+    pub(crate) secret: Secret,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) health: Arc<Mutex<Health>>,
+}
+
+impl docent_rpc::Handler for Handler {
+    fn call(&self, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bytes>> {
+        let handler = self.clone();
+        async move {
+            let request = codec::decode("a coordinator request", &body)?;
+            let name = name(&request);
+            let response = handler.handle(request, deadline).await;
+            let outcome = response.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
+            metrics::counter!("docent_coordinator_requests_total", "request" => name, "outcome" => outcome)
+                .increment(1);
+            response.map(|response| codec::encode(&response))
+        }
+        .boxed()
+    }
+}
+
+impl Handler {
+    async fn handle(&self, request: Request, deadline: Deadline) -> Result<Response> {
+        match request {
+            Request::Join(join) => self.join(join, deadline).await,
+            Request::Heartbeat(heartbeat) => self.heartbeat(heartbeat, deadline).await,
+            Request::ReportJob(report) => {
+                let driver = report.driver;
+                self.propose(self.report(report), deadline).await?;
+                self.hear(driver);
+                Ok(self.index())
+            }
+            Request::StartTraining(settings) => {
+                settings.validate()?;
+                self.job(Command::QueueJob { settings, now_ms: self.clock.now_ms() }, deadline).await
+            }
+            Request::CancelJob(job) => self.job(Command::CancelJob(job), deadline).await,
+            Request::Activate(version) => self.activation(Command::Activate(version), deadline).await,
+            Request::Rollback => self.activation(Command::Rollback, deadline).await,
+        }
+    }
+
+    async fn join(&self, join: Join, deadline: Deadline) -> Result<Response> {
+        check_join(&join)?;
+        let token = self.secret.verify(&join.token)?;
+        let command = Command::Join(Joining {
+            token: token.id,
+            nonce: join.nonce,
+            previous: join.previous,
+            internal_addr: join.internal_addr,
+            query_addr: join.query_addr,
+            zone: join.zone,
+            format: join.format,
+        });
+        match self.propose(command, deadline).await? {
+            Answer::Joined { cluster, node } => {
+                self.hear(node);
+                tracing::info!(%node, "node joined");
+                Ok(Response::Joined { cluster, node })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Only what is new goes into the log: a beat that says nothing new costs no entry.
+    async fn heartbeat(&self, beat: Heartbeat, deadline: Deadline) -> Result<Response> {
+        self.proposer.lead()?;
+        let news = self.machine.read(|state| {
+            if state.catalog().member(beat.node).is_none() {
+                let message = format!("node {} is not a member of this cluster; it has to join first", beat.node);
+                return Err(Error::new(Kind::NotFound, message));
+            }
+            news(state, &beat)
+        })?;
+        self.hear(beat.node);
+        for command in news {
+            self.propose(command, deadline).await?;
+        }
+        Ok(self.index())
+    }
+
+    fn report(&self, report: JobReport) -> Command {
+        let attempt = Attempt { job: report.job, epoch: report.epoch, driver: report.driver };
+        match report.update {
+            JobUpdate::Progress(mut progress) => {
+                shorten(&mut progress.phase, NAME_BYTES_MAX);
+                Command::JobProgress { attempt, progress }
+            }
+            JobUpdate::Failed { mut error, is_retryable } => {
+                shorten(&mut error, TEXT_BYTES_MAX);
+                Command::JobFailed { attempt, error, is_retryable }
+            }
+            JobUpdate::Finished(trained) => Command::RegisterModel { attempt, trained, now_ms: self.clock.now_ms() },
+        }
+    }
+
+    async fn job(&self, command: Command, deadline: Deadline) -> Result<Response> {
+        match self.propose(command, deadline).await? {
+            Answer::Job(job) => Ok(Response::Job(job)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn activation(&self, command: Command, deadline: Deadline) -> Result<Response> {
+        match self.propose(command, deadline).await? {
+            Answer::Activated(activation) => Ok(Response::Activated(activation)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn propose(&self, command: Command, deadline: Deadline) -> Result<Answer> {
+        self.proposer.propose(&command, deadline.remaining()).await
+    }
+
+    fn hear(&self, member: NodeId) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).hear(member, self.clock.monotonic());
+    }
+
+    fn index(&self) -> Response {
+        Response::Index(self.machine.read(|state| state.catalog().index))
+    }
+}
+
+/// What a heartbeat says that the state does not know yet. Versions that the catalog has forgotten are none.
+fn news(state: &crate::catalog::State, beat: &Heartbeat) -> Result<Vec<Command>> {
+    if beat.staged.len() + beat.refused.len() > VERSIONS_MAX {
+        return Err(Error::invalid("staged", format!("a heartbeat may name at most {VERSIONS_MAX} versions")));
+    }
+    let (node, catalog) = (beat.node, state.catalog());
+    let hosts =
+        |shard: &ShardId| catalog.shards.get(shard).is_some_and(|shard| shard.replicas.iter().any(|r| r.node == node));
+    let staged = beat.staged.iter().filter_map(|(version, shards)| {
+        let known = &catalog.models.get(version)?.staged;
+        let new: Vec<_> =
+            shards.iter().copied().filter(|shard| hosts(shard) && !known.contains(&(*shard, node))).collect();
+        (!new.is_empty()).then_some(Command::MarkStaged { node, version: *version, shards: new })
+    });
+    let refused = beat.refused.iter().filter_map(|(version, error)| {
+        catalog.models.get(version)?;
+        let is_known = state.refused(*version).any(|(other, _)| other == node);
+        let mut error = error.clone();
+        shorten(&mut error, TEXT_BYTES_MAX);
+        (!is_known).then_some(Command::RefuseVersion { node, version: *version, error })
+    });
+    Ok(staged.chain(refused).collect())
+}
+
+fn check_join(join: &Join) -> Result<()> {
+    for (field, addr) in [("internal_addr", &join.internal_addr), ("query_addr", &join.query_addr)] {
+        let port =
+            addr.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+        if addr.len() > ADDR_BYTES_MAX || port.is_none_or(|port| port == 0) {
+            let message = format!("{field} must be host:port with a port above 0 and at most {ADDR_BYTES_MAX} bytes");
+            return Err(Error::invalid(field, message));
+        }
+    }
+    if join.zone.len() > NAME_BYTES_MAX {
+        return Err(Error::invalid("zone", format!("zone has {} bytes; at most {NAME_BYTES_MAX}", join.zone.len())));
+    }
+    Ok(())
+}
+
+/// Cuts at a character's end.
+fn shorten(text: &mut String, bytes_max: usize) {
+    text.truncate(text.floor_char_boundary(bytes_max));
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::new(Kind::Internal, format!("the catalog gave an unexpected answer: {answer:?}"))
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Join(_) => "join",
+        Request::Heartbeat(_) => "heartbeat",
+        Request::ReportJob(_) => "report_job",
+        Request::StartTraining(_) => "start_training",
+        Request::CancelJob(_) => "cancel_job",
+        Request::Activate(_) => "activate",
+        Request::Rollback => "rollback",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::properties::Log;
+    use docent_types::catalog::TrainSettings;
+
+    #[test]
+    fn a_heartbeat_that_says_nothing_new_makes_no_entry() {
+        let mut log = Log::placed(2);
+        let version = log.train(TrainSettings::default());
+        let shards: Vec<_> = log.state.catalog().shards.keys().copied().collect();
+        let beat = Heartbeat {
+            node: NodeId(101),
+            staged: vec![(version, shards), (99, vec![])],
+            refused: vec![(version, "\u{e9}".repeat(5_000)), (99, String::new())],
+        };
+        let first = news(&log.state, &beat).unwrap();
+        assert_eq!(first.len(), 2, "one staged, one refused; a forgotten version is none");
+        first.into_iter().for_each(|command| drop(log.must(command)));
+        assert_eq!(news(&log.state, &beat).unwrap(), []);
+        let flood = Heartbeat { staged: vec![(1, vec![]); VERSIONS_MAX + 1], ..beat };
+        assert_eq!(news(&log.state, &flood).unwrap_err().kind, Kind::Invalid);
+    }
+
+    #[test]
+    fn a_join_with_a_bad_field_is_refused_by_name() {
+        let join = Join {
+            token: String::new(),
+            nonce: 1,
+            previous: None,
+            internal_addr: "n1:7001".into(),
+            query_addr: "[::1]:7002".into(),
+            zone: "a".into(),
+            format: 1,
+        };
+        assert!(check_join(&join).is_ok());
+        let field = |join: Join| check_join(&join).unwrap_err().field.unwrap();
+        for addr in ["", ":1", "host", "host:", "host:0", "host:70000", &"h".repeat(300)] {
+            assert_eq!(field(Join { internal_addr: addr.into(), ..join.clone() }), "internal_addr", "{addr}");
+            assert_eq!(field(Join { query_addr: addr.into(), ..join.clone() }), "query_addr", "{addr}");
+        }
+        assert_eq!(field(Join { zone: "z".repeat(65), ..join.clone() }), "zone");
+    }
+}

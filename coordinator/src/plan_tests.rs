@@ -1,0 +1,269 @@
+//! One case a rule of the planner.
+
+use super::*;
+use crate::catalog::properties::{Log, cluster, joining};
+use docent_types::catalog::TrainSettings;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn policy() -> Policy {
+    Policy {
+        me: NodeId(1),
+        birth: cluster(1),
+        coordinators: vec![(NodeId(1), "c1:1".into()), (NodeId(2), "c2:1".into())],
+        format: 1,
+        node_timeout: MS(1_000),
+        stage_timeout: MS(5_000),
+        job_retry: MS(500),
+        job_stall: MS(60_000),
+        staged_models_max: 2,
+        model_records_max: 10,
+    }
+}
+
+/// A cluster with its health, planned at moments that the test sets.
+struct Case {
+    log: Log,
+    health: Health,
+}
+
+impl Case {
+    /// Placed, with its coordinators registered and every member heard at 0.
+    fn placed(nodes: u64) -> Case {
+        let mut case = Case { log: Log::placed(nodes), health: Health::default() };
+        case.hear_all(0);
+        case.settle(0);
+        case
+    }
+
+    fn members(&self) -> Vec<NodeId> {
+        let catalog = self.log.state.catalog();
+        catalog.nodes.keys().chain([&NodeId(2)]).copied().collect()
+    }
+
+    fn hear_all(&mut self, at: u64) {
+        self.members().into_iter().for_each(|member| self.health.hear(member, MS(at)));
+    }
+
+    fn next(&mut self, at: u64) -> Vec<Command> {
+        self.health.observe(self.log.state.catalog(), MS(at));
+        next(&policy(), &self.log.state, &self.health, MS(at))
+    }
+
+    /// Does what is due until nothing is.
+    fn settle(&mut self, at: u64) {
+        for _ in 0..20 {
+            let due = self.next(at);
+            if due.is_empty() {
+                return;
+            }
+            for command in due {
+                self.log.must(command);
+            }
+        }
+        panic!("the plan never ends: {:?}", self.next(at));
+    }
+
+    fn queue(&mut self) {
+        self.log.must(Command::QueueJob { settings: TrainSettings::default(), now_ms: 0 });
+    }
+}
+
+#[test]
+fn a_new_cluster_is_born_then_told_its_coordinators_then_placed() {
+    let mut case = Case { log: Log { state: State::default(), index: 0 }, health: Health::default() };
+    assert_eq!(case.next(0), [Command::Birth(cluster(1))]);
+    case.log.must(Command::Birth(cluster(1)));
+    let register = Command::RegisterCoordinators { members: policy().coordinators, by: NodeId(1), format: 1 };
+    assert_eq!(case.next(0), [register.clone()]);
+    case.log.must(register);
+    case.log.must(Command::Join(joining(1, 1)));
+    assert_eq!(case.next(0), [], "one of two nodes");
+    case.log.must(Command::Join(joining(2, 2)));
+    assert_eq!(case.next(0), [Command::PlaceShards]);
+    case.log.must(Command::PlaceShards);
+    assert_eq!(case.next(0), []);
+}
+
+#[test]
+fn silence_kills_and_a_word_revives() {
+    let mut case = Case::placed(3);
+    assert_eq!(case.next(1_000), []);
+    case.hear_all(900);
+    case.health = {
+        let mut h = Health::new(MS(0));
+        for m in [2, 101, 102] {
+            h.hear(NodeId(m), MS(900));
+        }
+        h
+    };
+    assert_eq!(case.next(1_001), [Command::SetAlive(vec![(NodeId(103), false)])]);
+    case.settle(1_001);
+    case.health.hear(NodeId(103), MS(1_500));
+    assert_eq!(case.next(1_500), [Command::SetAlive(vec![(NodeId(103), true)])]);
+}
+
+#[test]
+fn a_new_leader_gives_everybody_a_whole_time_out_and_revives_nobody() {
+    let mut case = Case::placed(3);
+    case.log.must(Command::SetAlive(vec![(NodeId(103), false)]));
+    case.health = Health::new(MS(10_000));
+    assert_eq!(case.next(11_000), [], "the living are not yet silent, the dead one has not spoken");
+    let dead = [2, 101, 102].map(|id| (NodeId(id), false));
+    assert_eq!(case.next(11_001), [Command::SetAlive(dead.to_vec())]);
+}
+
+#[test]
+fn jobs_run_one_after_the_other_on_the_first_living_node() {
+    let mut case = Case::placed(3);
+    case.log.must(Command::SetAlive(vec![(NodeId(101), false)]));
+    case.health = Health::new(MS(0));
+    case.queue();
+    case.queue();
+    let driver = NodeId(102);
+    assert_eq!(case.next(0), [Command::AssignJob { job: 1, epoch: 1, driver }]);
+    case.settle(0);
+    assert_eq!(case.next(0), [], "job 2 waits");
+    case.log.must(Command::CancelJob(1));
+    assert_eq!(case.next(0), [Command::AssignJob { job: 2, epoch: 1, driver }]);
+}
+
+#[test]
+fn a_dead_drivers_job_goes_to_another_under_a_higher_epoch() {
+    let mut case = Case::placed(3);
+    case.queue();
+    case.settle(0);
+    case.log.must(Command::SetAlive(vec![(NodeId(101), false)]));
+    case.health = Health::new(MS(0));
+    assert_eq!(case.next(0), [Command::AssignJob { job: 1, epoch: 2, driver: NodeId(102) }]);
+    case.log.must(Command::SetAlive(vec![(NodeId(102), false), (NodeId(103), false)]));
+    case.health = Health::new(MS(0));
+    assert_eq!(case.next(0), [], "nobody is there to drive it");
+}
+
+#[test]
+fn a_failed_attempt_waits_before_the_next() {
+    let mut case = Case::placed(3);
+    case.queue();
+    case.settle(0);
+    let attempt = Attempt { job: 1, epoch: 1, driver: NodeId(101) };
+    case.log.must(Command::JobFailed { attempt, error: "e".into(), is_retryable: true });
+    assert_eq!(case.next(100), []);
+    assert_eq!(case.next(599), []);
+    assert_eq!(case.next(600), [Command::AssignJob { job: 1, epoch: 2, driver: NodeId(101) }]);
+}
+
+#[test]
+fn an_attempt_without_progress_fails() {
+    let mut case = Case::placed(3);
+    case.queue();
+    case.settle(0);
+    let progress = docent_types::catalog::JobProgress { epoch: 1, ..Default::default() };
+    let attempt = Attempt { job: 1, epoch: 1, driver: NodeId(101) };
+    case.log.must(Command::JobProgress { attempt, progress });
+    case.hear_all(59_500);
+    assert_eq!(case.next(59_500), [], "the progress counts from when it was seen");
+    case.hear_all(119_500);
+    assert_eq!(case.next(119_500), []);
+    let due = case.next(119_501);
+    assert!(matches!(&due[..], [Command::JobFailed { is_retryable: true, .. }]), "{due:?}");
+}
+
+#[test]
+fn a_version_is_staged_and_activated_when_every_living_replica_has_it() {
+    let mut case = Case::placed(3);
+    let version = case.log.train(TrainSettings::default());
+    assert_eq!(case.next(0), []);
+    let shards: Vec<_> = case.log.state.catalog().shards.keys().copied().collect();
+    for node in [101, 102] {
+        case.log.must(Command::MarkStaged { node: NodeId(node), version, shards: shards.clone() });
+    }
+    assert_eq!(case.next(0), [], "node 103 is alive and has not");
+    case.log.must(Command::SetAlive(vec![(NodeId(103), false)]));
+    case.health = Health::new(MS(0));
+    assert_eq!(case.next(0), [Command::Stage(version)]);
+    case.log.must(Command::Stage(version));
+    assert_eq!(case.next(0), [Command::Activate(version)]);
+    case.log.must(Command::Activate(version));
+    assert_eq!(case.next(0), []);
+}
+
+#[test]
+fn laggards_are_left_behind_after_the_time_out_when_two_of_each_shard_are_there() {
+    let mut case = Case::placed(3);
+    let version = case.log.train(TrainSettings { activate: false, ..Default::default() });
+    let shards: Vec<_> = case.log.state.catalog().shards.keys().copied().collect();
+    assert_eq!(case.next(0), []);
+    case.log.must(Command::MarkStaged { node: NodeId(101), version, shards: shards.clone() });
+    case.hear_all(6_000);
+    assert_eq!(case.next(6_000), [], "one of three is not enough");
+    case.log.must(Command::MarkStaged { node: NodeId(102), version, shards: shards[1..].to_vec() });
+    assert_eq!(case.next(6_000), [], "nor for one shard");
+    case.log.must(Command::MarkStaged { node: NodeId(102), version, shards });
+    assert_eq!(case.next(6_000), [Command::Stage(version)]);
+    case.settle(6_000);
+    assert!(case.log.state.catalog().live.is_none(), "it was not to be activated");
+}
+
+#[test]
+fn one_replica_is_enough_where_there_is_one() {
+    let mut case = Case::placed(1);
+    let version = case.log.train(TrainSettings::default());
+    case.log.stage_everywhere(version);
+    case.settle(0);
+    assert_eq!(case.log.state.catalog().live.map(|live| live.version), Some(version));
+}
+
+#[test]
+fn a_version_that_too_many_refuse_fails_and_says_who() {
+    let mut case = Case::placed(3);
+    let version = case.log.train(TrainSettings::default());
+    let refuse = |node| Command::RefuseVersion { node: NodeId(node), version, error: "no memory".into() };
+    case.log.must(refuse(101));
+    assert_eq!(case.next(0), [], "two of three may still do");
+    case.log.must(refuse(102));
+    let due = case.next(0);
+    let [Command::FailModel { error, .. }] = &due[..] else { panic!("{due:?}") };
+    assert!(error.contains("node 101: no memory"), "{error}");
+    case.settle(0);
+}
+
+#[test]
+fn a_version_that_never_gets_there_fails_in_the_end() {
+    let mut case = Case::placed(3);
+    let version = case.log.train(TrainSettings::default());
+    assert_eq!(case.next(0), []);
+    case.hear_all(50_001);
+    let due = case.next(50_001);
+    assert!(matches!(&due[..], [Command::FailModel { version: v, .. }] if *v == version), "{due:?}");
+}
+
+#[test]
+fn a_late_version_never_replaces_a_newer_one_nor_undoes_a_rollback() {
+    let mut case = Case::placed(3);
+    let first = case.log.train(TrainSettings::default());
+    let second = case.log.train(TrainSettings::default());
+    case.log.stage_everywhere(second);
+    case.settle(0);
+    assert_eq!(case.log.state.catalog().live.map(|live| live.version), Some(second));
+    case.log.stage_everywhere(first);
+    case.settle(0);
+    assert_eq!(case.log.state.catalog().live.map(|live| live.version), Some(second));
+    let third = case.log.train(TrainSettings::default());
+    case.log.stage_everywhere(third);
+    case.settle(0);
+    case.log.must(Command::Rollback);
+    case.settle(0);
+    assert_eq!(case.log.state.catalog().live.map(|live| live.version), Some(second));
+}
+
+#[test]
+fn surplus_versions_are_retired() {
+    let mut case = Case::placed(3);
+    for _ in 0..4 {
+        let version = case.log.train(TrainSettings { activate: false, ..Default::default() });
+        case.log.must(Command::Stage(version));
+    }
+    assert_eq!(case.next(0), [Command::RetireOld { staged_max: 2, records_max: 10 }]);
+    case.settle(0);
+}

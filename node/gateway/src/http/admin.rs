@@ -1,0 +1,65 @@
+//! Handlers of cluster, models, jobs, health and metrics.
+
+use super::body::Json;
+use super::problem::Problem;
+use super::{Answer, App, Segment, segment, view};
+use axum::extract::State;
+use axum::http::StatusCode;
+use docent_types::Error;
+use docent_types::catalog::{Activation, TrainSettings};
+
+pub(super) async fn cluster(State(app): State<App>) -> Answer<view::Cluster> {
+    Ok(axum::Json(app.gateway.cluster().await?.into()))
+}
+
+pub(super) async fn models(State(app): State<App>) -> Answer<view::Models> {
+    let models = app.gateway.models().await?;
+    Ok(axum::Json(view::Models { models: models.into_iter().map(Into::into).collect() }))
+}
+
+pub(super) async fn jobs(State(app): State<App>) -> Answer<view::Jobs> {
+    Ok(axum::Json(view::Jobs { jobs: app.gateway.jobs().await?.into_iter().map(Into::into).collect() }))
+}
+
+/// The number before `action` in a path segment.
+fn number(path: Segment, field: &str, action: &str) -> Result<u64, Problem> {
+    let text = segment(path)?;
+    let number = text.strip_suffix(action).and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Problem::from(Error::invalid(field, format!("the path must end with a number and {action}"))))
+}
+
+/// `POST /v1/models/{version}:activate`.
+pub(super) async fn model_action(State(app): State<App>, path: Segment) -> Answer<Activation> {
+    Ok(axum::Json(app.gateway.activate(number(path, "version", ":activate")?).await?))
+}
+
+pub(super) async fn rollback(State(app): State<App>) -> Answer<Activation> {
+    Ok(axum::Json(app.gateway.rollback().await?))
+}
+
+pub(super) async fn start_training(State(app): State<App>, Json(settings): Json<TrainSettings>) -> Answer<view::Job> {
+    Ok(axum::Json(app.gateway.start_training(settings).await?.into()))
+}
+
+/// `POST /v1/jobs/{job}:cancel`.
+pub(super) async fn job_action(State(app): State<App>, path: Segment) -> Answer<view::Job> {
+    Ok(axum::Json(app.gateway.cancel_job(number(path, "job", ":cancel")?).await?.into()))
+}
+
+/// The process runs.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The node can answer everything.
+pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {
+    match (app.gateway.is_draining(), app.gateway.is_ready().await) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        (_, true) => (StatusCode::OK, "ready\n"),
+        (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: some shard has no leader yet\n"),
+    }
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> String {
+    (app.render_metrics)()
+}

@@ -1,0 +1,19 @@
+//! The one query port: gRPC and HTTP/JSON over one router.
+
+use crate::gateway::Gateway;
+use crate::grpc::Grpc;
+use crate::http::{self, RenderMetrics};
+use docent_proto::v1::docent_server::DocentServer;
+use docent_types::limits::REQUEST_BYTES_MAX;
+use tonic::service::Routes;
+
+/// An answer may be larger than any request: an export's page holds what a shard sent.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Routes of both protocols. `render_metrics` gives the text of `/metrics`.
+pub fn service(gateway: Gateway, render_metrics: RenderMetrics) -> axum::Router {
+    let grpc = DocentServer::new(Grpc(gateway.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    Routes::from(http::router(gateway, render_metrics)).add_service(grpc).into_axum_router()
+}

@@ -1,0 +1,5 @@
+//! The state machines against naive models, under random commands.
+
+mod items;
+mod support;
+mod users;

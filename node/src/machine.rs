@@ -1,0 +1,158 @@
+//! A shard as raft's state machine: commands in log order, one store batch a batch of entries, memory brought up after the commit.
+
+use crate::shards::{ItemsRole, Role, Users};
+use bytes::Bytes;
+use docent_raft::{Applied, Command, LogMark, Machine, MachineError, SnapshotSource};
+use docent_shard::view::{Tx, View};
+use docent_shard::{Effects, ItemShard, UserShard};
+use docent_store::{ShardStore, Snapshot};
+use docent_types::command::{ItemCommand, UserCommand};
+use docent_types::{Kind, codec};
+use std::sync::Arc;
+
+/// The state machine of one replica.
+#[derive(Debug)]
+pub struct ShardMachine {
+    store: ShardStore,
+    role: Role,
+}
+
+type Done<T> = Result<T, MachineError>;
+
+impl ShardMachine {
+    /// A machine over `store` that keeps `role`'s memory up to date.
+    pub fn new(store: ShardStore, role: Role) -> ShardMachine {
+        ShardMachine { store, role }
+    }
+
+    /// Applies one command inside the batch.
+    fn apply_one(&self, tx: &mut Tx<'_>, command: &Command, effects: &mut Vec<Effects>) -> Done<Bytes> {
+        let Some(payload) = &command.payload else { return Ok(Bytes::new()) };
+        let (response, effect) = match &self.role {
+            Role::Users(users) => apply_users(&users.machine, tx, command.index, payload)?,
+            Role::Items(items) => apply_items(&items.machine, tx, command.index, payload)?,
+        };
+        effects.push(effect);
+        Ok(response)
+    }
+
+    /// Brings the memory of this replica up to what was committed.
+    fn follow(&self, effects: &[Effects]) {
+        match &self.role {
+            Role::Users(users) => follow_users(users, effects),
+            Role::Items(items) => items.serving.follow(effects),
+        }
+    }
+}
+
+fn apply_users(machine: &UserShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<(Bytes, Effects)> {
+    let command: UserCommand = codec::decode("a command of a user shard", payload).map_err(machine_error)?;
+    let (outcome, effects) = machine.apply(tx, index, command).map_err(machine_error)?;
+    Ok((codec::encode(&outcome), effects))
+}
+
+fn apply_items(machine: &ItemShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<(Bytes, Effects)> {
+    let command: ItemCommand = codec::decode("a command of an item shard", payload).map_err(machine_error)?;
+    let (outcome, effects) = machine.apply(tx, index, command).map_err(machine_error)?;
+    Ok((codec::encode(&outcome), effects))
+}
+
+fn follow_users(users: &Users, effects: &[Effects]) {
+    let changed: Vec<_> = effects.iter().flat_map(|effect| effect.users_changed.iter().cloned()).collect();
+    users.vectors.forget(&changed);
+}
+
+fn machine_error(error: docent_types::Error) -> MachineError {
+    match error.kind {
+        Kind::Unsupported => MachineError::TooNew { message: error.message },
+        Kind::Corrupt => MachineError::Corrupt { message: error.message },
+        _ => MachineError::Storage { message: error.message },
+    }
+}
+
+fn store_error(error: docent_store::Error) -> MachineError {
+    machine_error(error.into())
+}
+
+/// The mark that is stored with the state.
+fn encode_mark(applied: &Applied) -> Bytes {
+    codec::encode(&(applied.last.map(|mark| (mark.term, mark.index)), applied.mark.to_vec()))
+}
+
+fn decode_mark(bytes: Option<Bytes>) -> Done<Applied> {
+    let Some(bytes) = bytes else { return Ok(Applied::default()) };
+    let (last, mark): (Option<(u64, u64)>, Vec<u8>) = codec::decode("a shard's applied mark", &bytes).map_err(machine_error)?;
+    Ok(Applied { last: last.map(|(term, index)| LogMark { term, index }), mark: mark.into() })
+}
+
+/// The log index of a view's state.
+pub fn applied_index(mark: Option<Bytes>) -> docent_types::Result<u64> {
+    let applied = decode_mark(mark).map_err(|error| docent_types::Error::new(Kind::Corrupt, error.to_string()))?;
+    Ok(applied.last.map_or(0, |mark| mark.index))
+}
+
+impl Machine for ShardMachine {
+    fn applied(&self) -> Done<Applied> {
+        decode_mark(self.store.applied())
+    }
+
+    fn apply(&self, batch: Vec<Command>, applied: Applied) -> Done<Vec<Bytes>> {
+        let view = self.store.view().map_err(store_error)?;
+        let mut tx = Tx::new(&view);
+        let mut effects = Vec::new();
+        let responses: Done<Vec<Bytes>> =
+            batch.iter().map(|command| self.apply_one(&mut tx, command, &mut effects)).collect();
+        let responses = responses?;
+        self.store.commit(tx.into_batch(), &encode_mark(&applied)).map_err(store_error)?;
+        self.follow(&effects);
+        Ok(responses)
+    }
+
+    fn snapshot(&self) -> Done<Box<dyn SnapshotSource>> {
+        let snapshot = self.store.snapshot().map_err(store_error)?;
+        let applied = decode_mark(snapshot.applied().cloned())?;
+        Ok(Box::new(Source { snapshot, applied }))
+    }
+
+    fn install(&self, applied: Applied, chunks: Box<dyn Iterator<Item = Done<Bytes>> + Send>) -> Done<()> {
+        let chunks = chunks.map(|chunk| chunk.map_err(|error| docent_types::Error::new(Kind::Unavailable, error.to_string())));
+        self.store.install(&encode_mark(&applied), chunks).map_err(store_error)?;
+        match &self.role {
+            Role::Users(users) => users.vectors.clear(),
+            Role::Items(items) => {
+                let view = self.store.view().map_err(store_error)?;
+                items.serving.reload(&view as &dyn View).map_err(machine_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flushed(&self) -> Done<Option<u64>> {
+        Ok(decode_mark(self.store.flushed_mark())?.last.map(|mark| mark.index))
+    }
+
+    fn flush(&self) -> Done<()> {
+        self.store.flush().map_err(store_error)
+    }
+}
+
+/// A point-in-time view on its way to another replica.
+struct Source {
+    snapshot: Snapshot,
+    applied: Applied,
+}
+
+impl SnapshotSource for Source {
+    fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    fn next_chunk(&mut self, bytes_max: usize) -> Done<Option<Bytes>> {
+        self.snapshot.next_chunk(bytes_max).map_err(store_error)
+    }
+}
+
+/// The role of a new replica of items.
+pub fn items_role(machine: ItemShard, serving: crate::serving::items::Items) -> Role {
+    Role::Items(Arc::new(ItemsRole { machine, serving }))
+}

@@ -1,0 +1,88 @@
+//! Opens the replicas that the catalog places on this node.
+
+use crate::machine::{ShardMachine, items_role};
+use crate::serving::items::Items;
+use crate::serving::models::Models;
+use crate::serving::vectors::Vectors;
+use crate::settings::Settings;
+use crate::shards::{Hosted, Role, Shards, Users};
+use docent_placement::SlotHasher;
+use docent_raft::{Host, Member};
+use docent_runtime::Supervisor;
+use docent_shard::{ItemShard, UserShard};
+use docent_store::Store;
+use docent_types::catalog::{Catalog, Replica, Shard};
+use docent_types::{Error, Keyspace, Kind, NodeId, Result};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What is needed to open a replica.
+#[derive(Clone)]
+pub struct Replicas {
+    /// This node.
+    pub node: NodeId,
+    /// The raft groups.
+    pub host: Host,
+    /// The materialised states.
+    pub store: Store,
+    /// Where opened replicas are entered.
+    pub shards: Arc<Shards>,
+    /// Loaded versions.
+    pub models: Arc<Models>,
+    /// The cluster's slot hash.
+    pub hasher: SlotHasher,
+    /// The node's settings.
+    pub settings: Arc<Settings>,
+}
+
+impl Replicas {
+    /// Follows the catalog for the life of the process.
+    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>, supervisor: Supervisor) -> Result<()> {
+        loop {
+            let current = catalog.borrow_and_update().clone();
+            for shard in current.shards.values() {
+                let mine = shard.replicas.iter().find(|replica| replica.node == self.node);
+                if let Some(replica) = mine
+                    && self.shards.get(shard.id).is_err()
+                {
+                    self.open(&current, shard, *replica).await?;
+                }
+            }
+            tokio::select! {
+                changed = catalog.changed() => if changed.is_err() { return Ok(()) },
+                () = supervisor.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn open(&self, catalog: &Catalog, shard: &Shard, replica: Replica) -> Result<()> {
+        let store = self.store.shard(shard.id).map_err(Error::from)?;
+        let role = match shard.id.keyspace {
+            Keyspace::Users => {
+                let vectors = Vectors::new(self.settings.serving.vector_cache_users);
+                Role::Users(Arc::new(Users { machine: UserShard::new(self.hasher), vectors }))
+            }
+            Keyspace::Items => {
+                let view = store.view().map_err(Error::from)?;
+                let items = Items::open(shard.slots, self.settings.index.clone(), self.models.clone(), &view)?;
+                items_role(ItemShard::new(self.hasher), items)
+            }
+        };
+        let machine = Arc::new(ShardMachine::new(store.clone(), role.clone()));
+        let fatal = |error: docent_raft::Error| {
+            Error::new(Kind::Internal, format!("cannot open shard {} (replica {}): {error}", shard.id, replica.id))
+        };
+        let group = self.host.open(shard.id.group(), replica.id.0, machine).await.map_err(fatal)?;
+        group.initialize(members(catalog, shard)).await.map_err(fatal)?;
+        tracing::info!(shard = %shard.id, replica = %replica.id, "replica opened");
+        self.shards.insert(Arc::new(Hosted { id: shard.id, replica: replica.id, slots: shard.slots, group, store, role }));
+        Ok(())
+    }
+}
+
+/// The first voters of a shard, as the catalog places them.
+fn members(catalog: &Catalog, shard: &Shard) -> Vec<Member> {
+    let address = |node: NodeId| catalog.nodes.get(&node).map(|member| member.internal_addr.clone()).unwrap_or_default();
+    let member = |r: &Replica| Member { replica: r.id.0, node: r.node.0, addr: address(r.node) };
+    shard.replicas.iter().map(member).collect()
+}

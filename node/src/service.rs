@@ -1,0 +1,157 @@
+//! The node's side of `docent_proto::internal::shard`: what gateways ask of the shards that are here.
+
+use crate::personal::Personal;
+use crate::shards::{Hosted, ItemsRole, Shards};
+use crate::training::cut::Cuts;
+use bytes::Bytes;
+use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
+use docent_rpc::Handler;
+use docent_runtime::Deadline;
+use docent_types::item::ItemState;
+use docent_types::query::ScoredItem;
+use docent_types::{Error, ItemId, Kind, Result, ShardId, TenantId, codec};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// Most items that one shard returns: a gateway asks for what it lacks, not for everything.
+const HITS_MAX: u32 = docent_types::limits::ANSWER_ITEMS_MAX;
+
+/// Serves requests about this node's shards.
+#[derive(Clone)]
+pub struct ShardService {
+    shards: Arc<Shards>,
+    personal: Personal,
+    staleness: Staleness,
+    cuts: Arc<Cuts>,
+}
+
+/// When a replica is too far behind to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Staleness {
+    /// Flag answers from here on.
+    pub stale_after_ms: u64,
+    /// Refuse from here on.
+    pub refuse_after_ms: u64,
+}
+
+impl ShardService {
+    /// A service over these shards.
+    pub fn new(shards: Arc<Shards>, personal: Personal, staleness: Staleness, cuts: Arc<Cuts>) -> ShardService {
+        ShardService { shards, personal, staleness, cuts }
+    }
+
+    async fn answer(&self, request: Request, deadline: Deadline) -> Result<Response> {
+        match request {
+            Request::WriteUsers { shard, command } => {
+                let (position, bytes) = self.shards.get(shard)?.propose(codec::encode(&command), deadline).await?;
+                Ok(Response::WroteUsers { position, outcome: codec::decode("a write's outcome", &bytes)? })
+            }
+            Request::WriteItems { shard, command } => {
+                let (position, bytes) = self.shards.get(shard)?.propose(codec::encode(&command), deadline).await?;
+                Ok(Response::WroteItems { position, outcome: codec::decode("a write's outcome", &bytes)? })
+            }
+            Request::GetUser { shard, tenant, user_id } => {
+                let (hosted, users) = self.shards.users(shard)?;
+                let (user, _) = hosted.read_leader(deadline, |view| users.machine.user(view, &tenant, &user_id)).await?;
+                Ok(Response::User(user))
+            }
+            Request::UserState { shard, tenant, user_id, version } => {
+                let (hosted, users) = self.shards.users(shard)?;
+                let state = self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await?;
+                Ok(Response::UserState(state))
+            }
+            Request::Explain { shard, tenant, user_id, version, candidates, reasons } => {
+                let (hosted, users) = self.shards.users(shard)?;
+                let explain = self.personal.explain(
+                    &hosted,
+                    &users,
+                    &tenant,
+                    &user_id,
+                    version,
+                    &candidates,
+                    reasons as usize,
+                    deadline,
+                );
+                Ok(Response::Explained(explain.await?))
+            }
+            Request::Cut { job, epoch } => Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, deadline).await?)),
+            other => self.answer_items(other),
+        }
+    }
+
+    fn answer_items(&self, request: Request) -> Result<Response> {
+        match request {
+            Request::Scan { version, vector, n, shards, .. } => Ok(Response::Hits(self.hits(shards, |items, filter| {
+                items.serving.scan(version, &vector, n.min(HITS_MAX) as usize, &filter.exclude)
+            }))),
+            Request::Popular { n, shards, .. } => Ok(Response::Hits(self.hits(shards, |items, filter| {
+                Ok(items.serving.popular(n.min(HITS_MAX) as usize, &filter.exclude))
+            }))),
+            Request::GetItems { tenant, shards } => Ok(Response::Items(each(shards, |id, ids| self.items(&tenant, id, ids)))),
+            Request::ItemRows { version, shards, .. } => Ok(Response::Rows(each(shards, |id, ids| {
+                let index = self.shards.items(id)?.1.serving.index(version)?;
+                Ok(ids.iter().map(|id| index.vector(id.as_str())).collect())
+            }))),
+            Request::Applied { shards } => Ok(Response::Applied(
+                shards.into_iter().map(|id| (id, self.shards.get(id).map(|h| h.group.status().applied.unwrap_or(0)))).collect(),
+            )),
+            _ => Err(Error::new(Kind::Internal, "a request about users was taken for one about items")),
+        }
+    }
+
+    /// Every asked shard's part, each with its own outcome.
+    fn hits(
+        &self,
+        shards: Vec<ShardFilter>,
+        find: impl Fn(&ItemsRole, &ShardFilter) -> Result<(Vec<ScoredItem>, u64)>,
+    ) -> Vec<(ShardId, Result<ShardHits>)> {
+        let part = |filter: &ShardFilter| {
+            let (hosted, items) = self.shards.items(filter.shard)?;
+            let is_stale = self.staleness.check(&hosted)?;
+            let applied = hosted.group.status().applied.unwrap_or(0);
+            let (hits, count) = find(&items, filter)?;
+            Ok(ShardHits { hits, items: count, applied, is_stale })
+        };
+        shards.into_iter().map(|filter| (filter.shard, part(&filter))).collect()
+    }
+
+    fn items(&self, tenant: &TenantId, id: ShardId, ids: &[ItemId]) -> Result<Vec<Option<ItemState>>> {
+        let (hosted, items) = self.shards.items(id)?;
+        self.staleness.check(&hosted)?;
+        let view = hosted.view()?;
+        ids.iter().map(|id| items.machine.item(&*view, tenant, id)).collect()
+    }
+}
+
+impl Staleness {
+    /// Whether the replica is stale; refuses where it is far too stale to show anything.
+    fn check(self, hosted: &Hosted) -> Result<bool> {
+        match hosted.group.millis_since_leader_contact() {
+            Some(ms) if ms <= self.refuse_after_ms => Ok(ms > self.stale_after_ms),
+            Some(ms) => {
+                let message = format!("shard {}: this replica heard of its leader {ms} ms ago; ask another", hosted.id);
+                Err(Error::new(Kind::Unavailable, message))
+            }
+            None => Err(Error::new(Kind::Unavailable, format!("shard {}: this replica knows no leader yet", hosted.id))),
+        }
+    }
+}
+
+fn each<T>(
+    shards: Vec<(ShardId, Vec<ItemId>)>,
+    answer: impl Fn(ShardId, &[ItemId]) -> Result<T>,
+) -> Vec<(ShardId, Result<T>)> {
+    shards.into_iter().map(|(id, ids)| (id, answer(id, &ids))).collect()
+}
+
+impl Handler for ShardService {
+    fn call(&self, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bytes>> {
+        let service = self.clone();
+        async move {
+            let request = codec::decode("a request to a shard", &body)?;
+            Ok(codec::encode(&service.answer(request, deadline).await?))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,187 @@
+//! Brings model versions to this node: parts pulled and verified, indexes built and probed, then told with the heartbeat.
+
+use crate::membership::StagedModels;
+use crate::parts::{Parts, name};
+use crate::serving::models::{Models, Version};
+use crate::shards::{Hosted, ItemsRole, Role, Shards};
+use docent_rpc::Caller;
+use docent_runtime::Supervisor;
+use docent_train::part::Items as PartRows;
+use docent_types::catalog::{Catalog, Model, ModelPart, ModelState};
+use docent_types::{Error, Kind, NodeId, Result, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Pause before a failed staging is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// Attempts before a version is refused on this node.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Keeps this node's versions as the catalog wants them.
+pub struct Staging {
+    /// The node's replicas.
+    pub shards: Arc<Shards>,
+    /// Loaded versions.
+    pub models: Arc<Models>,
+    /// Parts on disk.
+    pub parts: Arc<Parts>,
+    /// Other nodes.
+    pub caller: Arc<dyn Caller>,
+    /// What the heartbeat tells.
+    pub staged: watch::Sender<StagedModels>,
+}
+
+impl Staging {
+    /// Follows the catalog for the life of the process.
+    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>, supervisor: Supervisor) -> Result<()> {
+        let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
+        loop {
+            let current = catalog.borrow_and_update().clone();
+            let wanted = wanted(&current);
+            for version in &wanted {
+                let Some(model) = current.models.get(version) else { continue };
+                if let Err(error) = self.stage(&current, model).await {
+                    let count = failures.entry(*version).or_default();
+                    *count += 1;
+                    tracing::debug!(version, attempt = *count, %error, "model version is not staged yet");
+                    if *count == ATTEMPTS_MAX {
+                        tracing::warn!(version, %error, "model version cannot be staged on this node");
+                        self.staged.send_modify(|staged| drop(staged.refused.insert(*version, error.message)));
+                    }
+                }
+            }
+            self.collect(&current, &wanted)?;
+            let is_complete = wanted.iter().all(|version| self.is_staged(*version));
+            tokio::select! {
+                changed = catalog.changed() => if changed.is_err() { return Ok(()) },
+                () = tokio::time::sleep(RETRY), if !is_complete => {} // a pause between attempts
+                () = supervisor.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn is_staged(&self, version: u64) -> bool {
+        let refused = self.staged.borrow().refused.contains_key(&version);
+        refused || self.models.has(version) && self.ready(version).len() == self.shards.all().len()
+    }
+
+    /// The hosted shards that can answer with a version. User shards need the global part alone.
+    fn ready(&self, version: u64) -> BTreeSet<ShardId> {
+        let can_answer = |hosted: &Hosted| match &hosted.role {
+            Role::Users(_) => self.models.has(version),
+            Role::Items(items) => items.serving.has_index(version),
+        };
+        self.shards.all().iter().filter(|hosted| can_answer(hosted)).map(|hosted| hosted.id).collect()
+    }
+
+    async fn stage(&self, catalog: &Catalog, model: &Model) -> Result<()> {
+        let version = model.version;
+        if !self.models.has(version) {
+            let bytes = self.bytes(catalog, &model.global).await?;
+            let loaded = blocking(move || Version::load(version, &bytes)).await?;
+            self.models.insert(Arc::new(loaded));
+        }
+        let loaded = self.models.get(version)?;
+        for hosted in self.shards.all() {
+            if let Role::Items(items) = &hosted.role
+                && !items.serving.has_index(version)
+            {
+                self.index(catalog, model, &hosted, items, &loaded).await?;
+            }
+        }
+        let ready = self.ready(version);
+        self.staged.send_if_modified(|staged| {
+            let before = staged.ready.insert(version, ready.clone());
+            before != Some(ready)
+        });
+        Ok(())
+    }
+
+    async fn index(
+        &self,
+        catalog: &Catalog,
+        model: &Model,
+        hosted: &Arc<Hosted>,
+        items: &Arc<ItemsRole>,
+        version: &Arc<Version>,
+    ) -> Result<()> {
+        let mut rows = Vec::new();
+        for part in model.parts.iter().filter(|part| part.slots.overlaps(hosted.slots)) {
+            let bytes = self.bytes(catalog, part).await?;
+            let decoded = PartRows::decode(&bytes).map_err(|error| {
+                Error::new(Kind::Corrupt, format!("part {} of model {} is damaged: {error}", name(&part.hash), model.version))
+            })?;
+            rows.push(decoded);
+        }
+        let (hosted, items, version) = (hosted.clone(), items.clone(), version.clone());
+        blocking(move || {
+            items.serving.stage(&version, &rows, || hosted.view())?;
+            probe(&items, &version)
+        })
+        .await
+    }
+
+    /// The verified bytes of a part, pulled first where they are not here.
+    async fn bytes(&self, catalog: &Catalog, part: &ModelPart) -> Result<Vec<u8>> {
+        let others = catalog.nodes.values().filter(|member| member.is_alive).map(|member| member.id);
+        let from: Vec<NodeId> = part.holders.iter().copied().chain(others).collect();
+        self.parts.pull(part, &from, &*self.caller).await?;
+        let (parts, hash) = (self.parts.clone(), part.hash);
+        blocking(move || parts.get(&hash)).await
+    }
+
+    /// Drops what no wanted version needs.
+    fn collect(&self, catalog: &Catalog, wanted: &BTreeSet<u64>) -> Result<()> {
+        self.models.retain(|version| wanted.contains(&version));
+        for hosted in self.shards.all() {
+            if let Role::Items(items) = &hosted.role {
+                items.serving.retain(|version| wanted.contains(&version));
+            }
+        }
+        self.staged.send_if_modified(|staged| {
+            let before = staged.ready.len() + staged.refused.len();
+            staged.ready.retain(|version, _| wanted.contains(version));
+            staged.refused.retain(|version, _| wanted.contains(version));
+            before != staged.ready.len() + staged.refused.len()
+        });
+        // A running job's parts are on this disk before its model is in the catalog.
+        let is_training = catalog.jobs.values().any(|job| job.state == docent_types::catalog::JobState::Running);
+        if is_training {
+            return Ok(());
+        }
+        let kept: BTreeSet<String> = catalog
+            .models
+            .values()
+            .filter(|model| wanted.contains(&model.version))
+            .flat_map(|model| model.parts.iter().chain([&model.global]).map(|part| name(&part.hash)))
+            .collect();
+        self.parts.retain(|name| kept.contains(name))
+    }
+}
+
+/// A version is probed before it is told as staged: a replica that cannot score is not a replica.
+fn probe(items: &ItemsRole, version: &Version) -> Result<()> {
+    let (hits, _) = items.serving.scan(version.version, &version.global.mean, 10, &[])?;
+    match hits.iter().all(|hit| hit.score.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Corrupt, format!("model {} gives scores that are not numbers", version.version))),
+    }
+}
+
+/// Versions that a node must be able to answer with: the live one, the one to roll back to, and those on their way.
+fn wanted(catalog: &Catalog) -> BTreeSet<u64> {
+    let on_the_way = |model: &&Model| matches!(model.state, ModelState::Validated | ModelState::Staged | ModelState::Live);
+    let mut wanted: BTreeSet<u64> = catalog.models.values().filter(on_the_way).map(|model| model.version).collect();
+    if let Some(live) = catalog.live {
+        wanted.insert(live.version);
+        wanted.extend(live.previous);
+    }
+    wanted
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?
+}
+

@@ -1,0 +1,331 @@
+//! Composition of a node, and its end.
+
+use crate::export::ExportService;
+use crate::identity::Identity;
+use crate::membership::{self, CATALOG, Coordinators, StagedModels};
+use crate::parts::{Parts, PartsHandler};
+use crate::personal::Personal;
+use crate::replicas::Replicas;
+use crate::rows::ItemRows;
+use crate::service::{ShardService, Staleness};
+use crate::serving::models::Models;
+use crate::settings::Settings;
+use crate::shards::Shards;
+use crate::staging::Staging;
+use crate::training::cut::Cuts;
+use crate::training::drive::Drive;
+use crate::training::exchange::{TrainPeers, TrainService};
+use crate::training::input::{DiskSink, NodeInputs};
+use docent_gateway::Gateway;
+use docent_journal::Journal;
+use docent_meta::Meta;
+use docent_placement::SlotHasher;
+use docent_proto::internal::Service;
+use docent_raft::Host;
+use docent_rpc::{Caller, Handler, Peers, RaftTransport, Server};
+use docent_runtime::disk::RealDisk;
+use docent_runtime::telemetry::Metrics;
+use docent_runtime::{Clock, OnExit, Supervisor};
+use docent_store::Store;
+use docent_train::Worker;
+use docent_types::catalog::Catalog;
+use docent_types::{Error, Kind, NodeId, Result};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How long a new node waits for its cluster.
+const JOIN_NEW: Duration = Duration::from_secs(120);
+/// How long a known node waits before it goes on with the catalog that it kept.
+const JOIN_KNOWN: Duration = Duration::from_secs(3);
+
+/// A running node.
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Where clients reach it.
+    pub query_addr: std::net::SocketAddr,
+    settings: Arc<Settings>,
+    supervisor: Supervisor,
+    gateway: Gateway,
+    shards: Arc<Shards>,
+    host: Host,
+    journal: Journal,
+    store: Store,
+}
+
+/// What the parts of a node share while it is put together.
+struct Ground {
+    settings: Arc<Settings>,
+    supervisor: Supervisor,
+    clock: Arc<dyn Clock>,
+    meta: Meta,
+    peers: Peers,
+    coordinators: Coordinators,
+}
+
+/// What is on this node's disk.
+struct Disk {
+    journal: Journal,
+    store: Store,
+    parts: Arc<Parts>,
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, error.to_string())
+}
+
+impl Node {
+    /// Starts a node: opens its directory, joins or returns to its cluster, opens its replicas, serves.
+    pub async fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        supervisor: Supervisor,
+        metrics: Option<Metrics>,
+    ) -> Result<Node> {
+        settings.validate()?;
+        let settings = Arc::new(settings);
+        // Ports first: one in use must fail before anything is written or joined.
+        let internal_listener = listen("internal_listen", &settings.internal_listen).await?;
+        let query_listener = listen("query_listen", &settings.query_listen).await?;
+        let dir = &settings.data_dir;
+        prepare(dir)?;
+        let meta = Meta::open(&dir.join("meta")).map_err(internal)?;
+        let process = Arc::new(docent_rpc::Identity::default());
+        let mut identity = Identity::open(&meta, process.clone())?;
+        let peers = Peers::new(process);
+        let coordinators = Coordinators::new(peers.clone(), settings.coordinators.clone());
+        let disk = open_disk(&settings)?;
+        let wait = if identity.record.member.is_some() { JOIN_KNOWN } else { JOIN_NEW };
+        let id = membership::join(&settings, &coordinators, &mut identity, wait).await?;
+        tracing::info!(node = %id, "member of the cluster");
+        let ground = Ground { settings, supervisor, clock, meta, peers, coordinators };
+        let catalog = ground.watch_catalog().await?;
+        ground.compose(id, disk, catalog, internal_listener, query_listener, metrics).await
+    }
+
+    /// Ends in order: no new work, leaders elsewhere, everything flushed. `false` if something did not end in time; nothing acked is
+    /// lost either way.
+    pub async fn shutdown(self) -> bool {
+        self.gateway.drain();
+        let within = Duration::from_millis(self.settings.shutdown_ms);
+        let transfers = self.shards.all().into_iter().map(|hosted| async move {
+            let status = hosted.group.status();
+            let next = status.matched.iter().filter(|(replica, _)| **replica != status.replica).max_by_key(|(_, at)| **at);
+            if let (true, Some((replica, _))) = (status.is_leader(), next)
+                && let Err(error) = hosted.group.transfer_leader(*replica, Duration::from_secs(1)).await
+            {
+                tracing::debug!(shard = %hosted.id, %error, "leadership was not handed over");
+            }
+        });
+        let transferred = tokio::time::timeout(within / 3, futures::future::join_all(transfers)).await;
+        if transferred.is_err() {
+            tracing::debug!("leadership of some shards was not handed over in time");
+        }
+        let ended = self.supervisor.shutdown(within / 3).await;
+        let closed = tokio::time::timeout(within / 3, self.host.shutdown()).await.is_ok();
+        let flushed = self.store.flush();
+        if let Err(error) = &flushed {
+            tracing::warn!(%error, "state was not flushed; it is rebuilt from the journal");
+        }
+        self.journal.close();
+        ended && closed && flushed.is_ok()
+    }
+}
+
+impl Ground {
+    /// Starts following the catalog; returns once there is one that names the cluster.
+    async fn watch_catalog(&self) -> Result<watch::Receiver<Arc<Catalog>>> {
+        let kept: Option<Catalog> = self.meta.get(CATALOG).map_err(internal)?;
+        let kept = kept.unwrap_or_default();
+        self.peers.identity().learn_all(&kept);
+        let (sender, mut receiver) = watch::channel(Arc::new(kept));
+        let follow =
+            membership::follow(self.coordinators.clone(), self.supervisor.clone(), self.meta.clone(), sender);
+        self.supervisor.spawn("catalog watch", OnExit::Fatal, follow);
+        let known = receiver.wait_for(|catalog| catalog.cluster.is_some());
+        match tokio::time::timeout(JOIN_NEW, known).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(Error::new(Kind::Unavailable, "no coordinator gave the catalog of the cluster")),
+        }
+        Ok(receiver)
+    }
+
+    async fn compose(
+        self,
+        id: NodeId,
+        disk: Disk,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        internal_listener: TcpListener,
+        query_listener: TcpListener,
+        metrics: Option<Metrics>,
+    ) -> Result<Node> {
+        let cluster = catalog.borrow().cluster.clone().ok_or_else(|| internal("the catalog names no cluster"))?;
+        let hasher = SlotHasher::new(&cluster.placement_key);
+        let caller: Arc<dyn Caller> = Arc::new(self.peers.clone());
+        let (shards, models, cuts) = (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
+        let host = self.raft_host(&disk)?;
+        let rows = ItemRows::new(shards.clone(), caller.clone(), catalog.clone(), hasher);
+        let (positives, history_max) = (self.settings.positives.clone(), self.settings.serving.history_max);
+        let personal = Personal::new(models.clone(), rows, positives, history_max);
+        let worker = Arc::new(self.worker(id, &cuts, &disk.parts, &caller, hasher)?);
+
+        let handlers = self.handlers(&shards, &personal, &cuts, &disk.parts, worker);
+        for (service, handler) in &handlers {
+            self.peers.serve_locally(*service, handler.clone());
+        }
+        let identity = self.peers.identity().clone();
+        Server::new(self.supervisor.clone(), identity, handlers, Some(host.clone())).serve(internal_listener);
+
+        let gateway = Gateway::new(
+            self.settings.gateway.clone(),
+            id,
+            caller.clone(),
+            catalog.clone(),
+            Arc::new(self.coordinators.clone()),
+            self.clock.clone(),
+        );
+        let query_addr = query_listener.local_addr().map_err(internal)?;
+        self.serve_queries(&gateway, query_listener, metrics);
+
+        let (settings, supervisor) = (self.settings.clone(), self.supervisor.clone());
+        let replicas = Replicas {
+            node: id,
+            host: host.clone(),
+            store: disk.store.clone(),
+            shards: shards.clone(),
+            models: models.clone(),
+            hasher,
+            settings: settings.clone(),
+        };
+        supervisor.spawn("replicas", OnExit::Fatal, replicas.follow(catalog.clone(), supervisor.clone()));
+        self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog);
+        let every = Duration::from_millis(settings.serving.counts_interval_ms);
+        let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
+        supervisor.spawn("item counts", OnExit::Fatal, publish);
+        let Disk { journal, store, .. } = disk;
+        Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store })
+    }
+
+    fn raft_host(&self, disk: &Disk) -> Result<Host> {
+        let transport = Arc::new(RaftTransport::new(self.peers.clone(), self.supervisor.clone()));
+        let snapshots = self.settings.data_dir.join("snapshots");
+        let options = self.settings.raft.clone();
+        Host::new(disk.journal.clone(), Arc::new(RealDisk), snapshots, transport, self.supervisor.clone(), options)
+            .map_err(internal)
+    }
+
+    fn worker(
+        &self,
+        id: NodeId,
+        cuts: &Arc<Cuts>,
+        parts: &Arc<Parts>,
+        caller: &Arc<dyn Caller>,
+        hasher: SlotHasher,
+    ) -> Result<Worker> {
+        let threads = match self.settings.train.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let positives = self.settings.positives.clone();
+        let seams = docent_train::worker::Parts {
+            inputs: Arc::new(NodeInputs { cuts: cuts.clone(), hasher, positives }),
+            sink: Arc::new(DiskSink(parts.clone())),
+            peers: Arc::new(TrainPeers(caller.clone())),
+        };
+        let options = docent_train::worker::Options { node: id.0, threads, sessions_max: 2 };
+        Worker::new(options, seams).map_err(internal)
+    }
+
+    fn handlers(
+        &self,
+        shards: &Arc<Shards>,
+        personal: &Personal,
+        cuts: &Arc<Cuts>,
+        parts: &Arc<Parts>,
+        worker: Arc<Worker>,
+    ) -> Vec<(Service, Arc<dyn Handler>)> {
+        let serving = &self.settings.serving;
+        let staleness = Staleness { stale_after_ms: serving.stale_after_ms, refuse_after_ms: serving.refuse_after_ms };
+        let service = ShardService::new(shards.clone(), personal.clone(), staleness, cuts.clone());
+        vec![
+            (Service::Shard, Arc::new(service)),
+            (Service::Export, Arc::new(ExportService::new(shards.clone(), personal.clone()))),
+            (Service::Parts, Arc::new(PartsHandler(parts.clone()))),
+            (Service::Train, Arc::new(TrainService(worker))),
+        ]
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "composition")]
+    fn spawn_model_tasks(
+        &self,
+        id: NodeId,
+        shards: &Arc<Shards>,
+        models: Arc<Models>,
+        parts: &Arc<Parts>,
+        caller: &Arc<dyn Caller>,
+        cuts: Arc<Cuts>,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) {
+        let supervisor = &self.supervisor;
+        let (staged, told) = watch::channel(StagedModels::default());
+        let staging = Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged };
+        supervisor.spawn("staging", OnExit::Fatal, staging.follow(catalog.clone(), supervisor.clone()));
+        let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
+        let beat = membership::beat(id, every, self.coordinators.clone(), supervisor.clone(), told);
+        supervisor.spawn("heartbeat", OnExit::Fatal, beat);
+        let drive = Drive {
+            node: id,
+            caller: caller.clone(),
+            coordinators: self.coordinators.clone(),
+            parts: parts.clone(),
+            cuts,
+            clock: self.clock.clone(),
+        };
+        supervisor.spawn("training", OnExit::Fatal, drive.follow(catalog.clone(), supervisor.clone()));
+    }
+
+    fn serve_queries(&self, gateway: &Gateway, listener: TcpListener, metrics: Option<Metrics>) {
+        let render = Arc::new(move || metrics.as_ref().map(Metrics::render).unwrap_or_default());
+        docent_gateway::serve(gateway.clone(), render, listener, &self.supervisor);
+    }
+}
+
+async fn listen(key: &str, addr: &str) -> Result<TcpListener> {
+    let bound = TcpListener::bind(addr).await;
+    bound.map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("{key} {addr} is in use: stop what listens there or choose another port"),
+            _ => format!("cannot listen on {key} {addr}: {error}"),
+        };
+        Error::new(Kind::Conflict, message)
+    })
+}
+
+/// Creates the data directory for its owner alone.
+fn prepare(dir: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Error::invalid("data_dir", format!("cannot use data directory {}: {error}", dir.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Opens what is precious first: the journal is the truth, the store is rebuilt from it.
+fn open_disk(settings: &Settings) -> Result<Disk> {
+    let dir = &settings.data_dir;
+    let limits = &settings.journal;
+    let options = docent_journal::Options {
+        dir: dir.join("journal"),
+        segment_bytes_max: limits.segment_bytes_max,
+        queue_records_max: limits.queue_records_max,
+        cache_bytes_max: limits.cache_bytes_max,
+    };
+    let journal = Journal::open(options, Arc::new(RealDisk)).map_err(internal)?;
+    let store = Store::open(dir.join("state"), &settings.store).map_err(Error::from)?;
+    let parts = Arc::new(Parts::open(&dir.join("parts"))?);
+    Ok(Disk { journal, store, parts })
+}

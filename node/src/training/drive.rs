@@ -1,0 +1,284 @@
+//! Runs the jobs that the catalog gives to this node.
+
+use super::cut::Cuts;
+use super::exchange::TrainPeers;
+use crate::membership::Coordinators;
+use crate::parts::Parts;
+use docent_placement::initial::{VIRTUAL_WORKERS, WORKER_SLOTS};
+use docent_proto::internal::Service;
+use docent_proto::internal::coordinator::{JobReport, JobUpdate, Request, TrainedModel};
+use docent_proto::internal::shard;
+use docent_rpc::Caller;
+use docent_runtime::{Clock, Deadline, OnExit, Supervisor};
+use docent_train::driver::Driver;
+use docent_train::plan::Phase;
+use docent_train::{Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, TrainSettings};
+use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, ShardId, Slot, SlotRange, codec};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long the leaders may take to pin a cut; spans an election.
+const CUT: Duration = Duration::from_secs(20);
+/// Pause before leaders that are missing are asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long the coordinator may take to hear of a job.
+const REPORT: Duration = Duration::from_secs(30);
+/// How long one phase may take on a host.
+const PHASE: Duration = Duration::from_secs(3_000);
+/// How long one page between hosts may take.
+const PAGE: Duration = Duration::from_secs(60);
+
+/// Drives jobs from this node.
+#[derive(Clone)]
+pub struct Drive {
+    /// This node.
+    pub node: NodeId,
+    /// Other nodes.
+    pub caller: Arc<dyn Caller>,
+    /// Where jobs are reported.
+    pub coordinators: Coordinators,
+    /// Where the global part goes.
+    pub parts: Arc<Parts>,
+    /// Pins of this node, dropped when their job is over.
+    pub cuts: Arc<Cuts>,
+    /// For progress alone.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Drive {
+    /// Follows the catalog: starts attempts that are this node's, ends those that are not any more.
+    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>, supervisor: Supervisor) -> Result<()> {
+        let mut attempts: BTreeMap<(u64, u64), CancellationToken> = BTreeMap::new();
+        loop {
+            let current = catalog.borrow_and_update().clone();
+            let is_mine = |job: &&Job| job.state == JobState::Running && job.driver == Some(self.node);
+            let mine: BTreeMap<(u64, u64), &Job> =
+                current.jobs.values().filter(is_mine).map(|job| ((job.id, job.epoch), job)).collect();
+            attempts.iter().filter(|(attempt, _)| !mine.contains_key(attempt)).for_each(|(_, cancel)| cancel.cancel());
+            attempts.retain(|attempt, _| mine.contains_key(attempt));
+            for (attempt, job) in mine {
+                attempts.entry(attempt).or_insert_with(|| self.start(job.clone(), catalog.clone(), &supervisor));
+            }
+            self.cuts.retain(|job| current.jobs.get(&job).is_none_or(|job| job.state == JobState::Running));
+            tokio::select! {
+                changed = catalog.changed() => if changed.is_err() { return Ok(()) },
+                () = supervisor.cancelled() => {
+                    attempts.values().for_each(CancellationToken::cancel);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn start(&self, job: Job, catalog: watch::Receiver<Arc<Catalog>>, supervisor: &Supervisor) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        let (drive, token, inner) = (self.clone(), cancel.clone(), supervisor.clone());
+        supervisor.spawn("training driver", OnExit::Log, async move {
+            tracing::info!(job = job.id, attempt = job.epoch, "training starts");
+            let (sender, receiver) = mpsc::channel(64);
+            let reporter = drive.clone();
+            let attempt = (job.id, job.epoch);
+            inner.spawn("training reports", OnExit::Log, async move { reporter.report_progress(attempt, receiver).await });
+            let update = match drive.run(&job, &catalog, sender, token.clone()).await {
+                Ok(model) => JobUpdate::Finished(model),
+                Err(_) if token.is_cancelled() => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(job = job.id, attempt = job.epoch, %error, "training attempt failed");
+                    let is_retryable = !matches!(error.kind, Kind::Invalid);
+                    JobUpdate::Failed { error: error.message, is_retryable }
+                }
+            };
+            drive.report(attempt, update).await
+        });
+        cancel
+    }
+
+    async fn report(&self, (job, epoch): (u64, u64), update: JobUpdate) -> Result<()> {
+        let report = Request::ReportJob(JobReport { job, epoch, driver: self.node, update });
+        self.coordinators.call(&report, Deadline::after(REPORT)).await.map(drop)
+    }
+
+    /// Reports the newest progress; older ones that wait are skipped.
+    async fn report_progress(&self, attempt: (u64, u64), mut progress: mpsc::Receiver<JobProgress>) -> Result<()> {
+        while let Some(mut newest) = progress.recv().await {
+            while let Ok(newer) = progress.try_recv() {
+                newest = newer;
+            }
+            if let Err(error) = self.report(attempt, JobUpdate::Progress(newest)).await {
+                tracing::debug!(%error, "progress was not heard");
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        job: &Job,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+        progress: mpsc::Sender<JobProgress>,
+        cancel: CancellationToken,
+    ) -> Result<TrainedModel> {
+        let cut = self.cut(job, catalog).await?;
+        let hosts = hosts(&catalog.borrow().clone(), &cut)?;
+        let plan = JobPlan {
+            job: job.id,
+            epoch: job.epoch,
+            settings: job_settings(&job.settings),
+            hosts,
+            phase_timeout: PHASE,
+            page_timeout: PAGE,
+        };
+        let clock = self.clock.clone();
+        let driver = Driver::new(Arc::new(move || clock.monotonic()));
+        let peers = Arc::new(TrainPeers(self.caller.clone()));
+        // A full queue means that newer progress is on its way.
+        let tell = move |step: Progress| drop(progress.try_send(job_progress(&step)));
+        let outcome = driver.run(plan, peers, tell, cancel).await.map_err(train_error)?;
+        let hash = self.parts.put(&outcome.global)?;
+        trained(self.node, cut.into_values().map(|(_, position)| position).collect(), &outcome, hash)
+    }
+
+    /// Asks every living node to pin the shards that it leads, until every shard is pinned once.
+    async fn cut(
+        &self,
+        job: &Job,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> Result<BTreeMap<ShardId, (NodeId, Position)>> {
+        let deadline = Deadline::after(CUT);
+        loop {
+            let current = catalog.borrow().clone();
+            let nodes: Vec<NodeId> = current.nodes.values().filter(|node| node.is_alive).map(|node| node.id).collect();
+            let calls = nodes.iter().map(|node| self.pin(*node, job, deadline));
+            let mut cut = BTreeMap::new();
+            for (node, positions) in nodes.iter().zip(futures::future::join_all(calls).await) {
+                cut.extend(positions.into_iter().map(|position| (position.shard, (*node, position))));
+            }
+            let missing = current.shards.keys().find(|shard| !cut.contains_key(shard));
+            match missing {
+                None if !current.shards.is_empty() => return Ok(cut),
+                _ if deadline.is_over() => {
+                    let shard = missing.map(ToString::to_string).unwrap_or_default();
+                    return Err(Error::new(Kind::Unavailable, format!("no leader of shard {shard} gave its training input")));
+                }
+                _ => tokio::time::sleep(AGAIN).await, // a pause between rounds over leaders
+            }
+        }
+    }
+
+    async fn pin(&self, node: NodeId, job: &Job, deadline: Deadline) -> Vec<Position> {
+        let request = shard::Request::Cut { job: job.id, epoch: job.epoch };
+        let called = self.caller.call(node, Service::Shard, codec::encode(&request), deadline.at_most(CUT / 4)).await;
+        match called.and_then(|bytes| codec::decode("a cut", &bytes)) {
+            Ok(shard::Response::Cut(positions)) => positions,
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                tracing::debug!(%node, %error, "a node pinned nothing");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Who computes what: the node that pinned a shard hosts all its virtual workers, so that no event crosses the network.
+fn hosts(catalog: &Catalog, cut: &BTreeMap<ShardId, (NodeId, Position)>) -> Result<Hosts> {
+    let of = |keyspace: Keyspace| {
+        (0..VIRTUAL_WORKERS).map(move |vworker| {
+            let shard = catalog.shard_of(keyspace, Slot(vworker * WORKER_SLOTS)).map(|shard| shard.id);
+            let host = shard.and_then(|shard| cut.get(&shard)).map(|(node, _)| node.0);
+            host.ok_or_else(|| Error::new(Kind::Internal, format!("virtual worker {vworker} of {keyspace:?} has no host")))
+        })
+    };
+    Ok(Hosts { users: of(Keyspace::Users).collect::<Result<_>>()?, items: of(Keyspace::Items).collect::<Result<_>>()? })
+}
+
+fn job_settings(settings: &TrainSettings) -> JobSettings {
+    let model = docent_model::Settings {
+        // Ranges were checked when the job was queued.
+        dim: u16::try_from(settings.dim).unwrap_or(u16::MAX),
+        epochs: u16::try_from(settings.epochs).unwrap_or(u16::MAX),
+        alpha0: settings.unobserved_weight as f32,
+        regularization: settings.regularization as f32,
+        frequency_exponent: settings.frequency_scaling as f32,
+        seed: settings.seed,
+        ..docent_model::Settings::default()
+    };
+    let evaluate = (settings.holdout > 0.0).then(|| Evaluate {
+        hold_out: HoldOut::Fraction(settings.holdout as f32),
+        retrain: settings.refit,
+        ..Evaluate::default()
+    });
+    JobSettings { model, evaluate }
+}
+
+fn job_progress(step: &Progress) -> JobProgress {
+    let phase = match (step.phase, step.is_measuring) {
+        (Phase::Load, _) => "load",
+        (Phase::Link, _) => "link",
+        (Phase::Epoch, true) => "train to evaluate",
+        (Phase::Epoch, false) => "train",
+        (Phase::Evaluate, _) => "evaluate",
+        (Phase::Publish, _) => "publish",
+    };
+    JobProgress {
+        phase: phase.to_owned(),
+        epoch: u32::from(step.epoch),
+        epochs: u32::from(step.epochs),
+        loss: step.loss,
+        seconds: step.seconds,
+        bytes: step.bytes_pulled,
+    }
+}
+
+fn trained(node: NodeId, cut: Vec<Position>, outcome: &Outcome, global: [u8; 32]) -> Result<TrainedModel> {
+    let is_global = |part: &&PartInfo| part.slots.is_none();
+    let all = SlotRange { first: 0, end: SLOTS };
+    let part = |info: &PartInfo, slots: SlotRange, holder: u64| ModelPart {
+        keyspace: Keyspace::Items,
+        slots,
+        hash: info.blake3,
+        bytes: info.bytes,
+        holders: vec![NodeId(holder)],
+    };
+    let info = outcome.parts.iter().find(is_global);
+    let info = info.ok_or_else(|| Error::new(Kind::Internal, "the trainer gave no global part"))?;
+    if info.blake3 != global {
+        return Err(Error::new(Kind::Internal, "the global part does not have the hash that it was announced with"));
+    }
+    let rows = outcome.parts.iter().filter_map(|info| {
+        let (first, end) = info.slots?;
+        Some(part(info, SlotRange { first, end }, info.node))
+    });
+    Ok(TrainedModel { cut, parts: rows.collect(), global: part(info, all, node.0), metrics: metrics(outcome) })
+}
+
+fn metrics(outcome: &Outcome) -> BTreeMap<String, f64> {
+    let mut named = BTreeMap::from([
+        ("users".to_owned(), outcome.counts.users as f64),
+        ("items".to_owned(), outcome.counts.items as f64),
+        ("positives".to_owned(), outcome.counts.positives as f64),
+        ("bytes_exchanged".to_owned(), outcome.bytes_pulled as f64),
+    ]);
+    if let Some(loss) = outcome.losses.last() {
+        named.insert("loss".to_owned(), *loss);
+    }
+    for (k, values) in &outcome.metrics {
+        named.insert(format!("recall@{k}"), values.recall);
+        named.insert(format!("ndcg@{k}"), values.ndcg);
+        named.insert(format!("hr@{k}"), values.hit_rate);
+        named.insert(format!("mrr@{k}"), values.mrr);
+    }
+    named
+}
+
+fn train_error(error: docent_train::Error) -> Error {
+    let kind = match &error {
+        docent_train::Error::Invalid(_) | docent_train::Error::Diverged(_) => Kind::Invalid,
+        docent_train::Error::Peer { .. } | docent_train::Error::Overloaded => Kind::Unavailable,
+        _ => Kind::Internal,
+    };
+    Error::new(kind, error.to_string())
+}

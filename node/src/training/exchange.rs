@@ -1,0 +1,43 @@
+//! The trainer's messages over the members' calls.
+
+use bytes::Bytes;
+use docent_proto::internal::Service;
+use docent_rpc::{Caller, Handler};
+use docent_runtime::Deadline;
+use docent_train::{Error, Peers, TrainRequest, TrainResponse, Worker};
+use docent_types::{NodeId, codec};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reaches other hosts' workers.
+pub struct TrainPeers(pub Arc<dyn Caller>);
+
+impl Peers for TrainPeers {
+    fn call(&self, node: u64, request: TrainRequest, within: Duration) -> BoxFuture<'_, Result<TrainResponse, Error>> {
+        async move {
+            let peer = |error: docent_types::Error| Error::Peer { node, reason: error.message };
+            let bytes = self.0.call(NodeId(node), Service::Train, codec::encode(&request), Deadline::after(within));
+            let answer: Result<TrainResponse, Error> =
+                codec::decode("a worker's answer", &bytes.await.map_err(peer)?).map_err(peer)?;
+            answer
+        }
+        .boxed()
+    }
+}
+
+/// Serves this node's worker to others.
+pub struct TrainService(pub Arc<Worker>);
+
+impl Handler for TrainService {
+    fn call(&self, body: Bytes, _deadline: Deadline) -> BoxFuture<'static, docent_types::Result<Bytes>> {
+        let worker = self.0.clone();
+        async move {
+            let request: TrainRequest = codec::decode("a request to a worker", &body)?;
+            let answer: Result<TrainResponse, Error> = worker.handle(request).await;
+            Ok(codec::encode(&answer))
+        }
+        .boxed()
+    }
+}

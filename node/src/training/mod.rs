@@ -1,0 +1,13 @@
+//! Training on this node: input pinned at the cut, a worker for its share, a driver where the coordinator says so.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cut`] | pinned views of the shards that this node led at a job's cut |
+//! | [`input`] | those views as the trainer's input; finished parts to disk |
+//! | [`exchange`] | the trainer's messages over the members' calls |
+//! | [`drive`] | runs the jobs that the catalog gives to this node |
+
+pub mod cut;
+pub mod drive;
+pub mod exchange;
+pub mod input;

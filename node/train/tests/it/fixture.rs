@@ -1,0 +1,187 @@
+//! Workers in one process, a transport that encodes every message, and a small planted data set.
+use docent_model::Settings;
+use docent_train::{
+    Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress,
+    TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    driver::Driver,
+    input::Inputs,
+    worker::{Options, Parts},
+};
+use futures::future::BoxFuture;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) fn slot(id: &str) -> u16 {
+    u16::from_le_bytes(*blake3::hash(id.as_bytes()).as_bytes().first_chunk().unwrap()) % 4096
+}
+
+/// Users like the items of their own cluster; an item's category is its cluster.
+pub(crate) struct Data {
+    users: Vec<UserHistory>,
+    items: Vec<ItemInfo>,
+}
+
+pub(crate) const CLUSTERS: u32 = 6;
+
+impl Data {
+    pub(crate) fn planted(users: u32, items: u32) -> Arc<Self> {
+        let item_id = |item: u32| -> Arc<str> { format!("item-{item}").into() };
+        let history = |user: u32| {
+            let mut chosen = BTreeSet::new();
+            for n in 0..4 + user % 9 {
+                let random = blake3::hash(&[user.to_le_bytes(), n.to_le_bytes()].concat());
+                let random = u32::from_le_bytes(*random.as_bytes().first_chunk().unwrap());
+                chosen.insert(random % (items / CLUSTERS) * CLUSTERS + user % CLUSTERS);
+            }
+            let positive = |item: u32| Positive {
+                slot: slot(&item_id(item)),
+                item: item_id(item),
+                confidence: 1.0 + (item % 3) as f32,
+                last_ts_ms: i64::from(item * 7919 % 100),
+            };
+            let id: Arc<str> = format!("user-{user}").into();
+            UserHistory { slot: slot(&id), id, positives: chosen.into_iter().map(positive).collect() }
+        };
+        let info = |item: u32| ItemInfo {
+            slot: slot(&item_id(item)),
+            id: item_id(item),
+            categories: vec![format!("cluster-{}", item % CLUSTERS).into()],
+            live: item != 3,
+        };
+        Arc::new(Self { users: (0..users).map(history).collect(), items: (0..items).map(info).collect() })
+    }
+}
+
+/// The whole data, as the node `reversed` would read it from its store: in another order.
+struct View {
+    data: Arc<Data>,
+    reversed: bool,
+}
+
+impl UserInput for View {
+    fn users(&self, vworker: u16) -> Result<Vec<UserHistory>, Error> {
+        let mut users: Vec<_> = self.data.users.iter().filter(|user| user.slot / 64 == vworker).cloned().collect();
+        if self.reversed {
+            users.reverse();
+            users.iter_mut().for_each(|user| user.positives.reverse());
+        }
+        Ok(users)
+    }
+}
+
+impl ItemInput for View {
+    fn items(&self, vworker: u16) -> Result<Vec<ItemInfo>, Error> {
+        Ok(self.data.items.iter().filter(|item| item.slot / 64 == vworker).cloned().collect())
+    }
+}
+
+struct Store {
+    data: Arc<Data>,
+    reversed: bool,
+    parts: Arc<Mutex<BTreeMap<[u8; 32], Vec<u8>>>>,
+}
+
+impl Inputs for Store {
+    fn users(&self, _: u64, _: u64) -> Result<Arc<dyn UserInput>, Error> {
+        Ok(Arc::new(View { data: self.data.clone(), reversed: self.reversed }))
+    }
+    fn items(&self, _: u64, _: u64) -> Result<Arc<dyn ItemInput>, Error> {
+        Ok(Arc::new(View { data: self.data.clone(), reversed: self.reversed }))
+    }
+}
+
+impl PartSink for Store {
+    fn put(&self, part: &PartInfo, bytes: Vec<u8>) -> Result<(), Error> {
+        self.parts.lock().unwrap().insert(part.blake3, bytes);
+        Ok(())
+    }
+}
+
+/// Called with every message before it is delivered; true loses its answer.
+pub(crate) type LosesAnswer = Box<dyn Fn(u64, &TrainRequest) -> bool + Send + Sync>;
+
+pub(crate) struct Network {
+    workers: OnceLock<BTreeMap<u64, Arc<Worker>>>,
+    loses_answer: LosesAnswer,
+}
+
+impl Peers for Network {
+    fn call(&self, node: u64, request: TrainRequest, _: Duration) -> BoxFuture<'_, Result<TrainResponse, Error>> {
+        Box::pin(async move {
+            let lost = (self.loses_answer)(node, &request);
+            let bytes = postcard::to_stdvec(&request).unwrap();
+            let request = postcard::from_bytes(&bytes).unwrap();
+            let answer = self.workers.get().unwrap()[&node].handle(request).await?;
+            if lost {
+                return Err(Error::Peer { node, reason: "the answer was lost".into() });
+            }
+            Ok(postcard::from_bytes(&postcard::to_stdvec(&answer).unwrap()).unwrap())
+        })
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) network: Arc<Network>,
+    pub(crate) parts: Arc<Mutex<BTreeMap<[u8; 32], Vec<u8>>>>,
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: u64, data: &Arc<Data>, loses_answer: LosesAnswer) -> Self {
+        let network = Arc::new(Network { workers: OnceLock::new(), loses_answer });
+        let parts: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
+        let worker = |node: u64| {
+            let store = Arc::new(Store { data: data.clone(), reversed: node.is_multiple_of(2), parts: parts.clone() });
+            let options = Options { node, threads: 1 + node as usize % 2, sessions_max: 2 };
+            let parts = Parts { inputs: store.clone(), sink: store, peers: network.clone() };
+            (node, Arc::new(Worker::new(options, parts).unwrap()))
+        };
+        let _ = network.workers.set((1..=nodes).map(worker).collect());
+        Self { network, parts }
+    }
+
+    pub(crate) fn healthy(nodes: u64, data: &Arc<Data>) -> Self {
+        Self::new(nodes, data, Box::new(|_, _| false))
+    }
+
+    pub(crate) fn worker(&self, node: u64) -> &Worker {
+        &self.network.workers.get().unwrap()[&node]
+    }
+
+    pub(crate) async fn run(&self, plan: JobPlan) -> Result<Outcome, Error> {
+        self.run_until(plan, |_| (), CancellationToken::new()).await
+    }
+
+    pub(crate) async fn run_until(
+        &self,
+        plan: JobPlan,
+        progress: impl FnMut(Progress) + Send,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, Error> {
+        Driver::new(Arc::new(|| Duration::ZERO)).run(plan, self.network.clone(), progress, cancel).await
+    }
+}
+
+/// Virtual workers dealt out to `nodes` in some order that depends on `deal`.
+pub(crate) fn hosts(nodes: u64, deal: u64) -> Hosts {
+    let node = |vworker: u64, salt: u64| {
+        let hash = blake3::hash(&[vworker, deal, salt].map(u64::to_le_bytes).concat());
+        1 + u64::from(hash.as_bytes()[0]) % nodes
+    };
+    Hosts { users: (0..64).map(|w| node(w, 0)).collect(), items: (0..64).map(|w| node(w, 1)).collect() }
+}
+
+pub(crate) fn plan(hosts: Hosts) -> JobPlan {
+    let model = Settings { dim: 12, epochs: 5, alpha0: 0.02, regularization: 0.01, seed: 7, ..Settings::default() };
+    JobPlan {
+        job: 5,
+        epoch: 1,
+        settings: JobSettings { model, evaluate: None },
+        hosts,
+        phase_timeout: Duration::from_secs(60),
+        page_timeout: Duration::from_secs(60),
+    }
+}

@@ -1,0 +1,39 @@
+# Everything here works on a fresh Debian machine with rustup's cargo and root or sudo: system packages are installed when missing.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+DOCENT := target/release/docent
+DATA ?=
+KEEP ?=
+
+.PHONY: help setup build demo test quality bench check
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: ## Install missing system packages
+	@.ci/setup
+
+build: setup ## Build the one binary
+	cargo build --release --locked -p docent
+
+demo: build ## Start six processes, import, train, recommend from every node. DATA=DIR for MovieLens, KEEP=1 to leave it running
+	$(DOCENT) demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep)
+
+test: build ## The whole test suite, real clusters included
+	if cargo nextest --version >/dev/null 2>&1; then
+	  cargo nextest run --release --locked --workspace --profile ci
+	else
+	  cargo test --release --locked --workspace --lib --bins --tests -- --test-threads 2
+	fi
+
+quality: build ## Gowalla through a three-node cluster, our metrics beside the independent judge's
+	cargo run --release --locked -p docent-chaos --bin docent-quality -- $(ARGS)
+
+bench: build ## Import, idle and query figures of a three-node cluster
+	cargo run --release --locked -p docent-chaos --bin docent-bench -- $(ARGS)
+
+check: setup ## Lints and formatting
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings

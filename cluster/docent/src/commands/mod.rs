@@ -1,0 +1,15 @@
+//! One file a command: its flags, its calls, what it prints.
+
+pub mod demo;
+pub mod export;
+pub mod generate;
+pub mod import;
+pub mod items;
+pub mod member;
+pub mod models;
+pub mod recommend;
+pub mod secret;
+pub mod status;
+pub mod train;
+pub mod up;
+pub mod users;

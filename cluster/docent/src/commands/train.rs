@@ -1,0 +1,253 @@
+//! `docent train`, `jobs`, `cancel`.
+
+use crate::cli::Shared;
+use crate::client::{self, Client, Cluster, Repeat};
+use crate::failure::{Failure, Result};
+use crate::json;
+use crate::show::{self, Progress};
+use docent_proto::v1;
+use docent_types::{Error, Kind};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a waiting command looks.
+const POLL: Duration = Duration::from_millis(300);
+/// How long it puts up with a cluster that does not answer: elections and restarts pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Flags of `docent train`; what is left out takes the cluster's default.
+#[derive(Debug, Default, clap::Args)]
+pub struct TrainArgs {
+    /// Algorithm: ials
+    #[arg(long)]
+    algorithm: Option<String>,
+    /// Dimensions of the factors, 1 to 512
+    #[arg(long)]
+    pub(crate) dim: Option<u32>,
+    /// Passes over both sides
+    #[arg(long)]
+    pub(crate) epochs: Option<u32>,
+    /// Regularisation
+    #[arg(long)]
+    regularization: Option<f64>,
+    /// Weight of an unobserved pair
+    #[arg(long)]
+    unobserved_weight: Option<f64>,
+    /// Frequency scaling exponent of the regularisation, 0 to 1
+    #[arg(long)]
+    frequency_scaling: Option<f64>,
+    /// The same data, settings and seed give the same model
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Share of each user's newest positives held out for evaluation, 0 to 0.5
+    #[arg(long)]
+    holdout: Option<f64>,
+    /// Do not train again on everything after the evaluation
+    #[arg(long)]
+    no_refit: bool,
+    /// Do not make the version live
+    #[arg(long)]
+    no_activate: bool,
+    /// Wait until the version is live (or staged, with --no-activate), with progress
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Flags of `docent cancel`.
+#[derive(Debug, clap::Args)]
+pub struct CancelArgs {
+    /// The job's number, from `docent jobs`
+    job: u64,
+}
+
+impl TrainArgs {
+    fn settings(&self) -> v1::TrainSettings {
+        v1::TrainSettings {
+            algorithm: self.algorithm.clone(),
+            dim: self.dim,
+            epochs: self.epochs,
+            unobserved_weight: self.unobserved_weight,
+            regularization: self.regularization,
+            frequency_scaling: self.frequency_scaling,
+            seed: self.seed,
+            holdout: self.holdout,
+            refit: self.no_refit.then_some(false),
+            activate: self.no_activate.then_some(false),
+        }
+    }
+}
+
+/// Starts a job; waits for its version where asked to.
+pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
+    let cluster = shared.cluster()?;
+    let job = start(&cluster, args).await?;
+    if !args.wait {
+        match shared.is_json() {
+            true => show::json(&json::write::job(&job)),
+            false => show::say(format!("job {} is {}; follow it with `docent jobs`", job.id, job.state)),
+        }
+        return Ok(());
+    }
+    let (job, model) = wait(&cluster, job.id, !args.no_activate).await?;
+    match shared.is_json() {
+        true => show::json(&serde_json::json!({ "job": json::write::job(&job), "model": json::write::model(&model) })),
+        false => show::say(summary(&job, &model)),
+    }
+    Ok(())
+}
+
+/// Starts a training job.
+pub async fn start(cluster: &Cluster, args: &TrainArgs) -> Result<v1::Job> {
+    let request = v1::StartTrainingRequest { settings: Some(args.settings()) };
+    let call = |mut client: Client| {
+        let request = request.clone();
+        async move { client.start_training(request).await }
+    };
+    cluster.call(Repeat::Never, call).await.map_err(client::failure)
+}
+
+/// What came out, in a few lines.
+pub fn summary(job: &v1::Job, model: &v1::Model) -> String {
+    let progress = job.progress.clone().unwrap_or_default();
+    let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let trained = format!("trained in {:.1} s, {} exchanged", progress.seconds, show::bytes(progress.bytes));
+    let metrics = if metrics.is_empty() { String::new() } else { format!("\n{}", metrics.join("  ")) };
+    format!("version {} is {}: {trained}{metrics}", model.version, model.state)
+}
+
+/// Follows a job until its version is live (`to_live`) or staged.
+pub async fn wait(cluster: &Cluster, id: u64, to_live: bool) -> Result<(v1::Job, v1::Model)> {
+    let job = follow(cluster, id).await?;
+    let mut progress = Progress::new("staging", 0);
+    let mut heard = Instant::now();
+    loop {
+        match models(cluster).await {
+            Ok(models) => {
+                heard = Instant::now();
+                let model = models.into_iter().find(|model| model.version == job.version);
+                let state = model.as_ref().map_or("unknown", |model| model.state.as_str()).to_owned();
+                match (state.as_str(), model) {
+                    ("live", Some(model)) => return Ok((job, model)),
+                    ("staged", Some(model)) if !to_live => return Ok((job, model)),
+                    // Superseded between two looks: it was live.
+                    ("retired", Some(model)) => return Ok((job, model)),
+                    ("failed", Some(model)) => {
+                        return Err(Failure::failed(format!("version {} failed: {}", model.version, model.error)));
+                    }
+                    _ => progress.at(0, format!("version {} is {state}", job.version)),
+                }
+            }
+            Err(error) => bear(error, heard)?,
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Shows a job's progress until it has succeeded.
+async fn follow(cluster: &Cluster, id: u64) -> Result<v1::Job> {
+    let mut lines = Lines { progress: Progress::new("training", 0), said: String::new() };
+    let mut heard = Instant::now();
+    loop {
+        match all_jobs(cluster).await {
+            Ok(jobs) => {
+                heard = Instant::now();
+                let job = jobs.into_iter().find(|job| job.id == id);
+                let job = job.ok_or_else(|| Failure::failed(format!("the cluster does not know job {id}")))?;
+                lines.show(&job);
+                match job.state.as_str() {
+                    "succeeded" => return Ok(job),
+                    "failed" => return Err(Failure::failed(format!("job {id} failed: {}", job.error))),
+                    "cancelled" => return Err(Failure::failed(format!("job {id} was cancelled"))),
+                    _ => {}
+                }
+            }
+            Err(error) => bear(error, heard)?,
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A job goes on while nobody answers, so a waiting command bears with that for a while.
+fn bear(error: Error, heard: Instant) -> Result<()> {
+    let passes = error.kind.is_retryable() || matches!(error.kind, Kind::DeadlineExceeded | Kind::Unknown);
+    match passes && heard.elapsed() < PATIENCE {
+        true => Ok(()),
+        false => Err(client::failure(error)),
+    }
+}
+
+/// A line whenever an epoch or a phase ends; between them the bar moves.
+struct Lines {
+    progress: Progress,
+    said: String,
+}
+
+impl Lines {
+    fn show(&mut self, job: &v1::Job) {
+        let Some(p) = &job.progress else {
+            self.progress.at(0, format!("job {} is {}", job.id, job.state));
+            return;
+        };
+        let loss = p.loss.map(|loss| format!("  loss {loss:.5}")).unwrap_or_default();
+        let epoch = if p.epochs > 0 { format!(" {}/{}", p.epoch, p.epochs) } else { String::new() };
+        let attempt = if job.attempt > 1 { format!("  attempt {}", job.attempt) } else { String::new() };
+        let step = format!("{}{epoch}{loss}{attempt}", p.phase);
+        let line = format!("{step}  {:.1} s  {}", p.seconds, show::bytes(p.bytes));
+        if self.said != step {
+            self.progress.note(format!("  {line}"));
+            self.said = step;
+        }
+        self.progress.at(0, line);
+    }
+}
+
+/// Every job.
+pub async fn all_jobs(cluster: &Cluster) -> Result<Vec<v1::Job>, Error> {
+    let call = |mut client: Client| async move { client.list_jobs(v1::ListJobsRequest {}).await };
+    Ok(cluster.call(Repeat::Safe, call).await?.jobs)
+}
+
+/// Every model version.
+pub async fn models(cluster: &Cluster) -> Result<Vec<v1::Model>, Error> {
+    let call = |mut client: Client| async move { client.list_models(v1::ListModelsRequest {}).await };
+    Ok(cluster.call(Repeat::Safe, call).await?.models)
+}
+
+/// Lists the jobs.
+pub async fn jobs(shared: &Shared) -> Result<()> {
+    let jobs = all_jobs(&shared.cluster()?).await.map_err(client::failure)?;
+    if shared.is_json() {
+        show::json(&serde_json::json!({ "jobs": jobs.iter().map(json::write::job).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    let rows = jobs.iter().map(|job| {
+        let p = job.progress.clone().unwrap_or_default();
+        let at = if p.epochs > 0 { format!("{} {}/{}", p.phase, p.epoch, p.epochs) } else { p.phase };
+        vec![
+            job.id.to_string(),
+            job.state.clone(),
+            at,
+            p.loss.map(|loss| format!("{loss:.5}")).unwrap_or_default(),
+            format!("{:.1}", p.seconds),
+            show::bytes(p.bytes),
+            if job.version == 0 { String::new() } else { job.version.to_string() },
+            show::time(job.created_ms),
+            job.error.clone(),
+        ]
+    });
+    let header = ["job", "state", "phase", "loss", "seconds", "bytes", "version", "created", "error"];
+    show::say(show::table(&header, &["job", "loss", "seconds", "version"], rows).to_string());
+    Ok(())
+}
+
+/// Cancels a job.
+pub async fn cancel(shared: &Shared, args: &CancelArgs) -> Result<()> {
+    let job = args.job;
+    let call = |mut client: Client| async move { client.cancel_job(v1::CancelJobRequest { job }).await };
+    let job = shared.cluster()?.call(Repeat::Safe, call).await.map_err(client::failure)?;
+    match shared.is_json() {
+        true => show::json(&json::write::job(&job)),
+        false => show::say(format!("job {} is {}", job.id, job.state)),
+    }
+    Ok(())
+}

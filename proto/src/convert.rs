@@ -27,7 +27,9 @@ pub fn absent_if_empty(text: String) -> Option<String> {
 
 /// Item ids of a list field; the error names the field and the place in it.
 pub fn item_ids(field: &str, ids: impl IntoIterator<Item = String>) -> Result<Vec<ItemId>> {
-    let parse = |(i, id): (usize, String)| ItemId::new(id).map_err(|error| Error { field: Some(format!("{field}[{i}]")), ..error });
+    let parse = |(i, id): (usize, String)| {
+        ItemId::new(id).map_err(|error| Error { field: Some(format!("{field}[{i}]")), ..error })
+    };
     ids.into_iter().enumerate().map(parse).collect()
 }
 

@@ -227,3 +227,15 @@ fn a_start_that_cannot_work_says_what_to_change() {
     cluster.restart(0);
     cluster.wait("the cluster", |catalog| catalog.cluster.is_some());
 }
+
+#[test]
+fn experiment() {
+    let mut cluster = Cluster::start(3, as_given);
+    cluster.join(1);
+    let leader = cluster.leader();
+    cluster.kill((leader + 1) % 3);
+    cluster.kill((leader + 2) % 3);
+    let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let ok = cluster.stop(leader);
+    println!("orderly {ok} after {:?}", std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() - before);
+}

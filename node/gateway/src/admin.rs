@@ -66,7 +66,9 @@ impl Gateway {
         let tenant = self.tenant();
         let request = match shard.keyspace {
             Keyspace::Users => Request::GetUser { shard, tenant, user_id: UserId::new("docent-probe")? },
-            Keyspace::Items => Request::WriteItems { shard, command: ItemCommand::Ensure { tenant, item_ids: Vec::new() } },
+            Keyspace::Items => {
+                Request::WriteItems { shard, command: ItemCommand::Ensure { tenant, item_ids: Vec::new() } }
+            }
         };
         self.shared.route.leader(shard, &request, Repeat::Deduplicated, Deadline::after(PROBE)).await.map(|_| ())
     }
@@ -76,7 +78,8 @@ impl Gateway {
     /// # Errors
     /// `Overloaded` when too many requests are at work.
     pub async fn models(&self) -> Result<Vec<Model>> {
-        self.admit("list_models", async { Ok(self.shared.route.catalog.borrow().models.values().cloned().collect()) }).await
+        self.admit("list_models", async { Ok(self.shared.route.catalog.borrow().models.values().cloned().collect()) })
+            .await
     }
 
     /// All jobs, by id.
@@ -106,7 +109,8 @@ impl Gateway {
     async fn change_live(&self, ask: Ask) -> Result<Activation> {
         match self.shared.coordinators.call(ask, self.write_deadline()).await? {
             Told::Activated(activation) => {
-                self.wait_catalog(SEEN, |catalog| catalog.live.is_some_and(|live| live.epoch >= activation.epoch)).await;
+                self.wait_catalog(SEEN, |catalog| catalog.live.is_some_and(|live| live.epoch >= activation.epoch))
+                    .await;
                 Ok(activation)
             }
             _ => Err(unfitting()),

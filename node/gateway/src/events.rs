@@ -123,7 +123,10 @@ type Placed = Vec<(usize, Event)>;
 type Settled = Vec<(usize, EventResult)>;
 
 fn all_as(events: &Placed, error: &Error) -> Settled {
-    let result = |place: usize| EventResult { outcome: Outcome::of(error.clone().at(&format!("events[{place}]"))), position: None };
+    let result = |place: usize| EventResult {
+        outcome: Outcome::of(error.clone().at(&format!("events[{place}]"))),
+        position: None,
+    };
     events.iter().map(|(place, _)| (*place, result(*place))).collect()
 }
 
@@ -162,7 +165,9 @@ impl Gateway {
             .into_iter()
             .map(|result| result.ok_or_else(|| Error::new(Kind::Internal, "an event of the batch was lost on its way")))
             .collect::<Result<_>>()?;
-        results.iter().for_each(|result| metrics::counter!("docent_events_total", "outcome" => result.outcome.name()).increment(1));
+        results.iter().for_each(|result| {
+            metrics::counter!("docent_events_total", "outcome" => result.outcome.name()).increment(1)
+        });
         refused_as_a_whole(&results).map_or(Ok(results), Err)
     }
 
@@ -198,7 +203,9 @@ impl Gateway {
         let (mut ready, mut settled) = (Vec::new(), Vec::new());
         for (place, event) in events {
             match failed.get(&view.item_shard(&tenant, &event.item_id)?) {
-                Some(error) if self.shared.known.unknown([&event.item_id].into_iter(), now).contains(&event.item_id) => {
+                Some(error)
+                    if self.shared.known.unknown([&event.item_id].into_iter(), now).contains(&event.item_id) =>
+                {
                     settled.extend(all_as(&vec![(place, event)], error));
                 }
                 _ => ready.push((place, event)),
@@ -220,7 +227,9 @@ impl Gateway {
             async move {
                 let request = Request::WriteUsers { shard, command };
                 match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
-                    Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) }) if outcomes.len() == events.len() => {
+                    Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) })
+                        if outcomes.len() == events.len() =>
+                    {
                         let result = |outcome: EventOutcome, place: usize| EventResult {
                             outcome: match Outcome::from(outcome) {
                                 Outcome::Rejected(error) => Outcome::Rejected(error.at(&format!("events[{place}]"))),
@@ -228,9 +237,19 @@ impl Gateway {
                             },
                             position: Some(position),
                         };
-                        events.iter().zip(outcomes).map(|((place, _), outcome)| (*place, result(outcome, *place))).collect()
+                        events
+                            .iter()
+                            .zip(outcomes)
+                            .map(|((place, _), outcome)| (*place, result(outcome, *place)))
+                            .collect()
                     }
-                    Ok(_) => all_as(&events, &Error::new(Kind::Unknown, format!("shard {shard} gave an answer that does not fit its events"))),
+                    Ok(_) => all_as(
+                        &events,
+                        &Error::new(
+                            Kind::Unknown,
+                            format!("shard {shard} gave an answer that does not fit its events"),
+                        ),
+                    ),
                     Err(error) => all_as(&events, &error),
                 }
             }

@@ -48,7 +48,11 @@ impl Gateway {
     /// `Overloaded` when too many exports are at work; in the stream, the shard's.
     pub async fn export_events(&self) -> Result<Pages<Vec<Event>>> {
         let pages = self.export("export_events", Keyspace::Users, ExportWhat::Events).await?;
-        Ok(pages.and_then(|page| std::future::ready(if let ExportPage::Events(events) = page { Ok(events) } else { Err(wrong_page()) })).boxed())
+        Ok(pages
+            .and_then(|page| {
+                std::future::ready(if let ExportPage::Events(events) = page { Ok(events) } else { Err(wrong_page()) })
+            })
+            .boxed())
     }
 
     /// Every item.
@@ -57,7 +61,11 @@ impl Gateway {
     /// As [`Gateway::export_events`].
     pub async fn export_items(&self) -> Result<Pages<Vec<ItemState>>> {
         let pages = self.export("export_items", Keyspace::Items, ExportWhat::Items).await?;
-        Ok(pages.and_then(|page| std::future::ready(if let ExportPage::Items(items) = page { Ok(items) } else { Err(wrong_page()) })).boxed())
+        Ok(pages
+            .and_then(|page| {
+                std::future::ready(if let ExportPage::Items(items) = page { Ok(items) } else { Err(wrong_page()) })
+            })
+            .boxed())
     }
 
     /// Rows of a keyspace in a version; 0 means the live one.
@@ -111,7 +119,10 @@ impl Gateway {
         };
         let answer = self.answer(&request, Detail::Ids).await?;
         if answer.model.version != version {
-            let message = format!("version {} went live during the export of version {version}; export again", answer.model.version);
+            let message = format!(
+                "version {} went live during the export of version {version}; export again",
+                answer.model.version
+            );
             return Err(Error::new(Kind::Conflict, message));
         }
         is_whole(&answer)?;
@@ -132,7 +143,8 @@ impl Gateway {
         let deadline = Deadline::after(Duration::from_millis(self.settings().export_deadline_ms));
         let (shards, permit) = self.admit_export(method, async { Ok(self.view()?.shards(keyspace)) }).await?;
         let gateway = self.clone();
-        let pages = futures::stream::iter(shards).then(move |shard| gateway.clone().export_shard(shard, what, deadline));
+        let pages =
+            futures::stream::iter(shards).then(move |shard| gateway.clone().export_shard(shard, what, deadline));
         Ok(holding(permit, pages.try_flatten().boxed()))
     }
 
@@ -140,7 +152,8 @@ impl Gateway {
         let body = codec::encode(&Export { shard, tenant: self.tenant(), what });
         let opening = deadline.at_most(Duration::from_millis(self.settings().write_deadline_ms));
         let chunks = self.shared.route.leader_stream(shard, Service::Export, body, opening).await?;
-        let pages = chunks.and_then(|bytes| std::future::ready(codec::decode::<ExportPage>("a page of an export", &bytes)));
+        let pages =
+            chunks.and_then(|bytes| std::future::ready(codec::decode::<ExportPage>("a page of an export", &bytes)));
         // A stream that stalls is ours to bound.
         let stall = Duration::from_millis(self.settings().write_deadline_ms);
         let bounded = futures::stream::unfold(Some(pages.boxed()), move |pages| async move {
@@ -172,7 +185,10 @@ fn holding<T: Send + 'static>(permit: OwnedSemaphorePermit, pages: Pages<T>) -> 
 fn is_whole(answer: &Answer) -> Result<()> {
     let lacks = answer.coverage.degraded.iter().find(|degraded| !matches!(degraded, Degraded::StaleItems { .. }));
     lacks.map_or(Ok(()), |degraded| {
-        Err(Error::new(Kind::Unavailable, format!("the export broke off at an answer that is not whole ({degraded:?}); export again")))
+        Err(Error::new(
+            Kind::Unavailable,
+            format!("the export broke off at an answer that is not whole ({degraded:?}); export again"),
+        ))
     })
 }
 

@@ -22,7 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// The seam to the coordinator's leader. The implementation finds the leader within the deadline.
 pub trait Coordinator: Send + Sync + 'static {
     /// One request, one answer.
-    fn call(&self, request: coordinator::Request, deadline: Deadline) -> BoxFuture<'static, Result<coordinator::Response>>;
+    fn call(
+        &self,
+        request: coordinator::Request,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<coordinator::Response>>;
 }
 
 /// Any node's query port, below its protocols. Clones share everything.
@@ -140,7 +144,10 @@ impl Gateway {
     }
 
     fn overloaded(&self) -> Error {
-        Error::overloaded("this node has as many requests at work as it may; try again or ask another node", self.settings().retry_after_ms)
+        Error::overloaded(
+            "this node has as many requests at work as it may; try again or ask another node",
+            self.settings().retry_after_ms,
+        )
     }
 
     fn count(&self, method: &'static str, started: Duration, error: Option<&Error>) {

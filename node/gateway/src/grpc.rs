@@ -72,7 +72,11 @@ fn cluster(status: &ClusterStatus) -> v1::Cluster {
         cluster_id: catalog.cluster.as_ref().map(|cluster| cluster.id.to_string()).unwrap_or_default(),
         coordinators: catalog.coordinators.values().map(Into::into).collect(),
         nodes: catalog.nodes.values().map(Into::into).collect(),
-        shards: catalog.shards.values().map(|shard| catalog::shard(shard, status.leaders.get(&shard.id).copied())).collect(),
+        shards: catalog
+            .shards
+            .values()
+            .map(|shard| catalog::shard(shard, status.leaders.get(&shard.id).copied()))
+            .collect(),
         catalog_index: catalog.index,
         node: status.node.0,
         is_ready: status.is_ready,
@@ -169,7 +173,9 @@ impl Docent for Grpc {
     }
 
     async fn list_models(&self, _request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {
-        answer(self.0.models().await, |models| v1::ListModelsResponse { models: models.iter().map(Into::into).collect() })
+        answer(self.0.models().await, |models| v1::ListModelsResponse {
+            models: models.iter().map(Into::into).collect(),
+        })
     }
 
     async fn activate_model(&self, request: Request<v1::ActivateModelRequest>) -> Answer<v1::ActivateModelResponse> {
@@ -215,7 +221,9 @@ impl Docent for Grpc {
             dim: page.vectors.first().map_or(0, |(_, row)| row.len() as u32),
             vectors: page.vectors.into_iter().map(|(id, row)| v1::Vector { id, values: row_bytes(&row) }).collect(),
         };
-        answer(self.0.export_vectors(keyspace, request.version).await, |pages| pages.map_ok(page).map_err(status).boxed())
+        answer(self.0.export_vectors(keyspace, request.version).await, |pages| {
+            pages.map_ok(page).map_err(status).boxed()
+        })
     }
 
     type ExportRecommendationsStream = Stream<v1::RecommendationPage>;

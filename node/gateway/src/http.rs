@@ -51,7 +51,10 @@ pub(crate) fn router(gateway: Gateway, render_metrics: RenderMetrics) -> Router 
         .route("/v1/users/{id}/blocks", put(data::put_blocks).get(data::get_blocks))
         .route("/v1/users/{id}/recommendations", get(ask::recommendations))
         .route("/v1/items", put(data::put_items).post(data::put_items))
-        .route("/v1/items/{id}", put(data::put_item).get(data::get_item).delete(data::delete_item).post(data::item_action))
+        .route(
+            "/v1/items/{id}",
+            put(data::put_item).get(data::get_item).delete(data::delete_item).post(data::item_action),
+        )
         .route("/v1/items/{id}/similar", get(ask::similar))
         .route("/v1/recommend", post(ask::recommend))
         .route("/v1/popular", get(ask::popular))
@@ -83,7 +86,8 @@ async fn not_found(request: Request) -> Response {
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
         return tonic::Status::unimplemented("docent.v1.Docent has no such method").into_http::<axum::body::Body>();
     }
-    Problem::from(Error::new(Kind::NotFound, "there is nothing under this path; see the routes below /v1")).into_response()
+    Problem::from(Error::new(Kind::NotFound, "there is nothing under this path; see the routes below /v1"))
+        .into_response()
 }
 
 async fn method_not_allowed() -> Problem {

@@ -13,7 +13,6 @@ use docent_types::command::{ItemCommand, ItemOutcome};
 use docent_types::item::{Item, ItemState};
 use docent_types::{Error, ItemId, Kind, NodeId, Position, Result, ShardId, codec, limits};
 use futures::future::join_all;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Between two looks at how far the replicas are; a heartbeat carries the commit to them at the latest after 250 ms.
@@ -30,7 +29,10 @@ impl Gateway {
 
     async fn put_items_admitted(&self, items: Vec<Item>) -> Result<()> {
         if items.len() > limits::BATCH_MAX {
-            return Err(Error::invalid("items", format!("{} items in one batch; at most {}", items.len(), limits::BATCH_MAX)));
+            return Err(Error::invalid(
+                "items",
+                format!("{} items in one batch; at most {}", items.len(), limits::BATCH_MAX),
+            ));
         }
         let (view, tenant) = (self.view()?, self.tenant());
         for (i, item) in items.iter().enumerate() {
@@ -86,13 +88,24 @@ impl Gateway {
         }
     }
 
-    async fn ask_every_replica(&self, view: &View, shard: ShardId, item_id: &ItemId, deadline: Deadline) -> Option<ItemState> {
+    async fn ask_every_replica(
+        &self,
+        view: &View,
+        shard: ShardId,
+        item_id: &ItemId,
+        deadline: Deadline,
+    ) -> Option<ItemState> {
         let request = Request::GetItems { tenant: self.tenant(), shards: vec![(shard, vec![item_id.clone()])] };
         let body = codec::encode(&request);
         let within = deadline.at_most(Duration::from_millis(self.settings().late_after_ms));
         let calls = view.replicas(shard).into_iter().map(|node| {
             let call = self.shared.route.caller.call(node, Service::Shard, body.clone(), within);
-            async move { within.bound("the item", call).await.and_then(|bytes| codec::decode::<Response>("the shard's answer", &bytes)) }
+            async move {
+                within
+                    .bound("the item", call)
+                    .await
+                    .and_then(|bytes| codec::decode::<Response>("the shard's answer", &bytes))
+            }
         });
         let answers = join_all(calls).await.into_iter().flatten();
         answers.filter_map(GET_ITEMS).flatten().filter_map(|(_, items)| items.ok()).flatten().flatten().next()
@@ -144,7 +157,9 @@ impl Gateway {
             let answer = within.bound("the applied index", call).await;
             let response = answer.and_then(|bytes| codec::decode::<Response>("the shard's answer", &bytes));
             if let Ok(Response::Applied(shards)) = response
-                && shards.iter().any(|(shard, applied)| *shard == position.shard && applied.as_ref().is_ok_and(|i| *i >= position.index))
+                && shards.iter().any(|(shard, applied)| {
+                    *shard == position.shard && applied.as_ref().is_ok_and(|i| *i >= position.index)
+                })
             {
                 return;
             }
@@ -152,7 +167,12 @@ impl Gateway {
         }
     }
 
-    async fn write_items(&self, shard: ShardId, command: ItemCommand, deadline: Deadline) -> Result<(Position, ItemOutcome)> {
+    async fn write_items(
+        &self,
+        shard: ShardId,
+        command: ItemCommand,
+        deadline: Deadline,
+    ) -> Result<(Position, ItemOutcome)> {
         let request = Request::WriteItems { shard, command };
         match self.shared.route.leader(shard, &request, Repeat::Never, deadline).await? {
             Response::WroteItems { position, outcome } => Ok((position, outcome)),

@@ -29,5 +29,6 @@ pub mod users;
 mod view;
 
 pub use gateway::{Coordinator, Gateway};
+pub use http::RenderMetrics;
 pub use service::service;
 pub use settings::GatewaySettings;

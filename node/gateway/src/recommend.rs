@@ -136,7 +136,11 @@ impl Gateway {
         let mut draft = self.draft(Session::default(), deadline).await?;
         let (tenant, version) = (self.tenant(), draft.view.version());
         self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
-        let row = if version == 0 { None } else { self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await? };
+        let row = if version == 0 {
+            None
+        } else {
+            self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?
+        };
         if let Some(vector) = row {
             let mut excluded = Excluded::default();
             excluded.add(&draft.view, &tenant, request.exclude_ids.iter().chain([&request.item_id]).cloned())?;
@@ -175,7 +179,13 @@ impl Gateway {
         Ok(Draft { view, session, tally, items, user: None, blocks, started })
     }
 
-    async fn user_state(&self, shard: ShardId, user_id: &UserId, version: u64, deadline: Deadline) -> Result<UserState> {
+    async fn user_state(
+        &self,
+        shard: ShardId,
+        user_id: &UserId,
+        version: u64,
+        deadline: Deadline,
+    ) -> Result<UserState> {
         let request = Request::UserState { shard, tenant: self.tenant(), user_id: user_id.clone(), version };
         match self.shared.route.leader(shard, &request, Repeat::Read, deadline).await? {
             Response::UserState(state) => Ok(state),
@@ -183,12 +193,22 @@ impl Gateway {
         }
     }
 
-    async fn item_row(&self, view: &View, item_id: &ItemId, version: u64, deadline: Deadline) -> Result<Option<Vec<f32>>> {
+    async fn item_row(
+        &self,
+        view: &View,
+        item_id: &ItemId,
+        version: u64,
+        deadline: Deadline,
+    ) -> Result<Option<Vec<f32>>> {
         let tenant = self.tenant();
         let shard = view.item_shard(&tenant, item_id)?;
         let question = Question {
             shards: vec![shard],
-            request: &|_| Request::ItemRows { tenant: tenant.clone(), version, shards: vec![(shard, vec![item_id.clone()])] },
+            request: &|_| Request::ItemRows {
+                tenant: tenant.clone(),
+                version,
+                shards: vec![(shard, vec![item_id.clone()])],
+            },
             parts: |response| match response {
                 Response::Rows(parts) => Some(parts),
                 _ => None,
@@ -203,7 +223,15 @@ impl Gateway {
         }
     }
 
-    async fn extend(&self, draft: &mut Draft, wanted: &Wanted, source: Source, n: u32, excluded: &Excluded, deadline: Deadline) {
+    async fn extend(
+        &self,
+        draft: &mut Draft,
+        wanted: &Wanted,
+        source: Source,
+        n: u32,
+        excluded: &Excluded,
+        deadline: Deadline,
+    ) {
         let view = draft.view.clone();
         let hits = self.scan(&view, wanted, n, excluded, &mut draft.tally, deadline).await;
         draft.items.extend(hits.into_iter().map(|item| (item, source)));
@@ -220,7 +248,13 @@ impl Gateway {
         Ok(())
     }
 
-    async fn finish(&self, draft: Draft, explain: Option<(ShardId, &UserId)>, detail: Detail, deadline: Deadline) -> Result<Answer> {
+    async fn finish(
+        &self,
+        draft: Draft,
+        explain: Option<(ShardId, &UserId)>,
+        detail: Detail,
+        deadline: Deadline,
+    ) -> Result<Answer> {
         if draft.tally.is_blind() {
             return Err(Error::new(Kind::Unavailable, "no item shard answered in time; try again or ask another node"));
         }
@@ -228,7 +262,13 @@ impl Gateway {
         let mut items: Vec<RecommendedItem> = draft
             .items
             .into_iter()
-            .map(|(ScoredItem { item_id, score }, source)| RecommendedItem { item_id, score, source, item: None, reasons: Vec::new() })
+            .map(|(ScoredItem { item_id, score }, source)| RecommendedItem {
+                item_id,
+                score,
+                source,
+                item: None,
+                reasons: Vec::new(),
+            })
             .collect();
         if let Some((shard, user_id)) = explain {
             self.explain(shard, user_id, version, &mut items, share(deadline, 60)).await;
@@ -247,7 +287,14 @@ impl Gateway {
     }
 
     /// Adds reasons to what the model chose. An answer without reasons is one still: a failure leaves them out.
-    async fn explain(&self, shard: ShardId, user_id: &UserId, version: u64, items: &mut [RecommendedItem], deadline: Deadline) {
+    async fn explain(
+        &self,
+        shard: ShardId,
+        user_id: &UserId,
+        version: u64,
+        items: &mut [RecommendedItem],
+        deadline: Deadline,
+    ) {
         let candidates: Vec<ItemId> =
             items.iter().filter(|item| item.source == Source::Model).map(|item| item.item_id.clone()).collect();
         if candidates.is_empty() {
@@ -269,7 +316,13 @@ impl Gateway {
     }
 
     /// Adds metadata and titles. What is known to be taken down is not shown, nor named in a reason; nor is what the user blocked.
-    async fn hydrate(&self, view: &View, blocks: &BTreeSet<ItemId>, items: &mut Vec<RecommendedItem>, deadline: Deadline) -> Result<()> {
+    async fn hydrate(
+        &self,
+        view: &View,
+        blocks: &BTreeSet<ItemId>,
+        items: &mut Vec<RecommendedItem>,
+        deadline: Deadline,
+    ) -> Result<()> {
         let reasons = items.iter().flat_map(|item| &item.reasons).map(|reason| &reason.item_id);
         let ids: BTreeSet<ItemId> = items.iter().map(|item| &item.item_id).chain(reasons).cloned().collect();
         let found = hydrate::items(self, view, &ids, deadline).await?;

@@ -24,6 +24,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use health::Health;
 use leaders::Leaders;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,7 +67,8 @@ struct Search {
     /// Some try may have been carried out.
     is_unsure: bool,
     last: Option<Error>,
-    hinted: Option<NodeId>,
+    /// Hints followed in this round.
+    hinted: BTreeSet<NodeId>,
 }
 
 impl Route {
@@ -79,7 +81,13 @@ impl Route {
     ///
     /// # Errors
     /// The leader's own; `Unavailable` when no leader was found (nothing was done); `Unknown` when a write may have been carried out.
-    pub(crate) async fn leader(&self, shard: ShardId, request: &Request, repeat: Repeat, deadline: Deadline) -> Result<Response> {
+    pub(crate) async fn leader(
+        &self,
+        shard: ShardId,
+        request: &Request,
+        repeat: Repeat,
+        deadline: Deadline,
+    ) -> Result<Response> {
         let body = codec::encode(request);
         let ask = |to: NodeId, within: Deadline| self.caller.call(to, Service::Shard, body.clone(), within);
         let bytes = self.search(shard, repeat, deadline, ask).await?;
@@ -87,7 +95,13 @@ impl Route {
     }
 
     /// Opens a stream at the leader of `shard`; failures before its first chunk are tried elsewhere.
-    pub(crate) async fn leader_stream(&self, shard: ShardId, service: Service, body: Bytes, deadline: Deadline) -> Result<Chunks> {
+    pub(crate) async fn leader_stream(
+        &self,
+        shard: ShardId,
+        service: Service,
+        body: Bytes,
+        deadline: Deadline,
+    ) -> Result<Chunks> {
         let ask = |to: NodeId, within: Deadline| -> BoxFuture<'static, Result<Chunks>> {
             let opening = self.caller.fetch(to, service, body.clone(), within);
             Box::pin(async move {
@@ -109,15 +123,25 @@ impl Route {
         deadline: Deadline,
         ask: impl Fn(NodeId, Deadline) -> BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
-        let mut search =
-            Search { shard, repeat, failures: 0, backoff: BACKOFF_FIRST, is_unsure: false, last: None, hinted: None };
+        let mut search = Search {
+            shard,
+            repeat,
+            failures: 0,
+            backoff: BACKOFF_FIRST,
+            is_unsure: false,
+            last: None,
+            hinted: BTreeSet::new(),
+        };
         for _ in 0..self.settings.tries_max {
             if deadline.is_over() {
                 break;
             }
             let replicas = self.replicas(shard);
             let Some(target) = self.target(&search, &replicas) else {
-                return Err(Error::new(Kind::Unavailable, format!("shard {shard} is not placed in this node's catalog yet")));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!("shard {shard} is not placed in this node's catalog yet"),
+                ));
             };
             let within = match repeat {
                 Repeat::Never => deadline,
@@ -161,16 +185,18 @@ impl Route {
         match error.kind {
             Kind::NotLeader | Kind::WrongShard => {
                 self.leaders.forget(search.shard, target);
-                // Two deposed replicas may each hint at the other: a hint is followed at once only when it is new.
-                if let Some(hint) = error.hint.filter(|hint| *hint != target && search.hinted != Some(*hint)) {
-                    search.hinted = Some(hint);
+                // Two deposed replicas may each hint at the other: a hint is followed once a round.
+                if let Some(hint) = error.hint.filter(|hint| *hint != target)
+                    && search.hinted.insert(hint)
+                {
                     self.leaders.set(search.shard, hint);
                     search.last = Some(error);
                     return Ok(Duration::ZERO);
                 }
             }
             Kind::Overloaded => {
-                let wait = Duration::from_millis(u64::from(error.retry_after_ms.unwrap_or(self.settings.retry_after_ms)));
+                let wait =
+                    Duration::from_millis(u64::from(error.retry_after_ms.unwrap_or(self.settings.retry_after_ms)));
                 search.last = Some(error);
                 return Ok(wait);
             }
@@ -210,7 +236,7 @@ impl Search {
         if !self.failures.is_multiple_of(replicas.max(1)) {
             return Duration::ZERO;
         }
-        self.hinted = None;
+        self.hinted.clear();
         let wait = self.backoff;
         self.backoff = (wait * 2).min(BACKOFF_MAX);
         wait
@@ -222,14 +248,19 @@ impl Search {
         let last = self.last.take();
         let detail = last.as_ref().map_or_else(|| "the deadline was over".to_owned(), |error| error.message.clone());
         match (self.is_unsure, self.repeat) {
-            (true, Repeat::Read) => Error::new(Kind::DeadlineExceeded, format!("shard {shard} gave no answer in time: {detail}")),
+            (true, Repeat::Read) => {
+                Error::new(Kind::DeadlineExceeded, format!("shard {shard} gave no answer in time: {detail}"))
+            }
             (true, _) => {
                 let message = format!("shard {shard} did not confirm the write in time and may have kept it: {detail}");
                 Error::new(Kind::Unknown, message)
             }
             (false, _) => match last {
                 Some(error) if error.kind == Kind::Overloaded => error,
-                _ => Error::new(Kind::Unavailable, format!("shard {shard} has no reachable leader, nothing was done: {detail}")),
+                _ => Error::new(
+                    Kind::Unavailable,
+                    format!("shard {shard} has no reachable leader, nothing was done: {detail}"),
+                ),
             },
         }
     }

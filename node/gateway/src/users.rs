@@ -20,7 +20,10 @@ impl Gateway {
 
     async fn put_users_admitted(&self, profiles: Vec<Profile>) -> Result<()> {
         if profiles.len() > limits::BATCH_MAX {
-            return Err(Error::invalid("users", format!("{} users in one batch; at most {}", profiles.len(), limits::BATCH_MAX)));
+            return Err(Error::invalid(
+                "users",
+                format!("{} users in one batch; at most {}", profiles.len(), limits::BATCH_MAX),
+            ));
         }
         let (view, tenant) = (self.view()?, self.tenant());
         let mut groups: BTreeMap<ShardId, Vec<Profile>> = BTreeMap::new();

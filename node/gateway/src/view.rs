@@ -17,7 +17,8 @@ pub(crate) struct View {
 impl View {
     /// Fails while the cluster has no shards yet.
     pub(crate) fn new(catalog: Arc<Catalog>) -> Result<View> {
-        let unborn = || Error::new(Kind::Unavailable, "the cluster has no shards yet: it waits for its first nodes to join");
+        let unborn =
+            || Error::new(Kind::Unavailable, "the cluster has no shards yet: it waits for its first nodes to join");
         let hasher = SlotHasher::new(&catalog.cluster.as_ref().ok_or_else(unborn)?.placement_key);
         if catalog.shards.is_empty() {
             return Err(unborn());

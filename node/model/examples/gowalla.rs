@@ -59,7 +59,11 @@ fn hold_out(train: &Lists) -> (Lists, Lists) {
             init::fill(99, &format!("{user} {item}"), 1.0, &mut random);
             (random[0].to_bits() >> 3) % 10 != 0
         };
-        train.iter().enumerate().map(|(u, items)| items.iter().copied().filter(|i| kept(u, i) == keep).collect()).collect()
+        train
+            .iter()
+            .enumerate()
+            .map(|(u, items)| items.iter().copied().filter(|i| kept(u, i) == keep).collect())
+            .collect()
     };
     (part(true), part(false))
 }
@@ -94,7 +98,12 @@ fn run(settings: &Settings, train: &Lists, truth: &Lists, threads: usize, every:
 }
 
 fn report(
-    settings: &Settings, train: &Lists, truth: &Lists, threads: usize, y: &[f32], epoch: u16,
+    settings: &Settings,
+    train: &Lists,
+    truth: &Lists,
+    threads: usize,
+    y: &[f32],
+    epoch: u16,
 ) -> Result<(), Failure> {
     let dim = usize::from(settings.dim);
     // Users as they are read from a published version: solved against its items.
@@ -113,7 +122,13 @@ fn report(
     let means = sums.means();
     println!(
         "dim {dim} alpha0 {} reg {} seed {} epoch {epoch}: Recall@20 {:.6} NDCG@20 {:.6} over {} users (ranked in {:.2} s)",
-        settings.alpha0, settings.regularization, settings.seed, means.recall, means.ndcg, means.users, at.elapsed().as_secs_f64()
+        settings.alpha0,
+        settings.regularization,
+        settings.seed,
+        means.recall,
+        means.ndcg,
+        means.users,
+        at.elapsed().as_secs_f64()
     );
     Ok(())
 }

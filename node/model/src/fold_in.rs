@@ -97,7 +97,10 @@ mod tests {
         let mut adjacency = Adjacency::new();
         adjacency.push_row([(1, 1.0), (4, 2.0), (7, 1.0)]);
         let (mut trained, stop) = (vec![0.0; 20], AtomicBool::new(false));
-        HalfPass::new(&settings, kernel, 1, &gramian, &table, 12, &stop).unwrap().solve(&adjacency, &mut trained).unwrap();
+        HalfPass::new(&settings, kernel, 1, &gramian, &table, 12, &stop)
+            .unwrap()
+            .solve(&adjacency, &mut trained)
+            .unwrap();
 
         let row = |i: usize| &table[i * 20..][..20];
         let history = [(row(1), 1.0), (row(4), 2.0), (row(7), 1.0)];

@@ -108,7 +108,8 @@ mod tests {
         let mut sums = [Metrics::default(); 2];
         for user in 0u32..60 {
             let list: Vec<u32> = (0..20 - user % 3).map(|rank| (rank * 37 + user * 11) % 400).collect();
-            let mut truth: Vec<u32> = (0..user % 9).map(|at| (at * 37 * (1 + user % 2) + user * 11 + at % 2) % 400).collect();
+            let mut truth: Vec<u32> =
+                (0..user % 9).map(|at| (at * 37 * (1 + user % 2) + user * 11 + at % 2) % 400).collect();
             truth.sort_unstable();
             truth.dedup();
             let words = |items: &[u32]| items.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");

@@ -48,13 +48,18 @@ impl Items {
             .chunks_mut(USERS_OF_TASK)
             .zip(users.chunks(USERS_OF_TASK * self.dim).zip(seen.chunks(USERS_OF_TASK)))
             .collect();
-        parallel::for_each(threads, tasks, || (), |(), (lists, (users, seen)): (&mut [Vec<u32>], _)| {
-            let task =
-                RankTask { dim: self.dim, users, items: &self.packed, items_total: self.total, seen, n: n.max(1) };
-            for (list, ranked) in lists.iter_mut().zip(kernel.rank_users(&task)) {
-                *list = ranked;
-            }
-        });
+        parallel::for_each(
+            threads,
+            tasks,
+            || (),
+            |(), (lists, (users, seen)): (&mut [Vec<u32>], _)| {
+                let task =
+                    RankTask { dim: self.dim, users, items: &self.packed, items_total: self.total, seen, n: n.max(1) };
+                for (list, ranked) in lists.iter_mut().zip(kernel.rank_users(&task)) {
+                    *list = ranked;
+                }
+            },
+        );
         Ok(lists)
     }
 }

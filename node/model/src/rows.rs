@@ -86,15 +86,25 @@ impl<'a> HalfPass<'a> {
     ///
     /// # Errors
     /// As [`Self::solve`].
-    pub fn losses(&self, adjacency: &Adjacency, solved: &[f32], ranges: &[Range<usize>]) -> Result<Vec<[f64; 2]>, Error> {
+    pub fn losses(
+        &self,
+        adjacency: &Adjacency,
+        solved: &[f32],
+        ranges: &[Range<usize>],
+    ) -> Result<Vec<[f64; 2]>, Error> {
         self.check(adjacency, solved.len())?;
         let dim = usize::from(self.settings.dim);
         let mut losses = vec![[0.0; 2]; ranges.len()];
         let tasks = losses.iter_mut().zip(ranges).collect();
-        parallel::for_each(self.threads, tasks, || (), |(), (loss, range)| {
-            let rows = solved.get(range.start * dim..range.end * dim).unwrap_or(&[]);
-            *loss = self.kernel.loss_rows(&self.task(adjacency, range.start), rows);
-        });
+        parallel::for_each(
+            self.threads,
+            tasks,
+            || (),
+            |(), (loss, range)| {
+                let rows = solved.get(range.start * dim..range.end * dim).unwrap_or(&[]);
+                *loss = self.kernel.loss_rows(&self.task(adjacency, range.start), rows);
+            },
+        );
         Ok(losses)
     }
 }

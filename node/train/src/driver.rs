@@ -130,13 +130,8 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn load(&mut self, key: Key) -> Result<Counts, Error> {
         let hold_out = self.plan.settings.evaluate.as_ref().filter(|_| key.run == MEASURE).map(|e| e.hold_out);
         let page_timeout_ms = u64::try_from(self.plan.page_timeout.as_millis()).unwrap_or(u64::MAX);
-        let open = Open {
-            key,
-            settings: self.plan.settings.model,
-            hosts: self.plan.hosts.clone(),
-            hold_out,
-            page_timeout_ms,
-        };
+        let open =
+            Open { key, settings: self.plan.settings.model, hosts: self.plan.hosts.clone(), hold_out, page_timeout_ms };
         self.all(&self.plan.hosts.nodes(), &TrainRequest::Open(open)).await?;
         let mut counts = Counts::default();
         for (node, response) in self.all(&self.plan.hosts.user_nodes(), &TrainRequest::Load(key)).await? {
@@ -172,7 +167,10 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let everywhere = gramian::product(usize::from(settings.dim), &users, &items);
         let loss = item_losses[0] + f64::from(settings.alpha0) * everywhere + user_losses[1] + item_losses[1];
         if !loss.is_finite() {
-            return Err(Error::Diverged(format!("the loss is not finite after pass {}; raise regularization", step + 1)));
+            return Err(Error::Diverged(format!(
+                "the loss is not finite after pass {}; raise regularization",
+                step + 1
+            )));
         }
         trained.item_gramian = items;
         Ok(loss)
@@ -253,7 +251,8 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let mut sums: Vec<Node<CategorySums>> = Vec::new();
         for node in owners {
             let request = |offset| TrainRequest::Pull { key: trained.key, blob: Blob::Means, offset };
-            let blob = page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await?;
+            let blob =
+                page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await?;
             let partial: Vec<Node<CategorySums>> =
                 postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
             sums.extend(partial);

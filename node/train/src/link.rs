@@ -3,7 +3,12 @@
 //! A user host writes, per item virtual worker, its touched items with the numbers of the rows that touched them. From that alone
 //! both sides derive the same lists: which item rows the host needs and which user rows the owner needs, so no step of
 //! the training sends a key again.
-use crate::{Error, ID_BYTES_MAX, SLOTS_OF_VWORKER, load::{ItemKey, UserSide}, page::Reader, plan::Hosts};
+use crate::{
+    Error, ID_BYTES_MAX, SLOTS_OF_VWORKER,
+    load::{ItemKey, UserSide},
+    page::Reader,
+    plan::Hosts,
+};
 use docent_model::Adjacency;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 

@@ -1,5 +1,8 @@
 //! Pure: a host's users, sorted, split and numbered.
-use crate::{Error, ID_BYTES_MAX, SLOTS, SLOTS_OF_VWORKER, UserHistory, VWORKERS, plan::{Counts, HoldOut, Hosts}};
+use crate::{
+    Error, ID_BYTES_MAX, SLOTS, SLOTS_OF_VWORKER, UserHistory, VWORKERS,
+    plan::{Counts, HoldOut, Hosts},
+};
 use docent_model::Adjacency;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -34,7 +37,12 @@ pub(crate) struct UserSide {
 pub(crate) struct Loaded(u16, Vec<User>);
 
 /// Sorts and splits the users of `vworker`.
-pub(crate) fn vworker(vworker: u16, users: Vec<UserHistory>, hold_out: Option<HoldOut>, seed: u64) -> Result<Loaded, Error> {
+pub(crate) fn vworker(
+    vworker: u16,
+    users: Vec<UserHistory>,
+    hold_out: Option<HoldOut>,
+    seed: u64,
+) -> Result<Loaded, Error> {
     let mut loaded = Vec::with_capacity(users.len());
     for user in users {
         if user.slot / SLOTS_OF_VWORKER != vworker || user.slot >= SLOTS {
@@ -153,7 +161,8 @@ impl UserSide {
 
     /// Per owner, the touched items that it owns, in order: the rows that it sends.
     pub(crate) fn touched_by_owner(&self, hosts: &Hosts) -> BTreeMap<u64, Vec<u32>> {
-        let mut lists: BTreeMap<u64, Vec<u32>> = hosts.item_nodes().into_iter().map(|node| (node, Vec::new())).collect();
+        let mut lists: BTreeMap<u64, Vec<u32>> =
+            hosts.item_nodes().into_iter().map(|node| (node, Vec::new())).collect();
         for vworker in 0..VWORKERS {
             if let Some(list) = lists.get_mut(&hosts.items[usize::from(vworker)]) {
                 list.extend(self.touched_of(vworker).map(|at| at as u32));
@@ -165,7 +174,8 @@ impl UserSide {
     /// Per owner, the rows of users that trained on an item that it owns, sorted: the rows that it asks for.
     pub(crate) fn readers(&self, hosts: &Hosts) -> BTreeMap<u64, Vec<u32>> {
         let owner_of = |item: u32| hosts.items[usize::from(self.touched[item as usize].0 / SLOTS_OF_VWORKER)];
-        let mut lists: BTreeMap<u64, Vec<u32>> = hosts.item_nodes().into_iter().map(|node| (node, Vec::new())).collect();
+        let mut lists: BTreeMap<u64, Vec<u32>> =
+            hosts.item_nodes().into_iter().map(|node| (node, Vec::new())).collect();
         for row in 0..self.adjacency.rows() {
             for item in self.adjacency.row(row).0 {
                 if let Some(list) = lists.get_mut(&owner_of(*item))

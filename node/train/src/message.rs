@@ -2,7 +2,10 @@
 //!
 //! Anything large is a *blob*, a byte string that a host can make again at any time within a phase, read page by page
 //! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
-use crate::{Error, Hosts, PartInfo, plan::{Counts, HoldOut}};
+use crate::{
+    Error, Hosts, PartInfo,
+    plan::{Counts, HoldOut},
+};
 use bytes::Bytes;
 use docent_model::{Settings, tree::Node};
 use futures::future::BoxFuture;

@@ -2,7 +2,9 @@
 
 use super::keyspace_name;
 use crate::v1;
-use docent_types::catalog::{Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, TrainSettings};
+use docent_types::catalog::{
+    Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, TrainSettings,
+};
 use docent_types::{NodeId, Result};
 
 impl From<&Member> for v1::Member {

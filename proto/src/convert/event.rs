@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_missing_field_is_named() {
-        let message = v1::Event { event_id: "e".into(), item_id: "i".into(), timestamp_ms: Some(1), ..Default::default() };
+        let message =
+            v1::Event { event_id: "e".into(), item_id: "i".into(), timestamp_ms: Some(1), ..Default::default() };
         assert_eq!(Event::try_from(message).unwrap_err().field.as_deref(), Some("user_id"));
     }
 }

@@ -34,14 +34,20 @@ pub fn deadline_ms(deadline_ms: u32) -> Result<u32> {
 /// Checks the excluded ids of a query.
 pub fn exclude_ids(ids: Vec<String>) -> Result<Vec<ItemId>> {
     if ids.len() > limits::EXCLUDE_MAX {
-        return Err(Error::invalid("exclude_ids", format!("{} excluded ids; at most {}", ids.len(), limits::EXCLUDE_MAX)));
+        return Err(Error::invalid(
+            "exclude_ids",
+            format!("{} excluded ids; at most {}", ids.len(), limits::EXCLUDE_MAX),
+        ));
     }
     item_ids("exclude_ids", ids)
 }
 
 /// The error for a reserved field that is set.
 pub fn reserved(field: &str) -> Error {
-    Error { field: Some(field.to_owned()), ..Error::new(Kind::Unsupported, format!("{field} is reserved and does not work yet; leave it out")) }
+    Error {
+        field: Some(field.to_owned()),
+        ..Error::new(Kind::Unsupported, format!("{field} is reserved and does not work yet; leave it out"))
+    }
 }
 
 impl TryFrom<v1::RecommendRequest> for Recommend {

@@ -225,4 +225,3 @@ pub enum ExportPage {
     /// Users, by id.
     Users(Vec<UserId>),
 }
-

@@ -23,8 +23,10 @@ const MARKER: &str = "cluster.toml";
 const FORMAT: u32 = 1;
 /// Query ports are `base + i`, the nodes' internal ports `base + 100 + i`, the coordinators' `base - 100 + i`.
 const PORT_STEP: u16 = 100;
-/// Members of one kind: their ports must not run into the next kind's.
-const MEMBERS_MAX: u16 = 99;
+/// Nodes: their ports must not run into the next kind's.
+const NODES_MAX: u16 = 99;
+/// Coordinators: more only slow every change down.
+const COORDINATORS_MAX: u16 = 9;
 
 /// What a local cluster is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub struct Shape {
     pub format: u32,
     /// Nodes, 1 to 99.
     pub nodes: u16,
-    /// Coordinators, 1 to 99; odd numbers make sense.
+    /// Coordinators, 1 to 9; odd numbers make sense.
     pub coordinators: u16,
     /// See the ports above.
     pub base_port: u16,
@@ -66,9 +68,9 @@ impl Wanted {
         let coordinators = self.coordinators.unwrap_or(3);
         let base_port = self.base_port.unwrap_or(7_500);
         let replication = self.replication.unwrap_or(3.min(nodes));
-        for (flag, n) in [("--nodes", nodes), ("--coordinators", coordinators)] {
-            if !(1..=MEMBERS_MAX).contains(&n) {
-                return Err(Failure::usage(format!("{flag} {n}: must be 1 to {MEMBERS_MAX}")));
+        for (flag, n, max) in [("--nodes", nodes, NODES_MAX), ("--coordinators", coordinators, COORDINATORS_MAX)] {
+            if !(1..=max).contains(&n) {
+                return Err(Failure::usage(format!("{flag} {n}: must be 1 to {max}")));
             }
         }
         if !(1..=nodes).contains(&replication) {
@@ -385,7 +387,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for (wanted, flag) in [
             (Wanted { nodes: Some(0), ..Wanted::default() }, "--nodes 0"),
-            (Wanted { coordinators: Some(100), ..Wanted::default() }, "--coordinators 100"),
+            (Wanted { coordinators: Some(10), ..Wanted::default() }, "--coordinators 10"),
             (Wanted { replication: Some(4), ..Wanted::default() }, "--replication 4"),
             (Wanted { base_port: Some(80), ..Wanted::default() }, "--base-port 80"),
             (Wanted { placement_key: Some("xyz".to_owned()), ..Wanted::default() }, "--placement-key"),

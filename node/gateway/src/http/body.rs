@@ -20,16 +20,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Json<T>, Problem> {
         let too_large = || {
-            let error = Error::invalid("body", format!("the body has more than {REQUEST_BYTES_MAX} bytes; send smaller batches"));
+            let error = Error::invalid(
+                "body",
+                format!("the body has more than {REQUEST_BYTES_MAX} bytes; send smaller batches"),
+            );
             Problem::with_status(error, StatusCode::PAYLOAD_TOO_LARGE)
         };
-        let length = request.headers().get("content-length").and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+        let length = request
+            .headers()
+            .get("content-length")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse::<u64>().ok());
         if length.is_some_and(|length| length > REQUEST_BYTES_MAX as u64) {
             return Err(too_large());
         }
         match axum::body::to_bytes(request.into_body(), REQUEST_BYTES_MAX).await {
             Ok(bytes) => Ok(Json(parse(&bytes)?)),
-            Err(error) if error.source().is_some_and(|source| source.to_string().contains("length limit")) => Err(too_large()),
+            Err(error) if error.source().is_some_and(|source| source.to_string().contains("length limit")) => {
+                Err(too_large())
+            }
             Err(_) => Err(Problem::from(Error::invalid("body", "the body broke off"))),
         }
     }
@@ -39,7 +48,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        return Err(Error::invalid("body", format!("the body is not UTF-8: line {line}, byte {}", error.valid_up_to())));
+        return Err(Error::invalid(
+            "body",
+            format!("the body is not UTF-8: line {line}, byte {}", error.valid_up_to()),
+        ));
     }
     axum::Json::from_bytes(bytes).map(|axum::Json(value)| value).map_err(|rejection| {
         // The source says `path.to[3].field: what is wrong at line 1 column 2`, or no path where the JSON itself is broken.
@@ -141,7 +153,9 @@ impl serde::de::Visitor<'_> for TimestampVisitor {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Timestamp, E> {
         let parsed: Result<jiff::Timestamp, _> = text.parse();
-        parsed.map(|timestamp| Timestamp(timestamp.as_millisecond())).map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        parsed
+            .map(|timestamp| Timestamp(timestamp.as_millisecond()))
+            .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
     }
 }
 
@@ -296,12 +310,18 @@ mod tests {
 
     #[test]
     fn broken_bodies_are_refused_by_field_and_line() {
-        assert_eq!(field_of(r#"{"events":[{"user_id":"u","item_id":"i"},{"user_id":5,"item_id":"i"}]}"#), "events[1].user_id");
+        assert_eq!(
+            field_of(r#"{"events":[{"user_id":"u","item_id":"i"},{"user_id":5,"item_id":"i"}]}"#),
+            "events[1].user_id"
+        );
         assert_eq!(field_of(r#"{"events":[{"user_id":"u","item_id":"i","colour":1}]}"#), "events[0].colour");
         assert_eq!(field_of(r#"{"events":[{"user_id":"u"}]}"#), "events[0]");
         assert_eq!(field_of(r#"{"colour":1}"#), "colour");
         assert_eq!(field_of(r#"{}"#), "events");
-        assert_eq!(field_of(r#"{"events":[{"user_id":"u","item_id":"i","timestamp":"yesterday"}]}"#), "events[0].timestamp");
+        assert_eq!(
+            field_of(r#"{"events":[{"user_id":"u","item_id":"i","timestamp":"yesterday"}]}"#),
+            "events[0].timestamp"
+        );
         let error = parse::<Events>(b"{\"events\":\n[}").map(|_| ()).unwrap_err();
         assert!(error.message.contains("line 2"), "{error}");
         let error = parse::<Events>(b"{\"events\":\n\"\xff\"}").map(|_| ()).unwrap_err();
@@ -310,7 +330,9 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_rfc_3339_or_milliseconds() {
-        for (json, ms) in [("1500", 1_500), ("-1", -1), ("\"1970-01-01T00:00:01.5Z\"", 1_500), ("\"1970-01-01T02:00:00+02:00\"", 0)] {
+        for (json, ms) in
+            [("1500", 1_500), ("-1", -1), ("\"1970-01-01T00:00:01.5Z\"", 1_500), ("\"1970-01-01T02:00:00+02:00\"", 0)]
+        {
             assert_eq!(parse::<Timestamp>(json.as_bytes()).unwrap(), Timestamp(ms), "{json}");
         }
         assert!(parse::<Timestamp>(b"1.5").is_err());

@@ -34,7 +34,8 @@ pub(super) async fn post_events(State(app): State<App>, Json(body): Json<body::E
 }
 
 pub(super) async fn put_users(State(app): State<App>, Json(body): Json<body::Users>) -> Done {
-    let profile = |user: body::UserOfBatch| Ok(Profile { user_id: UserId::new(user.user_id)?, attributes: user.attributes });
+    let profile =
+        |user: body::UserOfBatch| Ok(Profile { user_id: UserId::new(user.user_id)?, attributes: user.attributes });
     app.gateway.put_users(list("users", body.users, profile)?).await?;
     DONE
 }

@@ -30,7 +30,12 @@ pub(crate) struct View {
 
 impl From<Error> for View {
     fn from(error: Error) -> View {
-        View { kind: error.kind.name(), message: error.message, field: error.field, retry_after_ms: error.retry_after_ms }
+        View {
+            kind: error.kind.name(),
+            message: error.message,
+            field: error.field,
+            retry_after_ms: error.retry_after_ms,
+        }
     }
 }
 

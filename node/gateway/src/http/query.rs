@@ -52,7 +52,12 @@ impl Params {
                 "cursor" | "scenario" | "filter" | "context" | "diversity" | "exploration" | "min_coverage" => {
                     return Err(query::reserved(&name));
                 }
-                _ => return Err(Error::invalid(name, "unknown parameter; known: n, exclude_ids, explain, deadline_ms, session")),
+                _ => {
+                    return Err(Error::invalid(
+                        name,
+                        "unknown parameter; known: n, exclude_ids, explain, deadline_ms, session",
+                    ));
+                }
             }
         }
         Ok(params)

@@ -64,7 +64,8 @@ pub(crate) struct Item {
 impl From<docent_types::item::Item> for Item {
     fn from(item: docent_types::item::Item) -> Item {
         // Out of jiff's range (years -9999 to 9999) is left out rather than refused: it is metadata.
-        let published = item.published_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|at| at.to_string());
+        let published =
+            item.published_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|at| at.to_string());
         let docent_types::item::Item { item_id, title, categories, description, attributes, .. } = item;
         Item { item_id, title, categories, description, published, attributes }
     }

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) type Items = BTreeMap<ItemId, ItemState>;
 
 /// The parts of an answer to [`Request::GetItems`].
-pub(crate) const GET_ITEMS: fn(Response) -> Option<Vec<(ShardId, Result<Vec<Option<ItemState>>>)>> = |response| match response {
-    Response::Items(parts) => Some(parts),
-    _ => None,
-};
+pub(crate) const GET_ITEMS: fn(Response) -> Option<Vec<(ShardId, Result<Vec<Option<ItemState>>>)>> =
+    |response| match response {
+        Response::Items(parts) => Some(parts),
+        _ => None,
+    };
 
 /// Those of `ids` that exist and whose shard answers in time.
 pub(crate) async fn items(gateway: &Gateway, view: &View, ids: &BTreeSet<ItemId>, deadline: Deadline) -> Result<Items> {

@@ -37,8 +37,11 @@ pub(crate) fn top(n: usize, lists: Vec<Vec<ScoredItem>>) -> Vec<ScoredItem> {
         list.into_iter()
     });
     let mut lists: Vec<_> = ranked.collect();
-    let mut heads: BinaryHeap<Reverse<Head>> =
-        lists.iter_mut().enumerate().filter_map(|(list, rest)| rest.next().map(|item| Reverse(Head { item, list }))).collect();
+    let mut heads: BinaryHeap<Reverse<Head>> = lists
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(list, rest)| rest.next().map(|item| Reverse(Head { item, list })))
+        .collect();
     let mut merged = Vec::with_capacity(n.min(1_024));
     while merged.len() < n
         && let Some(Reverse(Head { item, list })) = heads.pop()

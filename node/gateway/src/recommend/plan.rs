@@ -16,7 +16,8 @@ pub(crate) fn assign(
     if !mine.is_empty() {
         plan.insert(me, mine.into_iter().map(|(shard, _)| *shard).collect());
     }
-    let mut left: BTreeMap<ShardId, &Vec<NodeId>> = others.into_iter().map(|(shard, candidates)| (*shard, candidates)).collect();
+    let mut left: BTreeMap<ShardId, &Vec<NodeId>> =
+        others.into_iter().map(|(shard, candidates)| (*shard, candidates)).collect();
     loop {
         let mut covers: BTreeMap<NodeId, Vec<ShardId>> = BTreeMap::new();
         for (shard, candidates) in &left {
@@ -31,7 +32,7 @@ pub(crate) fn assign(
         let Some((node, shards)) = covers.into_iter().min_by_key(|(node, shards)| rank(*node, shards.len())) else {
             return plan;
         };
-        shards.iter().for_each(|shard| drop(left.remove(shard)));
+        left.retain(|shard, _| !shards.contains(shard));
         plan.insert(node, shards);
     }
 }
@@ -70,8 +71,9 @@ mod tests {
             let plan = assign(&wanted(&[&[1, 2, 3]]), NodeId(9), &load, salt);
             assert_eq!(plan.keys().collect::<Vec<_>>(), [&NodeId(2)]);
         }
-        let chosen: BTreeSet<NodeId> =
-            (0..50).flat_map(|salt| assign(&wanted(&[&[1, 2, 3]]), NodeId(9), &BTreeMap::new(), salt).into_keys()).collect();
+        let chosen: BTreeSet<NodeId> = (0..50)
+            .flat_map(|salt| assign(&wanted(&[&[1, 2, 3]]), NodeId(9), &BTreeMap::new(), salt).into_keys())
+            .collect();
         assert_eq!(chosen.len(), 3, "ties spread over all");
     }
 

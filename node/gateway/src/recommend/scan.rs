@@ -14,10 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What to look for.
 pub(crate) enum Wanted {
     /// Nearest to a vector of this version.
-    Nearest {
-        version: u64,
-        vector: Vec<f32>,
-    },
+    Nearest { version: u64, vector: Vec<f32> },
     /// Most popular.
     Popular,
 }
@@ -68,7 +65,9 @@ impl Gateway {
             request: &|shards| {
                 let (tenant, shards) = (tenant.clone(), excluded.filters(shards));
                 match wanted {
-                    Wanted::Nearest { version, vector } => Request::Scan { tenant, version: *version, vector: vector.clone(), n, shards },
+                    Wanted::Nearest { version, vector } => {
+                        Request::Scan { tenant, version: *version, vector: vector.clone(), n, shards }
+                    }
                     Wanted::Popular => Request::Popular { tenant, n, shards },
                 }
             },

@@ -34,7 +34,9 @@ impl Session {
     /// What the client has seen after an answer from these.
     pub(crate) fn after(self, user: Option<Position>, epoch: u64) -> Session {
         let user = match (self.user, user) {
-            (Some(old), Some(new)) if old.shard == new.shard => Some(Position { index: old.index.max(new.index), ..new }),
+            (Some(old), Some(new)) if old.shard == new.shard => {
+                Some(Position { index: old.index.max(new.index), ..new })
+            }
             (old, new) => new.or(old),
         };
         Session { user, epoch: self.epoch.max(epoch) }

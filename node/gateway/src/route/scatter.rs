@@ -42,11 +42,18 @@ pub(crate) struct Question<'a, T> {
 }
 
 enum Event {
-    Answered { call: usize, outcome: Result<bytes::Bytes> },
+    Answered {
+        call: usize,
+        outcome: Result<bytes::Bytes>,
+    },
     /// Worth a hedge, if the budget allows.
-    Slow { call: usize },
+    Slow {
+        call: usize,
+    },
     /// Too late to wait any longer.
-    Late { call: usize },
+    Late {
+        call: usize,
+    },
     Over,
 }
 
@@ -76,7 +83,13 @@ struct Scatter<'a, 'q, T> {
 
 impl Route {
     /// Asks `question` of enough nodes to cover its shards.
-    pub(crate) async fn gather<T>(&self, view: &View, question: &Question<'_, T>, salt: u64, deadline: Deadline) -> Gathered<T> {
+    pub(crate) async fn gather<T>(
+        &self,
+        view: &View,
+        question: &Question<'_, T>,
+        salt: u64,
+        deadline: Deadline,
+    ) -> Gathered<T> {
         let mut scatter = Scatter {
             route: self,
             view,
@@ -125,7 +138,8 @@ impl<T> Scatter<'_, '_, T> {
 
     /// Asks for `shards` wherever there is somebody left to ask.
     fn launch(&mut self, shards: Vec<ShardId>) {
-        let wanted: BTreeMap<ShardId, Vec<NodeId>> = shards.into_iter().map(|shard| (shard, self.candidates(shard))).collect();
+        let wanted: BTreeMap<ShardId, Vec<NodeId>> =
+            shards.into_iter().map(|shard| (shard, self.candidates(shard))).collect();
         for (node, shards) in plan::assign(&wanted, self.route.me, &self.route.health.load(), self.salt) {
             let body = codec::encode(&(self.question.request)(&shards));
             let call = self.calls.len();
@@ -146,7 +160,10 @@ impl<T> Scatter<'_, '_, T> {
             Event::Slow { call } => {
                 // A hedge that nobody could answer would waste the budget.
                 let is_worth = self.calls[call].is_open
-                    && self.calls[call].shards.iter().any(|shard| self.pending.contains(shard) && !self.candidates(*shard).is_empty());
+                    && self.calls[call]
+                        .shards
+                        .iter()
+                        .any(|shard| self.pending.contains(shard) && !self.candidates(*shard).is_empty());
                 if is_worth && self.route.health.may_hedge() {
                     metrics::counter!("docent_hedges_total").increment(1);
                     self.hedge(call);
@@ -175,14 +192,17 @@ impl<T> Scatter<'_, '_, T> {
         let node = self.calls[call].node;
         let parts = outcome.and_then(|bytes| {
             let response: Response = codec::decode("the shards' answer", &bytes)?;
-            (self.question.parts)(response).ok_or_else(|| Error::new(Kind::Internal, "a shard answered another question"))
+            (self.question.parts)(response)
+                .ok_or_else(|| Error::new(Kind::Internal, "a shard answered another question"))
         });
         match parts {
             Ok(parts) => {
                 self.route.health.trust(node);
                 for (shard, part) in parts {
                     match part {
-                        Ok(value) if self.pending.remove(&shard) => drop(self.parts.insert(shard, Part { node, value })),
+                        Ok(value) if self.pending.remove(&shard) => {
+                            drop(self.parts.insert(shard, Part { node, value }))
+                        }
                         Ok(_) => {}
                         Err(error) => drop(self.errors.insert(shard, error)),
                     }
@@ -209,10 +229,13 @@ impl<T> Scatter<'_, '_, T> {
     }
 
     fn finish(mut self) -> Gathered<T> {
-        let silent = |shard: ShardId| Error::new(Kind::DeadlineExceeded, format!("no replica of shard {shard} answered in time"));
+        let silent = |shard: ShardId| {
+            Error::new(Kind::DeadlineExceeded, format!("no replica of shard {shard} answered in time"))
+        };
         let missing = std::mem::take(&mut self.pending);
         let errors = &mut self.errors;
-        let missing = missing.into_iter().map(|shard| (shard, errors.remove(&shard).unwrap_or_else(|| silent(shard)))).collect();
+        let missing =
+            missing.into_iter().map(|shard| (shard, errors.remove(&shard).unwrap_or_else(|| silent(shard)))).collect();
         Gathered { parts: self.parts, missing }
     }
 }

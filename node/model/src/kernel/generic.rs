@@ -173,7 +173,8 @@ fn add_panel<const R: usize, const SUBTRACT: bool>(panel: &[f32], stride: usize,
             }
             let mut at = 0;
             while at < panel.len() {
-                let (Some(left), Some(right)) = (panel[at + i..].first_chunk::<R>(), panel[at + j..].first_chunk()) else {
+                let (Some(left), Some(right)) = (panel[at + i..].first_chunk::<R>(), panel[at + j..].first_chunk())
+                else {
                     break;
                 };
                 multiply::<R, SUBTRACT>(left, right, &mut tile);
@@ -408,7 +409,10 @@ fn keep_best(best: &mut Vec<(f32, u32)>, n: usize, scores: &[f32; LANES], first:
     }
     for (&score, item) in scores.iter().zip(first..items_total) {
         let full = best.len() >= n;
-        if (full && best.last().is_none_or(|worst| score <= worst.0)) || score.is_nan() || seen.binary_search(&item).is_ok() {
+        if (full && best.last().is_none_or(|worst| score <= worst.0))
+            || score.is_nan()
+            || seen.binary_search(&item).is_ok()
+        {
             continue;
         }
         let at = best.partition_point(|other| other.0 >= score);

@@ -138,7 +138,11 @@ mod tests {
                     let mut sum = vec![0.0; stride(dim) * stride(dim)];
                     kernel.gramian_rows(dim, &rows.concat(), &mut sum);
                     let bits: Vec<u32> = normal.solution().iter().map(|v| v.to_bits()).collect();
-                    (bits, sum.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), kernel.dot(&rows[0], &rows[1]).to_bits())
+                    (
+                        bits,
+                        sum.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                        kernel.dot(&rows[0], &rows[1]).to_bits(),
+                    )
                 })
                 .collect();
             assert!(solved.windows(2).all(|pair| pair[0] == pair[1]), "dim {dim}");

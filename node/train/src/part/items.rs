@@ -1,6 +1,9 @@
 //! A part with item rows.
 use super::{Error, KIND_ITEMS, header, open};
-use crate::{ID_BYTES_MAX, SLOTS, page::{Reader, floats, push_floats}};
+use crate::{
+    ID_BYTES_MAX, SLOTS,
+    page::{Reader, floats, push_floats},
+};
 use docent_model::settings::DIM_MAX;
 use std::sync::Arc;
 

@@ -68,10 +68,8 @@ impl Session {
     async fn pull_tables(&self, users: &Users, version: u32, items: &[u32]) -> Result<(Vec<f32>, Vec<u32>), Error> {
         let dim = usize::from(self.open.settings.dim);
         let reader = self.context.options.node;
-        let starts: Vec<usize> = items
-            .iter()
-            .scan(0usize, |next, count| Some(std::mem::replace(next, *next + *count as usize)))
-            .collect();
+        let starts: Vec<usize> =
+            items.iter().scan(0usize, |next, count| Some(std::mem::replace(next, *next + *count as usize))).collect();
         let total: usize = items.iter().map(|count| *count as usize).sum();
         let pulled = try_join_all(self.open.hosts.item_nodes().into_iter().map(|node| async move {
             let table = self.pull(node, Blob::Table { version }).await?;

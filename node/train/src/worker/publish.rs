@@ -72,7 +72,13 @@ fn write(
 }
 
 /// Sums of live items' rows per category, in the order of the items; under the empty name those of all live items.
-fn categories(infos: Vec<ItemInfo>, items: &ItemSide, range: Range<usize>, vectors: &[f32], dim: usize) -> CategorySums {
+fn categories(
+    infos: Vec<ItemInfo>,
+    items: &ItemSide,
+    range: Range<usize>,
+    vectors: &[f32],
+    dim: usize,
+) -> CategorySums {
     let all: Arc<str> = "".into();
     let infos: BTreeMap<(u16, Arc<str>), ItemInfo> =
         infos.into_iter().map(|info| ((info.slot, info.id.clone()), info)).collect();

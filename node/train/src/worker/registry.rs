@@ -62,7 +62,9 @@ impl Registry {
 
     fn check(&self, key: Key) -> Result<(), Error> {
         match self.fences.get(&key.job) {
-            Some(&(epoch, run)) if (epoch, run) > (key.epoch, key.run) => Err(Error::Stale { job: key.job, epoch, run }),
+            Some(&(epoch, run)) if (epoch, run) > (key.epoch, key.run) => {
+                Err(Error::Stale { job: key.job, epoch, run })
+            }
             _ => Ok(()),
         }
     }

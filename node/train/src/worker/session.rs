@@ -192,7 +192,8 @@ impl Session {
         let work = move || {
             let mut touched = BTreeMap::new();
             for (node, blobs) in blobs {
-                let lists = own.iter().zip(blobs).map(|(vworker, blob)| link::decode(node, &open.hosts, *vworker, &blob));
+                let lists =
+                    own.iter().zip(blobs).map(|(vworker, blob)| link::decode(node, &open.hosts, *vworker, &blob));
                 touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
             }
             let side = link::build(&own, touched)?;
@@ -296,8 +297,7 @@ impl Session {
         }
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
         let request = |offset| TrainRequest::Pull { key: self.open.key, blob, offset };
-        let bytes =
-            page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
+        let bytes = page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
         self.bytes_pulled.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         metrics::counter!("docent_train_pulled_bytes_total").increment(bytes.len() as u64);
         Ok(bytes)
@@ -356,12 +356,17 @@ fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users
     let own = Hosts::vworkers_of(&open.hosts.users, context.options.node);
     let mut loaded: Vec<Option<Result<load::Loaded, Error>>> = own.iter().map(|_| None).collect();
     let tasks = own.iter().zip(&mut loaded).collect();
-    docent_model::parallel::for_each(context.options.threads, tasks, || (), |(), (vworker, slot)| {
-        if !stop.load(Ordering::Relaxed) {
-            let users = input.users(*vworker);
-            *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.settings.seed)));
-        }
-    });
+    docent_model::parallel::for_each(
+        context.options.threads,
+        tasks,
+        || (),
+        |(), (vworker, slot)| {
+            if !stop.load(Ordering::Relaxed) {
+                let users = input.users(*vworker);
+                *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.settings.seed)));
+            }
+        },
+    );
     let loaded = loaded.into_iter().map(|loaded| loaded.unwrap_or(Err(Error::Cancelled))).collect::<Result<_, _>>()?;
     let side = load::join(loaded, open.settings.seed)?;
     let (touched, readers) = (side.touched_by_owner(&open.hosts), side.readers(&open.hosts));

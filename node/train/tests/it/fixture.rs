@@ -41,7 +41,7 @@ impl Data {
                 slot: slot(&item_id(item)),
                 item: item_id(item),
                 confidence: 1.0 + (item % 3) as f32,
-                last_ts_ms: i64::from(item * 7919 % 100),
+                last_ts_ms: i64::from((item * 7919 + user * 104_729) % 100),
             };
             let id: Arc<str> = format!("user-{user}").into();
             UserHistory { slot: slot(&id), id, positives: chosen.into_iter().map(positive).collect() }

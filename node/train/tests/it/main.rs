@@ -71,12 +71,7 @@ async fn measuring_gives_equal_metrics_on_any_hosts_and_leaves_the_model_alone()
     let (cutoff, metrics) = one.metrics[1];
     assert_eq!(cutoff, 10);
     // 20 items of the own cluster out of 120: chance is about .1, the planted structure gives about half.
-    assert!(metrics.users > 300.0 && metrics.recall > 0.2, "{metrics:?}");
-    for (dim, reg, epochs) in [(6,0.01,5),(6,0.05,5),(6,0.05,20),(12,0.05,20),(12,0.2,20)] {
-        let mut p = measured(plan(Hosts::single(1)), true);
-        p.settings.model.dim = dim; p.settings.model.regularization = reg; p.settings.model.epochs = epochs;
-        eprintln!("{dim} {reg} {epochs} {:?}", Cluster::healthy(1, &data).run(p).await.unwrap().metrics[1]);
-    }
+    assert!(metrics.users > 300.0 && metrics.recall > 0.4, "{metrics:?}");
 
     let measured_only = Cluster::healthy(2, &data).run(measured(plan(hosts(2, 1)), false)).await.unwrap();
     assert_eq!(measured_only.metrics, one.metrics);
@@ -144,7 +139,13 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     assert!(matches!(worker.handle(TrainRequest::Publish(key)).await, Err(Error::OutOfTurn { .. })));
     worker.handle(TrainRequest::Load(key)).await.unwrap();
     worker.handle(TrainRequest::Link(key)).await.unwrap();
-    let step = |bytes: usize| TrainRequest::Step { key, side: Side::Users, step: 0, gramian: vec![0; bytes].into(), others: 30 };
+    let step = |bytes: usize| TrainRequest::Step {
+        key,
+        side: Side::Users,
+        step: 0,
+        gramian: vec![0; bytes].into(),
+        others: 30,
+    };
     assert!(worker.handle(step(8)).await.is_err(), "a Gramian of another dimension");
     worker.handle(step(78 * 8)).await.unwrap();
     for (blob, offset) in [
@@ -174,10 +175,7 @@ async fn a_cancelled_job_stops_and_frees_its_sessions() {
     };
     let failed = cluster.run_until(plan(hosts(2, 0)), progress, cancel.clone()).await;
     assert_eq!(failed.unwrap_err(), Error::Cancelled);
-    assert_eq!(
-        *seen.lock().unwrap(),
-        [(Phase::Load, 0), (Phase::Link, 0), (Phase::Epoch, 1), (Phase::Epoch, 2)]
-    );
+    assert_eq!(*seen.lock().unwrap(), [(Phase::Load, 0), (Phase::Link, 0), (Phase::Epoch, 1), (Phase::Epoch, 2)]);
     let key = Key { job: 5, epoch: 1, run: 1 };
     for node in [1, 2] {
         assert_eq!(cluster.worker(node).handle(TrainRequest::Load(key)).await, Err(Error::NotOpen { job: 5 }));

@@ -1,0 +1,3 @@
+//! Integration tests: tidy, and promises proven over real processes.
+
+mod tidy;

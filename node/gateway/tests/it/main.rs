@@ -1,0 +1,10 @@
+//! The gateway against a fake cluster: routing, partial answers, outcomes of events, and both protocols through the router.
+
+mod events;
+mod export;
+mod grpc;
+mod http;
+mod items;
+mod queries;
+mod routing;
+mod world;

@@ -188,7 +188,8 @@ fn check_join(join: &Join) -> Result<()> {
 
 /// Cuts at a character's end.
 fn shorten(text: &mut String, bytes_max: usize) {
-    text.truncate(text.floor_char_boundary(bytes_max));
+    let fits = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text.truncate(fits.unwrap_or(0));
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -11,7 +11,6 @@ use docent_types::{Kind, codec};
 use std::sync::Arc;
 
 /// The state machine of one replica.
-#[derive(Debug)]
 pub struct ShardMachine {
     store: ShardStore,
     role: Role,

@@ -166,7 +166,8 @@ pub async fn follow(
 ) -> Result<()> {
     while !supervisor.is_cancelled() {
         let followed = async {
-            let mut chunks = coordinators.catalogs(catalog.borrow().index).await?;
+            let after = catalog.borrow().index;
+            let mut chunks = coordinators.catalogs(after).await?;
             while let Some(chunk) = chunks.next().await {
                 accept(&coordinators, &meta, &catalog, &chunk?)?;
             }

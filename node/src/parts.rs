@@ -155,7 +155,7 @@ impl Handler for PartsHandler {
                 let path = path.clone();
                 async move {
                     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-                    let read = file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
+                    let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
                     match read.map_err(|error| io("read", &path, &error))? {
                         0 => Ok(None),
                         _ => Ok(Some((Bytes::from(chunk), file))),

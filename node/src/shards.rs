@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// One replica of one shard.
-#[derive(Debug)]
 pub struct Hosted {
     /// Which shard.
     pub id: ShardId,
@@ -106,7 +105,7 @@ impl Hosted {
 }
 
 /// All replicas of this node, by shard.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Shards {
     hosted: RwLock<BTreeMap<ShardId, Arc<Hosted>>>,
 }

@@ -9,6 +9,7 @@
 //! | [`failure`] | what a command that fails says, and its exit code |
 //! | [`client`] | calls to any node of the cluster, with fail-over |
 //! | [`show`] | tables for people, JSON for scripts, progress |
+//! | [`target`] | files that are complete or absent |
 //! | [`json`] | events, items, profiles and answers as JSON |
 //! | [`import`] | readers of every source format, and the pipeline into the cluster |
 //! | [`generate`] | the deterministic data generator |
@@ -24,3 +25,4 @@ pub mod import;
 pub mod json;
 pub mod local;
 pub mod show;
+pub mod target;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) proposal_bytes: Arc<Semaphore>,
     /// The term in which this replica, as leader, last began to hand over.
     pub(crate) transferred_in: AtomicU64,
+    /// When the leader last reached this replica and was accepted.
+    pub(crate) leader_contact: Mutex<Option<Instant>>,
     /// Set once; ends the group's tasks.
     pub(crate) closed: watch::Sender<bool>,
 }
@@ -90,6 +92,20 @@ impl Group {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(crate) fn note_leader_contact(&self) {
+        *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How far behind this replica can be: on the leader, milliseconds since a quorum acknowledged it; elsewhere, since the leader
+    /// reached it. `None` before the first contact. An isolated leader's figure grows, and so does that of replicas cut off with none.
+    pub fn millis_since_leader_contact(&self) -> Option<u64> {
+        if self.status().is_leader() {
+            return crate::status::quorum_ack_now(self.raft());
+        }
+        let contact = *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner);
+        contact.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The group's id.

@@ -158,6 +158,7 @@ impl Host {
             proposal_bytes: Arc::new(Semaphore::new(options.proposal_bytes_in_flight_max)),
             options,
             transferred_in: AtomicU64::new(0),
+            leader_contact: Mutex::new(None),
             closed: watch::channel(false).0,
         };
         let group = Group::new(shared);
@@ -209,7 +210,7 @@ impl Host {
     /// sender that it was refused.
     pub async fn handle(&self, group: u64, to_replica: u64, kind: MessageKind, body: Bytes) -> Result<Bytes, Error> {
         let hosted = self.fenced(group, to_replica)?;
-        dispatch(group, hosted.group.raft(), kind, &body).await
+        dispatch(&hosted.group, kind, &body).await
     }
 
     /// Takes in one stream of [`Transport::send_snapshot`], installs it, and gives the answer to send back.

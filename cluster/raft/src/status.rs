@@ -151,6 +151,11 @@ fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {
     members.collect()
 }
 
+/// As [`millis_since_quorum_ack`], by openraft's metrics as they are now.
+pub(crate) fn quorum_ack_now(raft: &Raft) -> Option<u64> {
+    millis_since_quorum_ack(&raft.metrics().borrow_watched())
+}
+
 /// Milliseconds since a quorum acknowledged the leader, at the time of the metrics; a sole voter always has itself.
 fn millis_since_quorum_ack(metrics: &Metrics) -> Option<u64> {
     if metrics.state != ServerState::Leader {

@@ -7,9 +7,9 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::raft::{Raft, SnapshotMeta, TypeConfig, Vote};
+use crate::raft::{SnapshotMeta, TypeConfig, Vote};
 use crate::record::{decode, encode, malformed};
-use crate::{Error, MessageKind};
+use crate::{Error, Group, MessageKind};
 
 /// What opens a snapshot's stream.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,11 +40,15 @@ fn decode_append(body: &[u8]) -> Result<AppendRequest, Error> {
 }
 
 /// Hands a message to the group's raft and encodes its answer.
-pub(crate) async fn dispatch(group: u64, raft: &Raft, kind: MessageKind, body: &[u8]) -> Result<Bytes, Error> {
+pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> Result<Bytes, Error> {
+    let (group, raft) = (hosted.id(), hosted.raft());
     let fatal = |error: &dyn std::fmt::Display| Error::Fatal { group, message: error.to_string() };
     match kind {
         MessageKind::Append | MessageKind::Heartbeat => {
             let response = raft.append_entries(decode_append(body)?).await;
+            if matches!(response, Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_))) {
+                hosted.note_leader_contact();
+            }
             response.map(|response| encode::<AppendResponse>(&response)).map_err(|error| fatal(&error))
         }
         MessageKind::Vote => {

@@ -122,12 +122,25 @@ type Placed = Vec<(usize, Event)>;
 /// Outcomes by place.
 type Settled = Vec<(usize, EventResult)>;
 
-fn all_as(events: &Placed, error: &Error) -> Settled {
+/// The same error for each of `places`, each naming its own.
+fn all_as(places: &[usize], error: &Error) -> Settled {
     let result = |place: usize| EventResult {
         outcome: Outcome::of(error.clone().at(&format!("events[{place}]"))),
         position: None,
     };
-    events.iter().map(|(place, _)| (*place, result(*place))).collect()
+    places.iter().map(|place| (*place, result(*place))).collect()
+}
+
+/// What `apply` said of the events at `places`.
+fn settled(places: &[usize], outcomes: Vec<EventOutcome>, position: Position) -> Settled {
+    let result = |place: usize, outcome: EventOutcome| EventResult {
+        outcome: match Outcome::from(outcome) {
+            Outcome::Rejected(error) => Outcome::Rejected(error.at(&format!("events[{place}]"))),
+            other => other,
+        },
+        position: Some(position),
+    };
+    places.iter().zip(outcomes).map(|(place, outcome)| (*place, result(*place, outcome))).collect()
 }
 
 impl Gateway {
@@ -158,7 +171,9 @@ impl Gateway {
                 }
             }
         }
-        let (ready, without_item) = self.ensure_items(&view, valid, deadline).await?;
+        // A shard without a leader must not eat up the time of the events that do not need it.
+        let ensure_by = deadline.at_most(deadline.remaining() * 3 / 5);
+        let (ready, without_item) = self.ensure_items(&view, valid, ensure_by).await?;
         let settled = self.append(&view, ready, now_ms, deadline).await?;
         without_item.into_iter().chain(settled).for_each(|(place, result)| results[place] = Some(result));
         let results: Vec<EventResult> = results
@@ -206,7 +221,7 @@ impl Gateway {
                 Some(error)
                     if self.shared.known.unknown([&event.item_id].into_iter(), now).contains(&event.item_id) =>
                 {
-                    settled.extend(all_as(&vec![(place, event)], error));
+                    settled.extend(all_as(&[place], error));
                 }
                 _ => ready.push((place, event)),
             }
@@ -222,35 +237,21 @@ impl Gateway {
             groups.entry(view.user_shard(&tenant, &event.user_id)?).or_default().push((place, event));
         }
         let writes = groups.into_iter().map(|(shard, events)| {
-            let batch = events.iter().map(|(_, event)| event.clone()).collect();
-            let command = UserCommand::Append { tenant: tenant.clone(), events: batch, received_ms };
+            let (places, events): (Vec<usize>, Vec<Event>) = events.into_iter().unzip();
+            let command = UserCommand::Append { tenant: tenant.clone(), events, received_ms };
             async move {
                 let request = Request::WriteUsers { shard, command };
                 match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
                     Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) })
-                        if outcomes.len() == events.len() =>
+                        if outcomes.len() == places.len() =>
                     {
-                        let result = |outcome: EventOutcome, place: usize| EventResult {
-                            outcome: match Outcome::from(outcome) {
-                                Outcome::Rejected(error) => Outcome::Rejected(error.at(&format!("events[{place}]"))),
-                                other => other,
-                            },
-                            position: Some(position),
-                        };
-                        events
-                            .iter()
-                            .zip(outcomes)
-                            .map(|((place, _), outcome)| (*place, result(outcome, *place)))
-                            .collect()
+                        settled(&places, outcomes, position)
                     }
-                    Ok(_) => all_as(
-                        &events,
-                        &Error::new(
-                            Kind::Unknown,
-                            format!("shard {shard} gave an answer that does not fit its events"),
-                        ),
-                    ),
-                    Err(error) => all_as(&events, &error),
+                    Ok(_) => {
+                        let message = format!("shard {shard} gave an answer that does not fit its events");
+                        all_as(&places, &Error::new(Kind::Unknown, message))
+                    }
+                    Err(error) => all_as(&places, &error),
                 }
             }
         });

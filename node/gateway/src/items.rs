@@ -1,7 +1,7 @@
 //! Items: metadata, take-down, deletion, and reading them back.
 
 use crate::gateway::Gateway;
-use crate::recommend::hydrate::GET_ITEMS;
+use crate::recommend::hydrate;
 use crate::route::Repeat;
 use crate::route::scatter::Question;
 use crate::users::unfitting;
@@ -13,6 +13,7 @@ use docent_types::command::{ItemCommand, ItemOutcome};
 use docent_types::item::{Item, ItemState};
 use docent_types::{Error, ItemId, Kind, NodeId, Position, Result, ShardId, codec, limits};
 use futures::future::join_all;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Between two looks at how far the replicas are; a heartbeat carries the commit to them at the latest after 250 ms.
@@ -70,7 +71,7 @@ impl Gateway {
         let question = Question {
             shards: vec![shard],
             request: &|_| Request::GetItems { tenant: tenant.clone(), shards: vec![(shard, vec![item_id.clone()])] },
-            parts: GET_ITEMS,
+            parts: hydrate::found,
             prefers: &|_, node| Some(node) == leader,
         };
         let first = self.shared.route.gather(view, &question, self.shared.ids.salt(), deadline).await;
@@ -108,7 +109,7 @@ impl Gateway {
             }
         });
         let answers = join_all(calls).await.into_iter().flatten();
-        answers.filter_map(GET_ITEMS).flatten().filter_map(|(_, items)| items.ok()).flatten().flatten().next()
+        answers.filter_map(hydrate::found).flatten().filter_map(|(_, items)| items.ok()).flatten().flatten().next()
     }
 
     /// Removes an item. When this returns, no node shows it.
@@ -165,6 +166,32 @@ impl Gateway {
             }
             tokio::time::sleep(APPLIED_POLL.min(bound.remaining())).await;
         }
+    }
+
+    /// Tells the item shards a user shard's partial counts as of its log index `at`: absolute values, so that a repeat does nothing.
+    ///
+    /// # Errors
+    /// The first shard's that could not be written; the others may have been.
+    pub async fn publish_counts(
+        &self,
+        from: ShardId,
+        at: u64,
+        counts: Vec<(ItemId, u64)>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let view = self.view()?;
+        let mut by_shard: BTreeMap<ShardId, Vec<(ItemId, u64)>> = BTreeMap::new();
+        for (item_id, count) in counts {
+            by_shard.entry(view.item_shard(&self.tenant(), &item_id)?).or_default().push((item_id, count));
+        }
+        for (shard, counts) in by_shard {
+            for counts in counts.chunks(limits::BATCH_MAX) {
+                let counts = counts.to_vec();
+                let command = ItemCommand::Counts { tenant: self.tenant(), from, at, counts };
+                self.write_items(shard, command, deadline).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn write_items(

@@ -30,5 +30,5 @@ mod view;
 
 pub use gateway::{Coordinator, Gateway};
 pub use http::RenderMetrics;
-pub use service::service;
+pub use service::{serve, service};
 pub use settings::GatewaySettings;

@@ -114,28 +114,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NEVER: AtomicBool = AtomicBool::new(false);
-
     /// Gaussian elimination in f64 on the equation as the documentation states it.
     fn naive(settings: &Settings, table: &[f32], positives: &[(u32, f32)], others: u64) -> Vec<f64> {
         let d = usize::from(settings.dim);
         let y = |i: usize, k: usize| f64::from(table[i * d + k]);
         let mut a = vec![vec![0.0; d + 1]; d];
-        for r in 0..d {
-            for c in 0..d {
+        for (r, row) in a.iter_mut().enumerate() {
+            for (c, value) in row.iter_mut().enumerate().take(d) {
                 let all: f64 = (0..table.len() / d).map(|i| y(i, r) * y(i, c)).sum();
                 let own: f64 = positives.iter().map(|&(i, w)| f64::from(w) * y(i as usize, r) * y(i as usize, c)).sum();
-                a[r][c] = f64::from(settings.alpha0) * all + own;
+                *value = f64::from(settings.alpha0) * all + own;
             }
-            a[r][r] += f64::from(settings.row_regularization(positives.len(), others));
-            a[r][d] = positives.iter().map(|&(i, w)| f64::from(w) * y(i as usize, r)).sum();
+            row[r] += f64::from(settings.row_regularization(positives.len(), others));
+            row[d] = positives.iter().map(|&(i, w)| f64::from(w) * y(i as usize, r)).sum();
         }
         for k in 0..d {
-            for r in (0..d).filter(|&r| r != k) {
-                let factor = a[r][k] / a[k][k];
-                for c in k..=d {
-                    a[r][c] -= factor * a[k][c];
-                }
+            let pivot = a[k].clone();
+            for (_, row) in a.iter_mut().enumerate().filter(|(r, _)| *r != k) {
+                let factor = row[k] / pivot[k];
+                row.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
             }
         }
         (0..d).map(|k| a[k][d] / a[k][k]).collect()
@@ -161,7 +158,7 @@ mod tests {
             users.iter().for_each(|user| adjacency.push_row(user.iter().map(|(&i, &c)| (i, c))));
             let gramian = gramian::packed(Kernel::detect(), usize::from(dim), &table);
             let mut out = vec![0.0; users.len() * usize::from(dim)];
-            let stop = NEVER;
+            let stop = AtomicBool::new(false);
             let pass = HalfPass::new(&settings, Kernel::detect(), 2, &gramian, &table, 30, &stop).unwrap();
             pass.solve(&adjacency, &mut out).unwrap();
             for (user, row) in users.iter().zip(out.chunks(usize::from(dim))) {
@@ -182,7 +179,7 @@ mod tests {
             adjacency.push_row((0..50).filter(|i| (i * 7 + user) % 5 == 0).map(|i| (i, 1.0)));
         }
         let gramian = gramian::packed(Kernel::detect(), 24, &table);
-        let stop = NEVER;
+        let stop = AtomicBool::new(false);
         let solve = |threads| {
             let mut out = vec![0.0f32; 200 * 24];
             let pass = HalfPass::new(&settings, Kernel::detect(), threads, &gramian, &table, 50, &stop).unwrap();

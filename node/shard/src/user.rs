@@ -105,13 +105,13 @@ impl UserShard {
         let slot = self.slot(tenant, user_id);
         let key = key::user(slot, tenant, Kind::User, user_id);
         let events = key::user(slot, tenant, Kind::Event, user_id);
-        let (collects, is_in_base) = match tx.get(&key)? {
-            Some(bytes) => (decode::<UserRecord>("user", &bytes)?.consent.collect, tx.base().contains(&key)?),
+        // Without a record in the base there are no events in it: the dedupe need not look there.
+        let (record, is_in_base) = tx.get_both(&key)?;
+        let collects = match record {
+            Some(bytes) => decode::<UserRecord>("user", &bytes)?.consent.collect,
             None => {
-                // Nothing of the user is there, unless this very transaction deleted it.
-                let is_in_base = tx.base().contains(&key)?;
                 tx.put(key, encode(&UserRecord::default()));
-                (true, is_in_base)
+                true
             }
         };
         Ok(Writer { events, collects, is_in_base, is_changed: false })

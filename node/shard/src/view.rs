@@ -82,9 +82,16 @@ impl<'v> Tx<'v> {
         Tx { base, batch: Batch::default() }
     }
 
-    /// What was there before this transaction.
-    pub fn base(&self) -> &'v dyn View {
-        self.base
+    /// The value of `key`, and whether the state before this transaction has one.
+    pub fn get_both(&self, key: &[u8]) -> Result<(Option<Bytes>, bool)> {
+        match self.batch.writes.get(key) {
+            Some(write) => Ok((write.clone(), self.base.contains(key)?)),
+            None => {
+                let value = self.base.get(key)?;
+                let is_in_base = value.is_some();
+                Ok((value, is_in_base))
+            }
+        }
     }
 
     /// Sets `key`.

@@ -131,7 +131,7 @@ impl Items {
         })?;
         // Trained items that were deleted since.
         let gone: Vec<String> = index.iter().map(|(id, _)| id.to_string()).filter(|id| !known.contains(id)).collect();
-        gone.iter().for_each(|id| drop(index.remove(id)));
+        gone.iter().for_each(|id| _ = index.remove(id));
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).insert(version.version, Arc::new(index));
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Items {
 fn enter(version: &Version, index: &ItemIndex, state: &ItemState) {
     let id = state.item.item_id.as_str();
     match state.is_taken_down {
-        true => drop(index.remove(id)),
+        true => _ = index.remove(id),
         false => ensure(version, index, &state.item),
     }
 }
@@ -189,6 +189,6 @@ fn ensure(version: &Version, index: &ItemIndex, item: &Item) {
 
 fn follow_index(version: &Version, index: &ItemIndex, effects: &Effects) {
     effects.items_upserted.iter().for_each(|state| enter(version, index, state));
-    effects.items_taken_down.iter().chain(&effects.items_deleted).for_each(|id| drop(index.remove(id.as_str())));
-    effects.items_restored.iter().for_each(|id| drop(index.restore(id.as_str())));
+    effects.items_taken_down.iter().chain(&effects.items_deleted).for_each(|id| _ = index.remove(id.as_str()));
+    effects.items_restored.iter().for_each(|id| _ = index.restore(id.as_str()));
 }

@@ -8,6 +8,9 @@ use fjall::Readable;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// From and to, as fjall takes them.
+pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Names a shard's key range; never reused, so that a new state never sees what an old one left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StoreId(pub(crate) u32);
@@ -22,13 +25,13 @@ impl StoreId {
     }
 
     /// All keys of the range.
-    pub(crate) fn range(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    pub(crate) fn range(self) -> KeyRange {
         let end = self.0.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(StoreId(next).key(b"")));
         (Bound::Included(self.key(b"")), end)
     }
 
     /// Keys of the range from `from` to before `to`, without the mark; `None` where there can be none.
-    fn within(self, from: &[u8], to: Option<&[u8]>) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+    fn within(self, from: &[u8], to: Option<&[u8]>) -> Option<KeyRange> {
         let from = from.max(b"\0");
         match to {
             Some(to) if from >= to => None,

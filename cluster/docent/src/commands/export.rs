@@ -3,12 +3,12 @@
 use crate::cli::Shared;
 use crate::client::{self, Client, Cluster, Repeat};
 use crate::failure::{Failure, Result};
-use crate::generate::write::{EventWriter, Format};
+use crate::generate::write::{EventLines, Format};
 use crate::json;
 use crate::show::{self, Progress};
+use crate::target::Target;
 use docent_proto::v1;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tonic::Streaming;
 
@@ -61,53 +61,6 @@ enum Keyspace {
     Items,
 }
 
-/// A file that appears when it is complete, or stdout.
-struct Target {
-    out: BufWriter<Box<dyn Write + Send>>,
-    partial: Option<(PathBuf, PathBuf)>,
-}
-
-impl Target {
-    fn open(path: Option<&Path>) -> Result<Target> {
-        let Some(path) = path else {
-            return Ok(Target { out: BufWriter::with_capacity(1 << 18, Box::new(std::io::stdout())), partial: None });
-        };
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = std::fs::File::create(&partial).map_err(|error| Failure::io("write", &partial, &error))?;
-        let out: Box<dyn Write + Send> = Box::new(file);
-        Ok(Target { out: BufWriter::with_capacity(1 << 18, out), partial: Some((partial, path.to_owned())) })
-    }
-
-    fn name(&self) -> String {
-        self.partial.as_ref().map_or_else(|| "stdout".to_owned(), |(_, path)| path.display().to_string())
-    }
-
-    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-        write(&mut self.out).map_err(|error| Failure::failed(format!("cannot write {}: {error}", self.name())))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.write(|out| out.flush())?;
-        match self.partial.take() {
-            None => Ok(()),
-            Some((partial, path)) => {
-                std::fs::rename(&partial, &path).map_err(|error| Failure::io("write", &path, &error))
-            }
-        }
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some((partial, _)) = &self.partial {
-            // The failure that brings us here is the one to tell.
-            let _ = std::fs::remove_file(partial);
-        }
-    }
-}
-
 /// Exports; the number of lines goes to stderr.
 pub async fn run(shared: &Shared, args: &Args) -> Result<()> {
     let cluster = shared.cluster()?;
@@ -151,16 +104,12 @@ async fn pages<P>(mut stream: Streaming<P>, mut each: impl FnMut(P) -> Result<u6
 async fn events(cluster: &Cluster, format: Format, target: &mut Target) -> Result<u64> {
     let call = |mut client: Client| async move { client.export_events(v1::ExportRequest {}).await };
     let stream = cluster.call(Repeat::Safe, call).await.map_err(client::failure)?;
-    let name = target.name();
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot write {name}: {error}"));
-    let mut writer = EventWriter::new(&mut target.out, format).map_err(&failed)?;
-    let lines = pages(stream, |page: v1::EventPage| {
-        page.events.iter().try_for_each(|event| writer.write(event)).map_err(&failed)?;
+    let mut lines = EventLines::new(format);
+    pages(stream, |page: v1::EventPage| {
+        target.write(|out| page.events.iter().try_for_each(|event| lines.write(out, event)))?;
         Ok(page.events.len() as u64)
     })
-    .await?;
-    writer.finish().map_err(&failed)?;
-    Ok(lines)
+    .await
 }
 
 async fn items(cluster: &Cluster, target: &mut Target) -> Result<u64> {
@@ -242,21 +191,6 @@ fn recommendation(user: &v1::UserRecommendations) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_appears_only_when_it_is_finished() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out.jsonl");
-        let mut target = Target::open(Some(&path)).unwrap();
-        target.write(|out| out.write_all(b"half")).unwrap();
-        drop(target);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        let mut target = Target::open(Some(&path)).unwrap();
-        target.write(|out| out.write_all(b"whole")).unwrap();
-        target.finish().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn vectors_and_lines_keep_their_values() {

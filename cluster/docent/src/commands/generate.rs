@@ -3,11 +3,13 @@
 use crate::failure::{Failure, Result};
 use crate::generate::events::Events;
 use crate::generate::world::{Settings, World};
-use crate::generate::write::{EventWriter, Format, whole_file};
+use crate::generate::write::{EventLines, Format};
+use crate::import::generated;
+use crate::import::row::Source;
 use crate::json::write as form;
 use crate::show::{self, Progress};
-use std::io::Write;
-use std::path::PathBuf;
+use crate::target::Target;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How much to generate.
@@ -52,34 +54,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let world = args.size.world()?;
     let Some(dir) = &args.out else {
-        let out = std::io::BufWriter::new(std::io::stdout().lock());
-        return match events(&world, args.format, out) {
-            // `docent generate | head` has what it wants.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::failed(format!("cannot write events: {error}")))
-            }
-            _ => Ok(()),
-        };
+        return events(&world, args.format, Target::open(None)?);
     };
     std::fs::create_dir_all(dir).map_err(|error| Failure::io("create", dir, &error))?;
-    whole_file(&dir.join("items.jsonl"), |out| {
-        (0..args.size.items).try_for_each(|rank| {
-            let rank = u32::try_from(rank).expect("the world checked the number of items");
-            writeln!(out, "{}", form::item(&world.item(rank), false))
-        })
-    })?;
-    whole_file(&dir.join("users.jsonl"), |out| {
-        (0..args.size.users).try_for_each(|user| writeln!(out, "{}", form::profile(&world.profile(user))))
-    })?;
-    let name = match args.format {
-        Format::Jsonl => "events.jsonl",
-        Format::Csv => "events.csv",
+    lines(&dir.join("items.jsonl"), generated::items(Arc::clone(&world)), |item| form::item(item, false))?;
+    lines(&dir.join("users.jsonl"), generated::users(Arc::clone(&world)), form::profile)?;
+    let (name, import) = match args.format {
+        Format::Jsonl => ("events.jsonl", "jsonl"),
+        Format::Csv => ("events.csv", "csv"),
     };
-    whole_file(&dir.join(name), |out| events(&world, args.format, out))?;
-    let import = match args.format {
-        Format::Jsonl => "jsonl",
-        Format::Csv => "csv",
-    };
+    events(&world, args.format, Target::open(Some(&dir.join(name)))?)?;
     let dir = dir.display();
     show::note(format!(
         "wrote {dir}/items.jsonl, users.jsonl and {name}; import them with\n  docent import items {dir}/items.jsonl\n  \
@@ -88,14 +72,24 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn events(world: &Arc<World>, format: Format, out: impl Write) -> std::io::Result<()> {
-    let mut writer = EventWriter::new(out, format)?;
+fn lines<S: Source>(path: &Path, mut source: S, form: impl Fn(&S::Record) -> serde_json::Value) -> Result<()> {
+    let mut target = Target::open(Some(path))?;
+    while let Some(row) = source.next_row()? {
+        if let Ok(record) = row.record {
+            target.write(|out| writeln!(out, "{}", form(&record)))?;
+        }
+    }
+    target.finish()
+}
+
+fn events(world: &Arc<World>, format: Format, mut target: Target) -> Result<()> {
+    let mut lines = EventLines::new(format);
     let mut progress = Progress::new("generating", world.settings().events);
     for (n, event) in (1..).zip(Events::new(Arc::clone(world))) {
-        writer.write(&event)?;
+        target.write(|out| lines.write(out, &event))?;
         if n % 10_000 == 0 {
             progress.at(n, show::count(n));
         }
     }
-    writer.finish().map(drop)
+    target.finish()
 }

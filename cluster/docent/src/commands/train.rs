@@ -23,10 +23,10 @@ pub struct TrainArgs {
     algorithm: Option<String>,
     /// Dimensions of the factors, 1 to 512
     #[arg(long)]
-    pub(crate) dim: Option<u32>,
+    dim: Option<u32>,
     /// Passes over both sides
     #[arg(long)]
-    pub(crate) epochs: Option<u32>,
+    epochs: Option<u32>,
     /// Regularisation
     #[arg(long)]
     regularization: Option<f64>,
@@ -61,6 +61,11 @@ pub struct CancelArgs {
 }
 
 impl TrainArgs {
+    /// The defaults but for the dimensions.
+    pub fn of_dim(dim: Option<u32>) -> TrainArgs {
+        TrainArgs { dim, ..TrainArgs::default() }
+    }
+
     fn settings(&self) -> v1::TrainSettings {
         v1::TrainSettings {
             algorithm: self.algorithm.clone(),

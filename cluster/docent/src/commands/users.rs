@@ -98,7 +98,7 @@ pub async fn run(shared: &Shared, command: &Users) -> Result<()> {
             let known = known(&cluster, user).await?;
             let mut blocks: BTreeSet<String> = if *clear { BTreeSet::new() } else { known.blocks.iter().cloned().collect() };
             match remove {
-                true => items.iter().for_each(|item| drop(blocks.remove(item))),
+                true => blocks.retain(|block| !items.contains(block)),
                 false => blocks.extend(items.iter().cloned()),
             }
             let blocks: Vec<String> = blocks.into_iter().collect();

@@ -22,7 +22,7 @@ pub struct Settings {
 pub const GENERATOR_VERSION: u8 = 1;
 
 /// The shift of the Zipf-Mandelbrot law: flattens the head, as in real catalogues.
-const HEAD_SHIFT: u64 = 10;
+const HEAD_SHIFT: u64 = 5;
 /// The scale of integer weights: the tail of 20 million ranks still has 16 bits.
 const WEIGHT_SCALE: u64 = 1 << 40;
 /// Users are between once and this many times as active as the least active.
@@ -84,7 +84,7 @@ impl World {
                 return Err(Failure::usage(format!("{flag} {value}: must be 1 to {max}")));
             }
         }
-        let clusters = (settings.items / 60).clamp(2, 64);
+        let clusters = (settings.items / 120).clamp(2, 64);
         let items = u32::try_from(settings.items).expect("at most 20 million");
         let mut members = vec![Vec::new(); usize::try_from(clusters).expect("at most 64")];
         let mut cluster_of = Vec::new();

@@ -1,10 +1,8 @@
-//! Files: events, items and users as lines.
+//! Events as lines of a file.
 
-use crate::failure::{Failure, Result};
 use crate::json::write as form;
 use docent_proto::v1::Event;
 use std::io::Write;
-use std::path::Path;
 
 /// The form of event files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -21,78 +19,58 @@ pub const EVENT_COLUMNS: [&str; 10] = [
     "event_id", "user_id", "item_id", "type", "value", "timestamp", "session_id", "recommendation_id", "position", "context",
 ];
 
-/// Writes events as lines; what it writes, `docent import` reads back unchanged.
-pub enum EventWriter<W: Write> {
-    /// A JSON object a line.
-    Jsonl(W),
-    /// Comma-separated with a header.
-    Csv(Box<csv::Writer<W>>),
+/// Writes events as lines; `docent import` reads them back unchanged.
+pub struct EventLines {
+    format: Format,
+    is_begun: bool,
 }
 
-impl<W: Write> EventWriter<W> {
-    /// Writes the header, where the format has one.
-    pub fn new(out: W, format: Format) -> std::io::Result<EventWriter<W>> {
-        Ok(match format {
-            Format::Jsonl => EventWriter::Jsonl(out),
+impl EventLines {
+    /// Lines of a new file.
+    pub fn new(format: Format) -> EventLines {
+        EventLines { format, is_begun: false }
+    }
+
+    /// Writes one event; before the first one the header, where the format has one.
+    pub fn write(&mut self, out: &mut dyn Write, event: &Event) -> std::io::Result<()> {
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        match self.format {
+            Format::Jsonl => writeln!(out, "{}", form::event(event)),
             Format::Csv => {
-                let mut writer = csv::Writer::from_writer(out);
-                writer.write_record(EVENT_COLUMNS)?;
-                EventWriter::Csv(Box::new(writer))
+                if is_first {
+                    writeln!(out, "{}", EVENT_COLUMNS.join(","))?;
+                }
+                writeln!(out, "{}", record(event)?)
             }
-        })
-    }
-
-    /// Writes one event.
-    pub fn write(&mut self, event: &Event) -> std::io::Result<()> {
-        match self {
-            EventWriter::Jsonl(out) => writeln!(out, "{}", form::event(event)),
-            EventWriter::Csv(writer) => {
-                // Times as text: a number below 100,000,000,000 would be read back as seconds.
-                let time = |ms| jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |t| t.to_string());
-                let context = match event.context.is_empty() {
-                    true => String::new(),
-                    false => serde_json::to_string(&event.context)?,
-                };
-                let fields = [
-                    event.event_id.clone(),
-                    event.user_id.clone(),
-                    event.item_id.clone(),
-                    event.r#type.clone(),
-                    event.value.map(|value| value.to_string()).unwrap_or_default(),
-                    event.timestamp_ms.map(time).unwrap_or_default(),
-                    event.session_id.clone(),
-                    event.recommendation_id.clone(),
-                    event.position.map(|position| position.to_string()).unwrap_or_default(),
-                    context,
-                ];
-                Ok(writer.write_record(&fields)?)
-            }
-        }
-    }
-
-    /// Flushes and gives the output back.
-    pub fn finish(self) -> std::io::Result<W> {
-        match self {
-            EventWriter::Jsonl(mut out) => out.flush().map(|()| out),
-            EventWriter::Csv(writer) => writer.into_inner().map_err(|error| error.into_error()),
         }
     }
 }
 
-/// A file that appears under its name only when it is complete.
-pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let io = |error: std::io::Error| Failure::io("write", path, &error);
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = std::path::PathBuf::from(partial);
-    let file = std::fs::File::create(&partial).map_err(io)?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 18, file);
-    let done = fill(&mut out).and_then(|()| out.flush()).and_then(|()| std::fs::rename(&partial, path));
-    done.map_err(|error| {
-        // The original error is the one to tell.
-        let _ = std::fs::remove_file(&partial);
-        io(error)
-    })
+fn record(event: &Event) -> std::io::Result<String> {
+    // Times as text: a number below 100,000,000,000 would be read back as seconds.
+    let time = |ms| jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string());
+    let context = if event.context.is_empty() { String::new() } else { serde_json::to_string(&event.context)? };
+    let fields = [
+        quoted(&event.event_id),
+        quoted(&event.user_id),
+        quoted(&event.item_id),
+        quoted(&event.r#type),
+        event.value.map(|value| value.to_string()).unwrap_or_default().into(),
+        event.timestamp_ms.map(time).unwrap_or_default().into(),
+        quoted(&event.session_id),
+        quoted(&event.recommendation_id),
+        event.position.map(|position| position.to_string()).unwrap_or_default().into(),
+        quoted(&context),
+    ];
+    Ok(fields.join(","))
+}
+
+/// A field as in RFC 4180.
+fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")).into(),
+        false => text.into(),
+    }
 }
 
 #[cfg(test)]
@@ -111,9 +89,9 @@ mod tests {
     }
 
     fn bytes(format: Format) -> Vec<u8> {
-        let mut writer = EventWriter::new(Vec::new(), format).unwrap();
-        Events::new(world()).for_each(|event| writer.write(&event).unwrap());
-        writer.finish().unwrap()
+        let (mut lines, mut out) = (EventLines::new(format), Vec::new());
+        Events::new(world()).for_each(|event| lines.write(&mut out, &event).unwrap());
+        out
     }
 
     #[test]
@@ -122,8 +100,12 @@ mod tests {
         let mut all = blake3::Hasher::new();
         all.update(&bytes(Format::Jsonl));
         let world = world();
-        (0..200).for_each(|rank| drop(all.update(form::item(&world.item(rank), false).to_string().as_bytes())));
-        (0..40).for_each(|user| drop(all.update(form::profile(&world.profile(user)).to_string().as_bytes())));
+        for rank in 0..200 {
+            all.update(form::item(&world.item(rank), false).to_string().as_bytes());
+        }
+        for user in 0..40 {
+            all.update(form::profile(&world.profile(user)).to_string().as_bytes());
+        }
         // Frozen: whoever changes it also raises GENERATOR_VERSION.
         assert_eq!(all.finalize().to_hex().as_str(), "FROZEN");
     }
@@ -133,7 +115,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for format in [Format::Jsonl, Format::Csv] {
             let path = dir.path().join("events");
-            whole_file(&path, |out| out.write_all(&bytes(format))).unwrap();
+            std::fs::write(&path, bytes(format)).unwrap();
             let input = Input::open(&path).unwrap();
             let defaults =
                 Defaults { event_type: String::new(), timestamp_ms: None, unit: Unit::Auto, now_ms: 2_000_000_000_000 };
@@ -149,14 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_fails_half_way_does_not_appear() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out");
-        let failed = whole_file(&path, |out| {
-            out.write_all(b"half")?;
-            Err(std::io::Error::other("disk full"))
-        });
-        assert!(failed.unwrap_err().to_string().contains("disk full"));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    fn ids_with_delimiters_survive_csv() {
+        let odd = |text: &str| text.to_owned();
+        let event = Event { user_id: odd("a,b"), item_id: odd("say \"hi\""), session_id: odd("two\nlines"), ..Event::default() };
+        let mut out = Vec::new();
+        EventLines::new(Format::Csv).write(&mut out, &event).unwrap();
+        let (_, line) = std::str::from_utf8(&out).unwrap().split_once('\n').unwrap();
+        let fields = crate::import::records::split(line.trim_end(), ',').unwrap();
+        assert_eq!((fields[1].as_str(), fields[2].as_str(), fields[6].as_str()), ("a,b", "say \"hi\"", "two\nlines"));
     }
 }

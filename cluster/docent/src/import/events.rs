@@ -335,7 +335,7 @@ mod tests {
     fn every_bad_line_is_named_and_costs_no_other() {
         let long = "x".repeat(257);
         let text = format!(
-            "\u{feff}user,item,value,ts\nu,i,1,5\n,i,1,5\nu,,1,5\nu,{long},1,5\nu,i,NaN,5\nu,i,many,5\nu,i,1,later\nu,i,1,-5\nu,i,1,2000000086401\nu,i,1\n\nu,i,,\n"
+            "\u{feff}user,item,value,ts\nu,i,1,5\n,i,1,5\nu,,1,5\nu,{long},1,5\nu,i,NaN,5\nu,i,many,5\nu,i,1,later\nu,i,1,-5\nu,i,1,2000086400001\nu,i,1\n\nu,i,,\n"
         );
         let rows = csv(&text, &Dialect::default());
         assert!(rows[0].record.is_ok());

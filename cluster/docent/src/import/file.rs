@@ -35,6 +35,10 @@ impl Input {
         if metadata.is_dir() {
             return Err(Failure::usage(format!("{} is a directory, not a file", path.display())));
         }
+        if !metadata.is_file() {
+            return Err(Failure::usage(format!("{} is not a regular file", path.display()))
+                .advise("an import reads its file twice, first for the ids of its events: write the data to a file"));
+        }
         let mut file = File::open(path).map_err(io)?;
         let mut start = Vec::new();
         Read::by_ref(&mut file).take(4).read_to_end(&mut start).map_err(io)?;
@@ -46,7 +50,6 @@ impl Input {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&start);
         hasher.update_reader(file).map_err(io)?;
-        // What was read counts, not what the metadata say: a pipe has no length there.
         let bytes = hasher.count();
         if bytes == 0 {
             return Err(Failure::failed(format!("{} is empty", path.display())));

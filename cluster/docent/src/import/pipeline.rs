@@ -280,6 +280,11 @@ mod tests {
         is_down: bool,
     }
 
+    /// An error after which the next attempt may follow at once.
+    fn soon(kind: Kind) -> Error {
+        Error { retry_after_ms: Some(1), ..Error::new(kind, "down") }
+    }
+
     impl Deliver<u64> for Flaky {
         fn deliver<'a>(&'a self, _: usize, batch: &'a [u64]) -> BoxFuture<'a, Result<Vec<Outcome>, Error>> {
             let mut calls = self.calls.lock().unwrap();
@@ -287,11 +292,11 @@ mod tests {
             let call = *calls;
             let mut kept = self.kept.lock().unwrap();
             let answer = match call % 3 {
-                _ if self.is_down => Err(Error::new(Kind::Unavailable, "down")),
+                _ if self.is_down => Err(soon(Kind::Unavailable)),
                 0 => Err(Error::overloaded("busy", 1)),
                 1 => {
                     kept.extend(batch);
-                    Err(Error::new(Kind::Unknown, "the answer is lost"))
+                    Err(soon(Kind::Unknown))
                 }
                 _ => Ok(batch
                     .iter()
@@ -314,7 +319,7 @@ mod tests {
         Options { batch: 70, parallel: 3, patience: Duration::from_secs(600) }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn every_record_arrives_through_lost_answers_and_back_pressure() {
         let to = Flaky::default();
         let mut report = Report::new(0, None).unwrap();
@@ -324,12 +329,13 @@ mod tests {
         assert!(report.finish(show::Output::Json).unwrap_err().to_string().contains("100 lines rejected"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn patience_ends_with_the_way_to_resume() {
         let to = Flaky { is_down: true, ..Flaky::default() };
         let mut report = Report::new(0, None).unwrap();
         let source = Numbers { next: 0, end: 1_000, bad_every: 10 };
-        let failure = run("numbers", source, &to, options(), &mut report).await.unwrap_err();
+        let options = Options { patience: Duration::from_millis(20), ..options() };
+        let failure = run("numbers", source, &to, options, &mut report).await.unwrap_err();
         assert_eq!(failure.exit, crate::failure::Exit::Unreachable);
         assert!(failure.to_string().contains("run the same import again"), "{failure}");
     }

@@ -102,6 +102,11 @@ impl Report {
         self.parts.push(part);
     }
 
+    /// The finished sources.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// Prints the summary; fails above `--max-errors`.
     pub fn finish(mut self, output: show::Output) -> Result<()> {
         if let Some((path, file)) = &mut self.rejects {

@@ -11,6 +11,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
+use crate::cluster::LONG;
+
 /// What happens to a snapshot stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Damage {
@@ -60,7 +62,7 @@ impl Net {
     pub(crate) async fn wait_sent(&self, node: u64, kind: MessageKind, count: u64) {
         let mut sent = self.sent.subscribe();
         let is_there = |sent: &BTreeMap<(u64, u8), u64>| sent.get(&(node, kind.to_wire())).is_some_and(|n| *n >= count);
-        sent.wait_for(is_there).await.unwrap();
+        tokio::time::timeout(LONG, sent.wait_for(is_there)).await.unwrap().unwrap();
     }
 
     fn way(&self, from: u64, to: u64) -> Option<Host> {

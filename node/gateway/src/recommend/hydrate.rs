@@ -1,7 +1,7 @@
 //! Metadata for the items of an answer, from any replica. What does not come in time is left out: an answer without a title is one still.
 
 use crate::gateway::Gateway;
-use crate::route::scatter::Question;
+use crate::route::scatter::{Parts, Question};
 use crate::view::View;
 use docent_proto::internal::shard::{Request, Response};
 use docent_runtime::Deadline;
@@ -12,12 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Items by id.
 pub(crate) type Items = BTreeMap<ItemId, ItemState>;
 
+/// Items of one shard in the order they were asked for.
+pub(crate) type Found = Vec<Option<ItemState>>;
+
 /// The parts of an answer to [`Request::GetItems`].
-pub(crate) const GET_ITEMS: fn(Response) -> Option<Vec<(ShardId, Result<Vec<Option<ItemState>>>)>> =
-    |response| match response {
+pub(crate) fn found(response: Response) -> Option<Parts<Found>> {
+    match response {
         Response::Items(parts) => Some(parts),
         _ => None,
-    };
+    }
+}
 
 /// Those of `ids` that exist and whose shard answers in time.
 pub(crate) async fn items(gateway: &Gateway, view: &View, ids: &BTreeSet<ItemId>, deadline: Deadline) -> Result<Items> {
@@ -32,10 +36,10 @@ pub(crate) async fn items(gateway: &Gateway, view: &View, ids: &BTreeSet<ItemId>
             let ids = |shard: &ShardId| (*shard, groups.get(shard).cloned().unwrap_or_default());
             Request::GetItems { tenant: tenant.clone(), shards: shards.iter().map(ids).collect() }
         },
-        parts: GET_ITEMS,
+        parts: found,
         prefers: &|_, _| true,
     };
     let gathered = gateway.shared.route.gather(view, &question, gateway.shared.ids.salt(), deadline).await;
-    let found = gathered.parts.into_values().flat_map(|part| part.value).flatten();
-    Ok(found.map(|state| (state.item.item_id.clone(), state)).collect())
+    let states = gathered.parts.into_values().flat_map(|part| part.value).flatten();
+    Ok(states.map(|state| (state.item.item_id.clone(), state)).collect())
 }

@@ -3,7 +3,7 @@
 use super::coverage::Tally;
 use super::merge;
 use crate::gateway::Gateway;
-use crate::route::scatter::Question;
+use crate::route::scatter::{Parts, Question};
 use crate::view::View;
 use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
 use docent_runtime::Deadline;
@@ -19,7 +19,7 @@ pub(crate) enum Wanted {
     Popular,
 }
 
-const HITS: fn(Response) -> Option<Vec<(ShardId, Result<ShardHits>)>> = |response| match response {
+const HITS: fn(Response) -> Option<Parts<ShardHits>> = |response| match response {
     Response::Hits(parts) => Some(parts),
     _ => None,
 };

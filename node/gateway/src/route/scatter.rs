@@ -29,6 +29,9 @@ pub(crate) struct Gathered<T> {
     pub(crate) missing: BTreeMap<ShardId, Error>,
 }
 
+/// An answer by shard, as it is on the wire.
+pub(crate) type Parts<T> = Vec<(ShardId, Result<T>)>;
+
 /// A question to many shards.
 pub(crate) struct Question<'a, T> {
     /// Which shards.
@@ -36,7 +39,7 @@ pub(crate) struct Question<'a, T> {
     /// The request that covers some of them.
     pub(crate) request: &'a (dyn Fn(&[ShardId]) -> Request + Sync),
     /// Takes the parts out of an answer; `None` if it is an answer to something else.
-    pub(crate) parts: fn(Response) -> Option<Vec<(ShardId, Result<T>)>>,
+    pub(crate) parts: fn(Response) -> Option<Parts<T>>,
     /// Replicas to ask before others (which hold the version).
     pub(crate) prefers: &'a (dyn Fn(ShardId, NodeId) -> bool + Sync),
 }

@@ -51,5 +51,5 @@ async fn more_exports_than_allowed_are_refused_until_one_ends() {
     let first = gateway.export_items().await.unwrap();
     assert_eq!(gateway.export_items().await.err().unwrap().kind, Kind::Overloaded);
     drop(first);
-    gateway.export_items().await.unwrap();
+    assert!(gateway.export_items().await.is_ok());
 }

@@ -302,6 +302,12 @@ impl World {
             Request::Explain { candidates, .. } => Response::Explained(
                 candidates.iter().map(|_| vec![(item_id("i1"), 0.5), (item_id("i2"), 0.25)]).collect(),
             ),
+            other => return self.read_items(node, other),
+        })
+    }
+
+    fn read_items(&self, node: NodeId, request: Request) -> Result<Response> {
+        Ok(match request {
             Request::Scan { version, vector, n, shards, .. } => {
                 assert_eq!(version, VERSION);
                 let one = |filter: ShardFilter| {
@@ -339,6 +345,7 @@ impl World {
                 let applied = if self.lagging.contains(&node) { 0 } else { self.index };
                 Response::Applied(shards.into_iter().map(|shard| (shard, Ok(applied))).collect())
             }
+            other => return Err(Error::new(Kind::Unsupported, format!("no gateway asks {other:?}"))),
         })
     }
 

@@ -138,8 +138,8 @@ fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
     }
     let rhs = &mut rhs[..row.len()];
     let (whole, tail) = row.as_chunks::<LANES>();
-    for at in 0..whole.len() {
-        let (row, mut sum) = (whole[at], rhs.as_chunks::<LANES>().0[at]);
+    for (at, row) in whole.iter().enumerate() {
+        let mut sum = rhs.as_chunks::<LANES>().0[at];
         for lane in 0..LANES {
             sum[lane] = confidence.mul_add(row[lane], sum[lane]);
         }

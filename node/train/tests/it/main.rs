@@ -1,4 +1,5 @@
 //! Whole jobs over several workers in one process.
+#![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 mod fixture;
 
 use docent_model::{FoldIn, Kernel, gramian, mean};

@@ -1,7 +1,9 @@
 //! Flags, dispatch, and the last step of every command: its message and exit code.
 
 use crate::client::Cluster;
-use crate::commands::{demo, export, generate, import, items, member, models, recommend, secret, status, train, up, users};
+use crate::commands::{
+    demo, export, generate, import, items, member, models, recommend, secret, status, train, up, users,
+};
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
 use crate::show::{self, Output};
@@ -11,7 +13,11 @@ use std::time::Duration;
 
 /// A recommender you run like a database: one binary, several machines, no other servers.
 #[derive(Debug, Parser)]
-#[command(name = "docent", version, after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 3 cluster unreachable or not ready, 4 too many rejected lines.")]
+#[command(
+    name = "docent",
+    version,
+    after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 3 cluster unreachable or not ready, 4 too many rejected lines."
+)]
 pub struct Cli {
     #[command(flatten)]
     shared: Shared,
@@ -23,7 +29,14 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Shared {
     /// Query address of a node; several (repeated, or separated by commas) are tried in turn
-    #[arg(long = "node", global = true, env = "DOCENT_NODES", value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:7501")]
+    #[arg(
+        long = "node",
+        global = true,
+        env = "DOCENT_NODES",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7501"
+    )]
     pub nodes: Vec<String>,
     /// Tables for people or JSON for scripts
     #[arg(long, global = true, env = "DOCENT_OUTPUT", value_enum, default_value_t)]
@@ -37,7 +50,8 @@ impl Shared {
     /// The cluster that the flags name.
     pub fn cluster(&self) -> Result<Cluster> {
         let timeout = Duration::try_from_secs_f64(self.timeout).ok().filter(|timeout| !timeout.is_zero());
-        let timeout = timeout.ok_or_else(|| Failure::usage(format!("--timeout {}: must be more than 0 seconds", self.timeout)))?;
+        let timeout = timeout
+            .ok_or_else(|| Failure::usage(format!("--timeout {}: must be more than 0 seconds", self.timeout)))?;
         Cluster::new(&self.nodes, timeout)
     }
 

@@ -162,8 +162,9 @@ fn unreachable(down: &[(&String, String)]) -> Error {
 /// The failure of a command that needs `error`'s answer: an unreachable cluster is told from one that refuses.
 pub fn failure(error: Error) -> Failure {
     if error.kind == Kind::Unavailable && error.field.as_deref() == Some(UNREACHABLE) {
-        return Failure::unreachable(error.message)
-            .advise("is it running? start a local one with `docent up`, or name a node with --node host:port or DOCENT_NODES");
+        return Failure::unreachable(error.message).advise(
+            "is it running? start a local one with `docent up`, or name a node with --node host:port or DOCENT_NODES",
+        );
     }
     Failure::from(error)
 }
@@ -172,8 +173,10 @@ pub fn failure(error: Error) -> Failure {
 pub fn answer(status: &Status) -> Option<Error> {
     use tonic::Code;
     // Refusals by tonic itself come from a live node too, and the same request would be refused by the others.
-    let is_refusal =
-        matches!(status.code(), Code::Unimplemented | Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted);
+    let is_refusal = matches!(
+        status.code(),
+        Code::Unimplemented | Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted
+    );
     let is_answer = is_refusal || status.metadata().contains_key(convert::error::KIND_KEY);
     is_answer.then(|| convert::error::from_status(status))
 }

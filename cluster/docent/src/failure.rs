@@ -75,8 +75,12 @@ impl From<Error> for Failure {
             Kind::Unavailable | Kind::NotLeader | Kind::WrongShard => {
                 (Exit::Unreachable, Some("wait for the cluster with `docent status --wait`, then try again"))
             }
-            Kind::Overloaded => (Exit::Unreachable, Some("the cluster is busy: nothing was done, try again a little later")),
-            Kind::DeadlineExceeded => (Exit::Failed, Some("look at `docent status`, or allow more time with --timeout")),
+            Kind::Overloaded => {
+                (Exit::Unreachable, Some("the cluster is busy: nothing was done, try again a little later"))
+            }
+            Kind::DeadlineExceeded => {
+                (Exit::Failed, Some("look at `docent status`, or allow more time with --timeout"))
+            }
             Kind::Unknown => (Exit::Failed, Some("it may or may not have been done: look before you repeat it")),
             _ => (Exit::Failed, None),
         };
@@ -87,7 +91,9 @@ impl From<Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error.field {
-            Some(field) if !self.error.message.contains(field.as_str()) => write!(f, "{field}: {}", self.error.message)?,
+            Some(field) if !self.error.message.contains(field.as_str()) => {
+                write!(f, "{field}: {}", self.error.message)?
+            }
             _ => f.write_str(&self.error.message)?,
         }
         match &self.advice {

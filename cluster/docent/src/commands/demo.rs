@@ -92,8 +92,13 @@ pub async fn run(args: &Args) -> Result<()> {
     if args.keep && outcome.is_ok() {
         let node = layout.query_addr(1);
         step("the cluster keeps running; Ctrl-C stops it");
-        show::say(format!("  docent status --node {node}\n  docent recommend USER --explain --node {node}\n  curl -s http://{node}/v1/popular"));
-        show::say(format!("  its directory is {}; `docent up --data-dir` starts it again from there", layout.dir.display()));
+        show::say(format!(
+            "  docent status --node {node}\n  docent recommend USER --explain --node {node}\n  curl -s http://{node}/v1/popular"
+        ));
+        show::say(format!(
+            "  its directory is {}; `docent up --data-dir` starts it again from there",
+            layout.dir.display()
+        ));
         let watched = up::watch(&layout, &mut children, &mut signals).await;
         children.stop(STOP_WITHIN).await;
         return watched;
@@ -105,7 +110,9 @@ pub async fn run(args: &Args) -> Result<()> {
         show::note(format!("the logs are kept in {}", layout.dir.display()));
     }
     if outcome.is_ok() {
-        show::say("  nothing is left running; keep a cluster with `make demo KEEP=1`, or start your own with `docent up`");
+        show::say(
+            "  nothing is left running; keep a cluster with `make demo KEEP=1`, or start your own with `docent up`",
+        );
     }
     outcome
 }
@@ -137,16 +144,25 @@ async fn data(args: &Args, to: &Cluster, node: &str) -> Result<()> {
         }
         None => {
             let Size { users, items, events, .. } = args.size;
-            let size = format!("{} users, {} items, {} events", show::count(users), show::count(items), show::count(events));
+            let size =
+                format!("{} users, {} items, {} events", show::count(users), show::count(items), show::count(events));
             step(&format!("importing a generated data set through {node}: {size}"));
             import::generated(to, args.size.world()?, Options::default(), &mut report).await?;
         }
     }
     for part in report.parts() {
         let counts = &part.counts;
-        let again = if counts.duplicate > 0 { format!(", {} were there before", show::count(counts.duplicate)) } else { String::new() };
+        let again = if counts.duplicate > 0 {
+            format!(", {} were there before", show::count(counts.duplicate))
+        } else {
+            String::new()
+        };
         let seconds = part.elapsed.as_secs_f64();
-        say(&format!("{} {} in {seconds:.1} s, each on a majority of disks{again}", show::count(counts.accepted), part.what));
+        say(&format!(
+            "{} {} in {seconds:.1} s, each on a majority of disks{again}",
+            show::count(counts.accepted),
+            part.what
+        ));
     }
     Ok(())
 }

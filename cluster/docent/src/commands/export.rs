@@ -87,7 +87,8 @@ async fn pages<P>(mut stream: Streaming<P>, mut each: impl FnMut(P) -> Result<u6
     let mut lines = 0;
     loop {
         let next = tokio::time::timeout(PAGE_WITHIN, stream.message()).await;
-        let next = next.map_err(|_| Failure::unreachable(format!("no page came within {} s", PAGE_WITHIN.as_secs())))?;
+        let next =
+            next.map_err(|_| Failure::unreachable(format!("no page came within {} s", PAGE_WITHIN.as_secs())))?;
         match next {
             Ok(Some(page)) => lines += each(page)?,
             Ok(None) => return Ok(lines),
@@ -163,9 +164,8 @@ fn floats(bytes: &[u8], dim: u32) -> Result<Vec<serde_json::Value>> {
 }
 
 async fn recommendations(cluster: &Cluster, n: u32, target: &mut Target) -> Result<u64> {
-    let call = |mut client: Client| async move {
-        client.export_recommendations(v1::ExportRecommendationsRequest { n }).await
-    };
+    let call =
+        |mut client: Client| async move { client.export_recommendations(v1::ExportRecommendationsRequest { n }).await };
     let stream = cluster.call(Repeat::Safe, call).await.map_err(client::failure)?;
     pages(stream, |page: v1::RecommendationPage| {
         for user in &page.users {
@@ -183,8 +183,10 @@ fn recommendation(user: &v1::UserRecommendations) -> Result<String> {
     let bad = std::iter::once(&user.user_id).chain(&user.item_ids).find(|id| !is_plain(id));
     match bad {
         None => Ok(format!("{}\t{}", user.user_id, user.item_ids.join(" "))),
-        Some(_) => Err(Failure::failed("an id contains white space, which lines of `user<TAB>item item ...` cannot hold")
-            .advise("ask for recommendations over gRPC or HTTP instead")),
+        Some(_) => {
+            Err(Failure::failed("an id contains white space, which lines of `user<TAB>item item ...` cannot hold")
+                .advise("ask for recommendations over gRPC or HTTP instead"))
+        }
     }
 }
 
@@ -198,7 +200,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&floats(&bytes, 2).unwrap()).unwrap(), "[0.1,-3.5e-12]");
         assert!(floats(&bytes, 3).is_err() && floats(&bytes[1..], 2).is_err());
         let line = |user: &str, item: &str| {
-            recommendation(&v1::UserRecommendations { user_id: user.to_owned(), item_ids: vec![item.to_owned(), "b".to_owned()] })
+            recommendation(&v1::UserRecommendations {
+                user_id: user.to_owned(),
+                item_ids: vec![item.to_owned(), "b".to_owned()],
+            })
         };
         assert_eq!(line("u", "a").unwrap(), "u\ta b");
         assert!(line("u v", "a").is_err() && line("u", "a\tb").is_err());

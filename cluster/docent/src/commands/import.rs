@@ -155,8 +155,7 @@ pub async fn run(shared: &Shared, args: &Args) -> Result<()> {
             return Err(Failure::usage(format!("{flag} {value}: must be 1 to {max}")));
         }
     }
-    let options =
-        Options { batch: args.batch, parallel: args.parallel, patience: Duration::from_secs(args.patience) };
+    let options = Options { batch: args.batch, parallel: args.parallel, patience: Duration::from_secs(args.patience) };
     let to = &shared.cluster()?;
     let mut report = Report::new(args.max_errors, args.rejects.as_deref())?;
     feed(&args.source, to, options, &mut report).await?;
@@ -181,12 +180,14 @@ async fn feed(source: &Source, to: &Cluster, options: Options, report: &mut Repo
         }
         Source::Users { file, form } => {
             let input = Input::open(file)?;
-            let source = if is_jsonl(file) { things::users_jsonl(input) } else { things::users_csv(input, &form.dialect(&[])?) };
+            let source =
+                if is_jsonl(file) { things::users_jsonl(input) } else { things::users_csv(input, &form.dialect(&[])?) };
             pipeline::run("users", source?, to, options, report).await?;
         }
         Source::Items { file, form } => {
             let input = Input::open(file)?;
-            let source = if is_jsonl(file) { things::items_jsonl(input) } else { things::items_csv(input, &form.dialect(&[])?) };
+            let source =
+                if is_jsonl(file) { things::items_jsonl(input) } else { things::items_csv(input, &form.dialect(&[])?) };
             pipeline::run("items", source?, to, options, report).await?;
         }
     }
@@ -204,7 +205,9 @@ pub async fn movielens(to: &Cluster, dir: &Path, options: Options, report: &mut 
     }
     let open = |name: &str| {
         Input::open(&dir.join(name)).map_err(|failure| {
-            failure.advise("a MovieLens directory holds ratings.csv and movies.csv; for other files see `docent import --help`")
+            failure.advise(
+                "a MovieLens directory holds ratings.csv and movies.csv; for other files see `docent import --help`",
+            )
         })
     };
     // Both files first: a directory that lacks one is refused before anything is imported.

@@ -127,7 +127,8 @@ fn settings<T: DeserializeOwned>(args: &Args, prefix: &str) -> Result<T> {
     });
     let mut overrides: Vec<(String, String)> = environment.collect();
     for pair in &args.set {
-        let (key, value) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set {pair}: must be KEY=VALUE")))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set {pair}: must be KEY=VALUE")))?;
         overrides.push((key.trim().to_owned(), value.trim().to_owned()));
     }
     if overrides.is_empty() {
@@ -178,8 +179,9 @@ mod tests {
         for (key, value) in [("raft.y_ms", "250"), ("zone", "b"), ("new.deep.flag", "true"), ("addr", "127.0.0.1:1")] {
             set(&mut table, key, value).unwrap();
         }
-        let want: Table =
-            "zone = \"b\"\naddr = \"127.0.0.1:1\"\n[raft]\nx = 1\ny_ms = 250\n[new.deep]\nflag = true\n".parse().unwrap();
+        let want: Table = "zone = \"b\"\naddr = \"127.0.0.1:1\"\n[raft]\nx = 1\ny_ms = 250\n[new.deep]\nflag = true\n"
+            .parse()
+            .unwrap();
         assert_eq!(table, want);
         assert!(set(&mut table, "zone.x", "1").is_err());
     }

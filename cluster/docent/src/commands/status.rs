@@ -3,9 +3,9 @@
 use crate::cli::Shared;
 use crate::client::{self, Cluster};
 use crate::failure::{Failure, Result};
+use crate::json;
 use crate::local::ready;
 use crate::show::{self, Progress};
-use crate::json;
 use docent_proto::v1;
 use std::time::Duration;
 use tokio::time::Instant;

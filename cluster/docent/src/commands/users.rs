@@ -79,7 +79,8 @@ pub async fn run(shared: &Shared, command: &Users) -> Result<()> {
         Users::Consent { user, collect, recommend, train } => {
             let known = known(&cluster, user).await?;
             let mut consent = known.consent.unwrap_or(v1::Consent { collect: true, recommend: true, train: true });
-            let flags = [(collect, &mut consent.collect), (recommend, &mut consent.recommend), (train, &mut consent.train)];
+            let flags =
+                [(collect, &mut consent.collect), (recommend, &mut consent.recommend), (train, &mut consent.train)];
             let mut is_change = false;
             for (switch, flag) in flags {
                 if let Some(switch) = switch {
@@ -93,10 +94,13 @@ pub async fn run(shared: &Shared, command: &Users) -> Result<()> {
         }
         Users::Block { user, items, remove, clear } => {
             if items.is_empty() && !clear {
-                return Err(Failure::usage("no items are named").advise("name items' ids, or empty the list with --clear"));
+                return Err(
+                    Failure::usage("no items are named").advise("name items' ids, or empty the list with --clear")
+                );
             }
             let known = known(&cluster, user).await?;
-            let mut blocks: BTreeSet<String> = if *clear { BTreeSet::new() } else { known.blocks.iter().cloned().collect() };
+            let mut blocks: BTreeSet<String> =
+                if *clear { BTreeSet::new() } else { known.blocks.iter().cloned().collect() };
             match remove {
                 true => blocks.retain(|block| !items.contains(block)),
                 false => blocks.extend(items.iter().cloned()),

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn users_prefer_their_clusters() {
         let world = Arc::new(World::new(Settings { users: 100, items: 1_200, events: 10_000, seed: 5 }).unwrap());
-        let cluster: BTreeMap<String, usize> = (0..1_200).map(|rank| (world.item_id(rank), world.cluster_of(rank))).collect();
+        let cluster: BTreeMap<String, usize> =
+            (0..1_200).map(|rank| (world.item_id(rank), world.cluster_of(rank))).collect();
         let users: BTreeMap<String, Tastes> = (0..100).map(|user| (World::user_id(user), world.tastes(user))).collect();
         let mut inside = 0;
         for event in Events::new(Arc::clone(&world)) {

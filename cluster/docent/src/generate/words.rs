@@ -4,12 +4,34 @@ use crate::generate::draw::Draw;
 
 /// Names of the latent clusters, repeated with a number when there are more.
 const CATEGORIES: [&str; 24] = [
-    "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama", "Family", "Fantasy", "History", "Horror",
-    "Music", "Mystery", "Nature", "Philosophy", "Poetry", "Romance", "Satire", "Science", "Sport", "Thriller", "Travel", "War",
+    "Adventure",
+    "Animation",
+    "Biography",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Family",
+    "Fantasy",
+    "History",
+    "Horror",
+    "Music",
+    "Mystery",
+    "Nature",
+    "Philosophy",
+    "Poetry",
+    "Romance",
+    "Satire",
+    "Science",
+    "Sport",
+    "Thriller",
+    "Travel",
+    "War",
     "Western",
 ];
 
-const ONSETS: [&str; 18] = ["b", "br", "c", "d", "f", "g", "gl", "k", "l", "m", "n", "p", "r", "s", "st", "t", "v", "z"];
+const ONSETS: [&str; 18] =
+    ["b", "br", "c", "d", "f", "g", "gl", "k", "l", "m", "n", "p", "r", "s", "st", "t", "v", "z"];
 const NUCLEI: [&str; 8] = ["a", "e", "i", "o", "u", "ai", "ea", "io"];
 const CODAS: [&str; 8] = ["", "", "", "l", "n", "r", "s", "th"];
 const SHAPES: [&str; 5] = ["The {}", "{} and {}", "{} of {}", "{} {}", "Return to {}"];

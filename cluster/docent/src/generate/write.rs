@@ -16,7 +16,16 @@ pub enum Format {
 
 /// Columns of event files in CSV.
 pub const EVENT_COLUMNS: [&str; 10] = [
-    "event_id", "user_id", "item_id", "type", "value", "timestamp", "session_id", "recommendation_id", "position", "context",
+    "event_id",
+    "user_id",
+    "item_id",
+    "type",
+    "value",
+    "timestamp",
+    "session_id",
+    "recommendation_id",
+    "position",
+    "context",
 ];
 
 /// Writes events as lines; `docent import` reads them back unchanged.
@@ -133,7 +142,12 @@ mod tests {
     #[test]
     fn ids_with_delimiters_survive_csv() {
         let odd = |text: &str| text.to_owned();
-        let event = Event { user_id: odd("a,b"), item_id: odd("say \"hi\""), session_id: odd("two\nlines"), ..Event::default() };
+        let event = Event {
+            user_id: odd("a,b"),
+            item_id: odd("say \"hi\""),
+            session_id: odd("two\nlines"),
+            ..Event::default()
+        };
         let mut out = Vec::new();
         EventLines::new(Format::Csv).write(&mut out, &event).unwrap();
         let (_, line) = std::str::from_utf8(&out).unwrap().split_once('\n').unwrap();

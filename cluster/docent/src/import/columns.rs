@@ -92,7 +92,12 @@ impl Columns {
     /// Columns that mean no field: their names and places.
     pub fn others(&self) -> Vec<(String, usize)> {
         let is_free = |i: &usize| !self.at.values().any(|taken| taken == i);
-        self.names.iter().enumerate().filter(|(i, name)| is_free(i) && !name.is_empty()).map(|(i, n)| (n.clone(), i)).collect()
+        self.names
+            .iter()
+            .enumerate()
+            .filter(|(i, name)| is_free(i) && !name.is_empty())
+            .map(|(i, n)| (n.clone(), i))
+            .collect()
     }
 
     /// How many fields a record must have; none where no header says so.
@@ -173,7 +178,8 @@ mod tests {
         assert_eq!(columns.others(), [("user".to_owned(), 0)]);
         let fields = header("a,b, c ");
         assert_eq!((columns.get(&fields, "item_id"), columns.get(&fields, "value")), (Some("c"), None));
-        for (pair, message) in [("nobody=who", "no field"), ("user_id=nobody", "no column"), ("user_id=9", "no column")] {
+        for (pair, message) in [("nobody=who", "no field"), ("user_id=nobody", "no column"), ("user_id=9", "no column")]
+        {
             let failure = Columns::of_header("f", &names, &EVENT, &[], &map(pair)).unwrap_err();
             assert!(failure.to_string().contains(message), "{failure}");
         }

@@ -91,7 +91,8 @@ fn all_or_one(result: Result<(), Error>, list: &str, records: usize) -> Result<V
         Ok(()) => return Ok(vec![Outcome::Accepted; records]),
         Err(error) => error,
     };
-    let culprit = (error.kind == Kind::Invalid).then(|| error.field.as_deref().and_then(|field| place(field, list))).flatten();
+    let culprit =
+        (error.kind == Kind::Invalid).then(|| error.field.as_deref().and_then(|field| place(field, list))).flatten();
     let Some((at, field)) = culprit.filter(|(at, _)| *at < records) else { return Err(error) };
     let mut outcomes = vec![Outcome::Again { after: Some(Duration::ZERO), why: error.message.clone() }; records];
     outcomes[at] = Outcome::Rejected(Reason { field, message: error.message });
@@ -162,10 +163,16 @@ mod tests {
         let result = |outcome: &str, kind: &str| v1::EventResult {
             outcome: outcome.to_owned(),
             position: String::new(),
-            error: Some(v1::ErrorDetail { kind: kind.to_owned(), retry_after_ms: Some(5), ..v1::ErrorDetail::default() }),
+            error: Some(v1::ErrorDetail {
+                kind: kind.to_owned(),
+                retry_after_ms: Some(5),
+                ..v1::ErrorDetail::default()
+            }),
         };
         assert!(matches!(outcome(result("rejected", "invalid")), Outcome::Rejected(_)));
-        for (name, kind) in [("unknown", "unknown"), ("rejected", "overloaded"), ("rejected", "unavailable"), ("new", "")] {
+        for (name, kind) in
+            [("unknown", "unknown"), ("rejected", "overloaded"), ("rejected", "unavailable"), ("new", "")]
+        {
             let after = Some(Duration::from_millis(5));
             assert_eq!(outcome(result(name, kind)), Outcome::Again { after, why: String::new() }, "{name} {kind}");
         }

@@ -87,10 +87,17 @@ impl Csv {
         for name in &dialect.context {
             match others.iter().find(|(other, _)| other == name) {
                 Some(column) => context.push(column.clone()),
-                None => return Err(Failure::usage(format!("--context {name}: {} has no free column {name:?}", input.name()))),
+                None => {
+                    return Err(Failure::usage(format!(
+                        "--context {name}: {} has no free column {name:?}",
+                        input.name()
+                    )));
+                }
             }
         }
-        if defaults.event_type.is_empty() && columns.name_of("value").is_some_and(|name| name.eq_ignore_ascii_case("rating")) {
+        if defaults.event_type.is_empty()
+            && columns.name_of("value").is_some_and(|name| name.eq_ignore_ascii_case("rating"))
+        {
             defaults.event_type = "rating".to_owned();
         }
         Ok(Csv { input, records, columns, context, defaults })

@@ -119,7 +119,12 @@ fn add(counts: &mut Counts, more: Counts) {
 }
 
 fn rate(counts: &Counts, elapsed: Duration) -> String {
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "for people"
+    )]
     let per_second = (counts.sum() as f64 / elapsed.as_secs_f64().max(1e-3)) as u64;
     format!("{} at {}/s", show::count(counts.sum()), show::count(per_second))
 }
@@ -161,7 +166,9 @@ async fn send<T: Clone, D: Deliver<T>>(
     let mut records = batch.lines.into_iter().zip(batch.records).peekable();
     while records.peek().is_some() {
         let (mut piece, mut bytes) = (Vec::new(), 0);
-        while let Some(next) = records.next_if(|(_, record)| piece.is_empty() || bytes + weigh(record) <= BATCH_BYTES_MAX) {
+        while let Some(next) =
+            records.next_if(|(_, record)| piece.is_empty() || bytes + weigh(record) <= BATCH_BYTES_MAX)
+        {
             bytes += weigh(&next.1);
             piece.push(next);
         }

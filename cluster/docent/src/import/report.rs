@@ -160,7 +160,8 @@ mod tests {
         let path = dir.path().join("rejects");
         let mut report = Report::new(99, Some(&path)).unwrap();
         let reason = Reason::of("value", "must be a finite number");
-        let printed: Vec<String> = (1..=100).filter_map(|line| report.reject("f.csv", line, &reason).unwrap()).collect();
+        let printed: Vec<String> =
+            (1..=100).filter_map(|line| report.reject("f.csv", line, &reason).unwrap()).collect();
         assert_eq!(printed.len(), 21);
         assert_eq!(printed[0], "f.csv:1: value: must be a finite number");
         let failure = report.finish(show::Output::Json).unwrap_err();

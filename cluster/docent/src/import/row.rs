@@ -79,7 +79,10 @@ pub fn check_event(event: &v1::Event, now_ms: i64) -> Result<(), Reason> {
     }
     for (field, text) in [("session_id", &event.session_id), ("recommendation_id", &event.recommendation_id)] {
         if text.len() > docent_types::limits::ID_BYTES_MAX {
-            return Err(Reason::of(field, format!("has {} bytes; at most {}", text.len(), docent_types::limits::ID_BYTES_MAX)));
+            return Err(Reason::of(
+                field,
+                format!("has {} bytes; at most {}", text.len(), docent_types::limits::ID_BYTES_MAX),
+            ));
         }
     }
     Ok(event::attributes("context", &event.context)?)

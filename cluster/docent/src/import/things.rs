@@ -195,7 +195,10 @@ mod tests {
         assert_eq!(items[0].categories, ["Adventure", "Comedy"]);
         assert_eq!(items[0].published_ms, time::year(1995));
         assert_eq!(items[1].title, "American President, The (1995)");
-        assert_eq!((items[2].title.as_str(), items[2].categories.len(), items[2].published_ms), ("Say \"Hi\"", 0, None));
+        assert_eq!(
+            (items[2].title.as_str(), items[2].categories.len(), items[2].published_ms),
+            ("Say \"Hi\"", 0, None)
+        );
         assert!(items[3].published_ms.unwrap() < 0, "before 1970");
         assert_eq!(items[4].published_ms, time::year(1995));
         assert!(rows[5].record.as_ref().unwrap_err().message.contains("2 fields"));
@@ -212,7 +215,8 @@ mod tests {
 
     #[test]
     fn an_item_outside_the_limits_is_refused_by_line() {
-        let (_dir, input) = input("{\"item_id\":\"i\",\"categories\":[\"\"]}\n{\"item_id\":\"i\",\"year\":1}\n{\"item_id\":\"ok\"}\n");
+        let (_dir, input) =
+            input("{\"item_id\":\"i\",\"categories\":[\"\"]}\n{\"item_id\":\"i\",\"year\":1}\n{\"item_id\":\"ok\"}\n");
         let rows = all(items_jsonl(input).unwrap());
         assert_eq!(rows[0].record.as_ref().unwrap_err().field.as_deref(), Some("categories"));
         assert_eq!(rows[1].record.as_ref().unwrap_err().field.as_deref(), Some("year"));

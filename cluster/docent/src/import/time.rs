@@ -48,7 +48,10 @@ pub fn date(text: &str) -> Result<i64, String> {
     let civil = text.parse::<DateTime>().or_else(|_| text.parse::<Date>().map(|date| date.at(0, 0, 0, 0)));
     match civil.and_then(|civil| civil.to_zoned(TimeZone::UTC)) {
         Ok(zoned) => Ok(zoned.timestamp().as_millisecond()),
-        Err(_) => Err(format!("{:?} is not a time: write 2024-05-01T12:00:00Z, or seconds or milliseconds since 1970", clip(text))),
+        Err(_) => Err(format!(
+            "{:?} is not a time: write 2024-05-01T12:00:00Z, or seconds or milliseconds since 1970",
+            clip(text)
+        )),
     }
 }
 

@@ -146,7 +146,8 @@ pub fn event(line: &[u8]) -> Result<v1::Event> {
         },
         context: fields.map("context")?,
     };
-    fields.end("event_id, user_id, item_id, type, value, timestamp, session_id, recommendation_id, position, context")?;
+    fields
+        .end("event_id, user_id, item_id, type, value, timestamp, session_id, recommendation_id, position, context")?;
     Ok(event)
 }
 

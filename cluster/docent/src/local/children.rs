@@ -5,9 +5,9 @@
 
 use crate::failure::{Failure, Result};
 use crate::local::layout::{Kind, Layout, Member};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures::FutureExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -157,6 +157,7 @@ pub fn log_tail(layout: &Layout, member: Member) -> String {
     };
     let text = read().unwrap_or_else(|error| format!("(cannot be read: {error})"));
     let lines: Vec<&str> = text.lines().collect();
-    let tail: String = lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| format!("    {line}\n")).collect();
+    let tail: String =
+        lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| format!("    {line}\n")).collect();
     format!("  end of {}:\n{tail}", path.display())
 }

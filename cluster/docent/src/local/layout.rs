@@ -74,7 +74,9 @@ impl Wanted {
             }
         }
         if !(1..=nodes).contains(&replication) {
-            return Err(Failure::usage(format!("--replication {replication}: must be 1 to the number of nodes, {nodes}")));
+            return Err(Failure::usage(format!(
+                "--replication {replication}: must be 1 to the number of nodes, {nodes}"
+            )));
         }
         if !(1_024 + PORT_STEP..=u16::MAX - 2 * PORT_STEP).contains(&base_port) {
             return Err(Failure::usage(format!("--base-port {base_port}: must be 1124 to 65335")));
@@ -84,7 +86,14 @@ impl Wanted {
         {
             return Err(Failure::usage(format!("--placement-key {key:?}: must be 32 hexadecimal digits")));
         }
-        Ok(Shape { format: FORMAT, nodes, coordinators, base_port, replication, placement_key: self.placement_key.clone() })
+        Ok(Shape {
+            format: FORMAT,
+            nodes,
+            coordinators,
+            base_port,
+            replication,
+            placement_key: self.placement_key.clone(),
+        })
     }
 
     /// Refuses a directory whose cluster differs from what is explicitly asked for.
@@ -108,7 +117,8 @@ impl Wanted {
             None => Ok(()),
             Some((wanted, has)) => {
                 let message = format!("{} holds a cluster made with {has}, not {wanted}", dir.display());
-                Err(Failure::usage(message).advise("leave the flag out to start that cluster, or use another --data-dir"))
+                Err(Failure::usage(message)
+                    .advise("leave the flag out to start that cluster, or use another --data-dir"))
             }
         }
     }
@@ -173,7 +183,9 @@ impl Layout {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::io("read", &marker, &error)),
         };
-        if has.is_none() && std::fs::read_dir(&dir).map_err(io)?.any(|entry| entry.is_ok_and(|e| e.file_name() != ".lock")) {
+        if has.is_none()
+            && std::fs::read_dir(&dir).map_err(io)?.any(|entry| entry.is_ok_and(|e| e.file_name() != ".lock"))
+        {
             let message = format!("{} is not empty and holds no cluster of `docent up` (no {MARKER})", dir.display());
             return Err(Failure::usage(message).advise("choose an empty or a new directory with --data-dir"));
         }

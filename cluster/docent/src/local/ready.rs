@@ -30,8 +30,10 @@ pub fn missing(state: &v1::Cluster) -> String {
 pub async fn wait(layout: &Layout, children: &mut Children, within: Duration) -> Result<v1::Cluster> {
     let deadline = Instant::now() + within;
     let nodes = layout.query_addrs();
-    let nodes: Vec<Cluster> =
-        nodes.iter().map(|addr| Cluster::new(std::slice::from_ref(addr), Duration::from_secs(2))).collect::<Result<_>>()?;
+    let nodes: Vec<Cluster> = nodes
+        .iter()
+        .map(|addr| Cluster::new(std::slice::from_ref(addr), Duration::from_secs(2)))
+        .collect::<Result<_>>()?;
     let mut progress = Progress::new("starting", 0);
     loop {
         let mut state = None;

@@ -91,7 +91,10 @@ fn a_token_of_a_secret_is_32_and_64_digits() {
 fn generated_files_are_the_same_for_the_same_seed() {
     let dir = tempfile::tempdir().unwrap();
     for (out, seed) in [("a", "1"), ("b", "1"), ("c", "2")] {
-        let output = docent(dir.path(), &["generate", "--users", "20", "--items", "50", "--events", "300", "--seed", seed, "--out", out]);
+        let output = docent(
+            dir.path(),
+            &["generate", "--users", "20", "--items", "50", "--events", "300", "--seed", seed, "--out", out],
+        );
         assert!(output.status.success(), "{}", stderr(&output));
     }
     let read = |path: &str| std::fs::read(dir.path().join(path)).unwrap();

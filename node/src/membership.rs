@@ -36,8 +36,8 @@ impl Coordinators {
         Coordinators { peers, addresses: Arc::new(addresses), last_good: Arc::default() }
     }
 
-    /// Asks until the leader answers or the deadline is over. Requests to the coordinator may be repeated: each carries what makes
-    /// a repeat harmless (a nonce, an epoch) or replaces one value by another.
+    /// Asks until the leader answers or the deadline is over. Most requests may be repeated: each carries what makes a repeat harmless (a
+    /// nonce, an epoch) or replaces one value by another. One that may not ends `Unknown` where its outcome is.
     pub async fn call(&self, request: &Request, deadline: Deadline) -> Result<Response> {
         let body = codec::encode(request);
         let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
@@ -46,6 +46,10 @@ impl Coordinators {
                 match self.attempt(&addr, body.clone(), deadline).await {
                     Ok(response) => return Ok(response),
                     Err(error) if is_final(error.kind) => return Err(error),
+                    Err(error) if is_unknown(error.kind) && !is_repeatable(request) => {
+                        let message = format!("whether the coordinator did it is unknown; look before you ask again: {error}");
+                        return Err(Error::new(Kind::Unknown, message));
+                    }
                     Err(error) => last = error,
                 }
                 if deadline.is_over() {
@@ -100,7 +104,17 @@ impl Coordinators {
 
 /// Whether asking again would get the same answer.
 fn is_final(kind: Kind) -> bool {
-    !kind.is_retryable() && !matches!(kind, Kind::DeadlineExceeded | Kind::Unknown)
+    !kind.is_retryable() && !is_unknown(kind)
+}
+
+/// Whether the request may have been carried out.
+fn is_unknown(kind: Kind) -> bool {
+    matches!(kind, Kind::DeadlineExceeded | Kind::Unknown)
+}
+
+/// Whether carrying a request out twice is the same as once.
+fn is_repeatable(request: &Request) -> bool {
+    !matches!(request, Request::StartTraining(_) | Request::Rollback)
 }
 
 impl docent_gateway::Coordinator for Coordinators {

@@ -6,13 +6,14 @@ use crate::serving::models::Models;
 use crate::serving::vectors::Vectors;
 use crate::settings::Settings;
 use crate::shards::{Hosted, Role, Shards, Users};
+use docent_gateway::Gateway;
 use docent_placement::SlotHasher;
-use docent_raft::{Host, Member};
-use docent_runtime::Supervisor;
+use docent_raft::{Group, Host, Member};
+use docent_runtime::{OnExit, Supervisor};
 use docent_shard::{ItemShard, UserShard};
 use docent_store::Store;
 use docent_types::catalog::{Catalog, Replica, Shard};
-use docent_types::{Error, Keyspace, Kind, NodeId, Result};
+use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -33,11 +34,15 @@ pub struct Replicas {
     pub hasher: SlotHasher,
     /// The node's settings.
     pub settings: Arc<Settings>,
+    /// Told of each shard's leader, so that it need not search.
+    pub gateway: Gateway,
+    /// Runs the watches.
+    pub supervisor: Supervisor,
 }
 
 impl Replicas {
     /// Follows the catalog for the life of the process.
-    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>, supervisor: Supervisor) -> Result<()> {
+    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>) -> Result<()> {
         loop {
             let current = catalog.borrow_and_update().clone();
             for shard in current.shards.values() {
@@ -50,7 +55,7 @@ impl Replicas {
             }
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
-                () = supervisor.cancelled() => return Ok(()),
+                () = self.supervisor.cancelled() => return Ok(()),
             }
         }
     }
@@ -75,8 +80,25 @@ impl Replicas {
         let group = self.host.open(shard.id.group(), replica.id.0, machine).await.map_err(fatal)?;
         group.initialize(members(catalog, shard)).await.map_err(fatal)?;
         tracing::info!(shard = %shard.id, replica = %replica.id, "replica opened");
+        let told = tell_leader(shard.id, group.clone(), self.gateway.clone(), self.supervisor.clone());
+        self.supervisor.spawn("leader watch", OnExit::Log, told);
         self.shards.insert(Arc::new(Hosted { id: shard.id, replica: replica.id, slots: shard.slots, group, store, role }));
         Ok(())
+    }
+}
+
+/// Tells the gateway of each new leader of a hosted shard.
+async fn tell_leader(shard: ShardId, group: Group, gateway: Gateway, supervisor: Supervisor) -> Result<()> {
+    let mut status = group.watch();
+    loop {
+        let leader = status.borrow_and_update().leader.as_ref().map(|leader| NodeId(leader.node));
+        if let Some(leader) = leader {
+            gateway.note_leader(shard, leader);
+        }
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return Ok(()) },
+            () = supervisor.cancelled() => return Ok(()),
+        }
     }
 }
 

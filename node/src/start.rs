@@ -200,8 +200,10 @@ impl Ground {
             models: models.clone(),
             hasher,
             settings: settings.clone(),
+            gateway: gateway.clone(),
+            supervisor: supervisor.clone(),
         };
-        supervisor.spawn("replicas", OnExit::Fatal, replicas.follow(catalog.clone(), supervisor.clone()));
+        supervisor.spawn("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
         self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog);
         let every = Duration::from_millis(settings.serving.counts_interval_ms);
         let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());

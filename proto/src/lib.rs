@@ -11,13 +11,27 @@ pub mod convert;
 pub mod internal;
 
 /// The clients' interface.
-#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, clippy::too_many_lines, unreachable_pub, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("docent.v1");
 }
 
 /// The members' envelope.
-#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, clippy::too_many_lines, unreachable_pub, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod transport {
     tonic::include_proto!("docent.internal");
 }

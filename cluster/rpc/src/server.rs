@@ -111,7 +111,13 @@ impl Server {
     /// Handles the frames of one stream, many at a time: a slow group never stands before another.
     async fn frames(self, mut inbound: Streaming<RaftFrame>, replies: mpsc::Sender<Result<RaftFrame, Status>>) -> Result<()> {
         let permits = Arc::new(Semaphore::new(FRAMES_IN_FLIGHT));
-        while let Ok(Some(frame)) = inbound.message().await {
+        loop {
+            let frame = tokio::select! {
+                frame = inbound.message() => frame,
+                // A living peer's stream does not end by itself.
+                () = self.shared.supervisor.cancelled() => break,
+            };
+            let Ok(Some(frame)) = frame else { break };
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
             let (server, replies) = (self.clone(), replies.clone());
             self.shared.supervisor.spawn("raft frame", OnExit::Log, async move {

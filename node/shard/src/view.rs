@@ -115,7 +115,7 @@ impl<'v> Tx<'v> {
                     Ok(true)
                 }
             },
-            Entry::Vacant(entry) => match is_in_base && false && self.base.contains(entry.key())? {
+            Entry::Vacant(entry) => match is_in_base && self.base.contains(entry.key())? {
                 true => Ok(false),
                 false => {
                     entry.insert(Some(value()));

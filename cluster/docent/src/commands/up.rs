@@ -19,7 +19,7 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(15);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Nodes, 1 to 99 [default: 3, or what the directory has]
-    #[arg(long)]
+    #[arg(long = "nodes", id = "node_count")]
     nodes: Option<u16>,
     /// Coordinators, 1 to 9; odd numbers make sense [default: 3, or what the directory has]
     #[arg(long)]

@@ -23,6 +23,13 @@ impl Ledger {
         }
     }
 
+    /// Takes in another ledger's notes.
+    pub fn absorb(&mut self, other: Ledger) {
+        self.acked.extend(other.acked);
+        self.unknown.extend(other.unknown);
+        self.unknown.retain(|id| !self.acked.contains(id));
+    }
+
     /// How many events were acked.
     pub fn acked(&self) -> usize {
         self.acked.len()

@@ -1,3 +1,6 @@
-//! Integration tests: tidy, and promises proven over real processes.
+//! Integration tests: the walls of the house, and promises proven over real processes.
 
+mod answers;
+mod durability;
+mod immediate;
 mod tidy;

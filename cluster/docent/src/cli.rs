@@ -30,6 +30,7 @@ pub struct Cli {
 pub struct Shared {
     /// Query address of a node; several (repeated, or separated by commas) are tried in turn
     #[arg(
+        id = "node",
         long = "node",
         global = true,
         env = "DOCENT_NODES",
@@ -180,5 +181,7 @@ mod tests {
         let cli = Cli::try_parse_from(["docent", "jobs", "--node", "a:1,b:2", "--node", "c:3"]).unwrap();
         assert_eq!(cli.shared.nodes, ["a:1", "b:2", "c:3"]);
         assert!(Cli::try_parse_from(["docent", "jobs", "--timeout", "x"]).is_err());
+        // A global flag must not share its id with a command's own: clap notices only when both are read.
+        assert!(Cli::try_parse_from(["docent", "up", "--nodes", "3", "--node", "a:1"]).is_ok());
     }
 }

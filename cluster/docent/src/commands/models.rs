@@ -53,14 +53,13 @@ fn list(shared: &Shared, models: &[v1::Model]) -> Result<()> {
     }
     let rows = models.iter().map(|model| {
         let s = model.settings.clone().unwrap_or_default();
-        let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         let bytes = model.parts.iter().map(|part| part.bytes).sum();
         vec![
             model.version.to_string(),
             model.state.clone(),
             s.algorithm.unwrap_or_default(),
             s.dim.map(|dim| dim.to_string()).unwrap_or_default(),
-            metrics.join("\n"),
+            train::quality(model).join("\n"),
             show::bytes(bytes),
             model.job.to_string(),
             show::time(model.created_ms),

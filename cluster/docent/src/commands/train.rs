@@ -114,10 +114,16 @@ pub async fn start(cluster: &Cluster, args: &TrainArgs) -> Result<v1::Job> {
 /// What came out, in a few lines.
 pub fn summary(job: &v1::Job, model: &v1::Model) -> String {
     let progress = job.progress.clone().unwrap_or_default();
-    let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let metrics = quality(model);
     let trained = format!("trained in {:.1} s, {} exchanged", progress.seconds, show::bytes(progress.bytes));
     let metrics = if metrics.is_empty() { String::new() } else { format!("\n{}", metrics.join("  ")) };
     format!("version {} is {}: {trained}{metrics}", model.version, model.state)
+}
+
+/// The metrics of ranking (`recall@20`, ...) for people; counts and the rest are in the JSON form.
+pub fn quality(model: &v1::Model) -> Vec<String> {
+    let is_quality = |(name, _): &(&String, &f64)| name.contains('@');
+    model.metrics.iter().filter(is_quality).map(|(name, value)| format!("{name} {value:.4}")).collect()
 }
 
 /// Follows a job until its version is live (`to_live`) or staged.

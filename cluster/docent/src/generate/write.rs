@@ -116,7 +116,10 @@ mod tests {
             all.update(form::profile(&world.profile(user)).to_string().as_bytes());
         }
         // Frozen: whoever changes it also raises GENERATOR_VERSION.
-        assert_eq!(all.finalize().to_hex().as_str(), "42b0f84e2977a9cfe3539278f789ca027052292c7ef6e6b772c7eaa8470c950d");
+        assert_eq!(
+            all.finalize().to_hex().as_str(),
+            "42b0f84e2977a9cfe3539278f789ca027052292c7ef6e6b772c7eaa8470c950d"
+        );
     }
 
     #[test]

@@ -63,6 +63,16 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
+fn the_environment_names_nodes_for_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code) in [(&["jobs"][..], 3), (&["up", "--nodes", "0"], 2)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docent"));
+        command.args(args).current_dir(dir.path()).env_clear().env("DOCENT_NODES", nobody());
+        assert_eq!(command.output().unwrap().status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_empty_or_missing_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("empty.csv"), "").unwrap();

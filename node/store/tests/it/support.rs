@@ -52,7 +52,7 @@ pub(crate) fn log(commands: u64) -> Vec<UserCommand> {
     let command = |i: u64| match i % 9 {
         7 => UserCommand::DeleteUser { tenant: tenant(), user_id: user_id(i) },
         8 => {
-            let consent = Consent { collect: i % 2 == 0, ..Consent::default() };
+            let consent = Consent { collect: i.is_multiple_of(2), ..Consent::default() };
             UserCommand::SetConsent { tenant: tenant(), user_id: user_id(i), consent }
         }
         _ => UserCommand::Append { tenant: tenant(), events: (0..20).map(|j| event(i, j)).collect(), received_ms: 0 },

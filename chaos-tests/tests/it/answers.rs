@@ -34,7 +34,7 @@ fn train(lab: &Lab) -> Result<()> {
 
 /// Every exported vector by id.
 fn vectors(lab: &Lab, keyspace: &str) -> Result<BTreeMap<String, Vec<f32>>> {
-    let exported = lab.docent(&["export", "vectors", keyspace])?;
+    let exported = lab.docent(&["export", "vectors", "--keyspace", keyspace])?;
     let parse = |line: &str| -> Result<(String, Vec<f32>)> {
         let line: Value = serde_json::from_str(line)?;
         let values = line["values"].as_array().context("no values")?;

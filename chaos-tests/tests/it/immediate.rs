@@ -25,7 +25,7 @@ fn what_one_node_acked_holds_in_the_next_answer_of_every_other() {
 }
 
 fn users(lab: &Lab) -> Vec<String> {
-    let exported = lab.docent(&["export", "recommendations", "--n", "1"]).unwrap();
+    let exported = lab.docent(&["export", "recommendations", "-n", "1"]).unwrap();
     exported.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
 }
 

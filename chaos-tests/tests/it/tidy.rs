@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("docent-coordinator", &["types", "placement", "runtime", "proto", "rpc", "raft", "journal", "meta"]),
     ("docent", &["types", "placement", "runtime", "proto", "rpc", "coordinator", "node"]),
-    ("docent-chaos", &[]),
+    ("docent-chaos", &["model"]),
 ];
 
 /// Third-party crates that only these of ours may name.

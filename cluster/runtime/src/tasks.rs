@@ -4,7 +4,8 @@ use docent_types::{Error, Result};
 use futures::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -30,6 +31,7 @@ struct Shared {
     tracker: TaskTracker,
     cancel: CancellationToken,
     fatal: watch::Sender<Option<String>>,
+    running: Mutex<BTreeMap<&'static str, usize>>,
 }
 
 impl Default for Supervisor {
@@ -41,19 +43,33 @@ impl Default for Supervisor {
 impl Supervisor {
     /// A supervisor with no tasks yet.
     pub fn new() -> Supervisor {
-        let shared = Shared { tracker: TaskTracker::new(), cancel: CancellationToken::new(), fatal: watch::channel(None).0 };
+        let shared = Shared { tracker: TaskTracker::new(), cancel: CancellationToken::new(), fatal: watch::channel(None).0, running: Mutex::default() };
         Supervisor { shared: Arc::new(shared) }
     }
 
     /// Runs `task` until it ends; it must end soon after [`Supervisor::cancelled`].
     pub fn spawn(&self, name: &'static str, on_exit: OnExit, task: impl Future<Output = Result<()>> + Send + 'static) {
         let supervisor = self.clone();
+        self.count(name, 1);
         let supervised = async move {
             let outcome = AssertUnwindSafe(task).catch_unwind().await;
+            supervisor.count(name, -1);
             supervisor.ended(name, on_exit, outcome.unwrap_or_else(|panic| Err(panicked(&*panic))));
         };
         #[allow(clippy::disallowed_methods, reason = "this is the one supervised spawn")]
         let _detached = self.shared.tracker.spawn(supervised);
+    }
+
+    fn count(&self, name: &'static str, by: isize) {
+        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.entry(name).or_default();
+        *count = count.saturating_add_signed(by);
+    }
+
+    /// Names of the tasks that run, with how many of each.
+    pub fn running(&self) -> Vec<(&'static str, usize)> {
+        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (*name, *count)).collect()
     }
 
     fn ended(&self, name: &'static str, on_exit: OnExit, outcome: Result<()>) {
@@ -99,7 +115,11 @@ impl Supervisor {
     pub async fn shutdown(&self, within: Duration) -> bool {
         self.shared.cancel.cancel();
         self.shared.tracker.close();
-        tokio::time::timeout(within, self.shared.tracker.wait()).await.is_ok()
+        let ended = tokio::time::timeout(within, self.shared.tracker.wait()).await.is_ok();
+        if !ended {
+            tracing::warn!(running = ?self.running(), "tasks did not end in time");
+        }
+        ended
     }
 }
 
@@ -137,5 +157,6 @@ mod tests {
         let supervisor = Supervisor::new();
         supervisor.spawn("stubborn", OnExit::Log, std::future::pending());
         assert!(!supervisor.shutdown(Duration::from_millis(10)).await);
+        assert_eq!(supervisor.running(), [("stubborn", 1)]);
     }
 }

@@ -76,6 +76,12 @@ pub fn docent() -> Result<PathBuf> {
     found.with_context(|| format!("no docent binary beside {}: run `make build` first", own.display()))
 }
 
+/// Waits until no other lab runs on this machine, and keeps others away while it is held.
+pub fn lock() -> Result<Flock<File>> {
+    let file = File::create(std::env::temp_dir().join("docent-lab.lock"))?;
+    Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?)
+}
+
 fn free_ports(count: usize) -> Result<Vec<u16>> {
     let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
@@ -90,8 +96,7 @@ fn run(arguments: &[&str]) -> Result<String> {
 impl Lab {
     /// Starts a cluster and waits until every shard has a leader.
     pub fn start(options: &Options) -> Result<Lab> {
-        let lock = File::create(std::env::temp_dir().join("docent-lab.lock"))?;
-        let only_one = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let only_one = lock()?;
         let dir = tempfile::Builder::new().prefix("docent-lab-").tempdir()?;
         let mut lab = Lab { coordinators: Vec::new(), nodes: Vec::new(), dir, _only_one: only_one };
         lab.prepare(options)?;

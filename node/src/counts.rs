@@ -29,11 +29,10 @@ pub async fn publish(shards: Arc<Shards>, gateway: Gateway, every: Duration, sup
                 continue;
             };
             let before = published.get_mut(&hosted.id).filter(|before| before.term == status.term);
-            let since = match before {
-                Some(before) if !before.is_due(status.applied) => continue,
-                Some(before) => before.through,
-                None => 0,
-            };
+            let (is_due, since) = before.map_or((true, 0), |before| (before.is_due(status.applied), before.through));
+            if !is_due {
+                continue;
+            }
             match round(&hosted, since, &gateway).await {
                 Ok((through, counts)) => {
                     let rest = 1 + (counts / COUNTS_PER_INTERVAL).min(REST_MAX);

@@ -81,7 +81,9 @@ fn import(lab: &Lab, split: &Split, repeat: usize) -> Result<(f64, f64)> {
     let (took, spent) = (start.elapsed().as_secs_f64(), Cost::now(lab)?.since(&before));
     std::thread::sleep(SETTLE); // nothing tells from outside when background work is done
     let settled = Cost::now(lab)?.since(&before);
-    let events = said["sources"][0]["accepted"].as_u64().context("no count of accepted events")? as f64;
+    // A batch whose answer was lost is sent again: its events are there, told as duplicates.
+    let told = |outcome: &str| said["sources"][0][outcome].as_u64().with_context(|| format!("no {outcome} in {said}"));
+    let events = (told("accepted")? + told("duplicate")?) as f64;
     let per_event = |cost: &Cost| cost.sum() / events * 1e6;
     println!(
         "  {repeat}: {events} events in {took:.1} s: {:.0} events/s; {:.1} CPU-us per event, {:.1} with {} s after it; load average {}",

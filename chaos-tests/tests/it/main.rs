@@ -3,4 +3,6 @@
 mod answers;
 mod durability;
 mod immediate;
+mod input;
+mod readme;
 mod tidy;

@@ -35,11 +35,12 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Third-party crates that only these of ours may name.
 const OWNERS: &[(&str, &[&str])] = &[
     ("openraft", &["docent-raft"]),
+    ("openraft-rt-tokio", &["docent-raft"]),
     ("sled", &["docent-meta"]),
     ("fjall", &["docent-store"]),
     ("faiss-sys", &["docent-index"]),
     ("siphasher", &["docent-placement"]),
-    ("crc32c", &["docent-journal"]),
+    ("crc32c", &["docent-journal", "docent-store"]),
     ("axum", &["docent-gateway"]),
     ("clap", &["docent", "docent-chaos"]),
     ("anyhow", &["docent", "docent-chaos"]),

@@ -70,11 +70,8 @@ async fn live<M, F: Future<Output = bool>>(
             None
         }
     };
-    // A second signal does not wait for the drain: what is acked is durable.
-    let is_complete = tokio::select! {
-        is_complete = stop(member) => is_complete,
-        _ = signals.next() => false,
-    };
+    // Further signals change nothing: the kernel sends several when a parent with threads dies, and the end is bounded anyway.
+    let is_complete = stop(member).await;
     match (fatal, is_complete) {
         (Some(fatal), _) => Err(Failure::failed(fatal)),
         (None, true) => Ok(()),

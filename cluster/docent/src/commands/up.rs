@@ -124,9 +124,7 @@ fn announce(shared: &Shared, layout: &Layout, children: &Children, state: &v1::C
         members.into_iter().map(|(name, query, internal, pid, log)| vec![name, query, internal, pid.to_string(), log]);
     show::say(show::table(&["member", "query", "internal", "pid", "log"], &["pid"], rows).to_string());
     let node = layout.query_addr(1);
-    show::say(format!(
-        "ready: gRPC and HTTP at every query address; Ctrl-C stops everything, `docent up` starts it again\n"
-    ));
+    show::say("ready: gRPC and HTTP at every query address; Ctrl-C stops everything, `docent up` starts it again\n");
     show::say(format!(
         "try    docent import generated --node {node}\n       docent train --wait --node {node}\n       \
          docent recommend u1 --explain --node {node}\n       curl -s http://{node}/v1/popular"

@@ -308,7 +308,9 @@ mod tests {
                 _ => Ok(batch
                     .iter()
                     .map(|n| match n % 7 {
-                        0 if call % 2 == 0 => Outcome::Again { after: Some(Duration::ZERO), why: "unknown".to_owned() },
+                        0 if call.is_multiple_of(2) => {
+                            Outcome::Again { after: Some(Duration::ZERO), why: "unknown".to_owned() }
+                        }
                         _ if kept.insert(*n) => Outcome::Accepted,
                         _ => Outcome::Duplicate,
                     })

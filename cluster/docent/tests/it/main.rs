@@ -1,5 +1,7 @@
 //! The binary as scripts meet it: exit codes, messages, files.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

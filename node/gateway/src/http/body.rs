@@ -1,11 +1,13 @@
 //! Request bodies: at most 8 MiB, strict JSON (no unknown field), and errors that name field, line and column.
 
 use super::problem::Problem;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use docent_types::limits::REQUEST_BYTES_MAX;
 use docent_types::user::Consent;
 use docent_types::{Error, Result};
+use futures::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -19,29 +21,34 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Json<T>, Problem> {
-        let too_large = || {
-            let error = Error::invalid(
-                "body",
-                format!("the body has more than {REQUEST_BYTES_MAX} bytes; send smaller batches"),
-            );
-            Problem::with_status(error, StatusCode::PAYLOAD_TOO_LARGE)
-        };
-        let length = request
-            .headers()
-            .get("content-length")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.parse::<u64>().ok());
-        if length.is_some_and(|length| length > REQUEST_BYTES_MAX as u64) {
-            return Err(too_large());
-        }
-        match axum::body::to_bytes(request.into_body(), REQUEST_BYTES_MAX).await {
-            Ok(bytes) => Ok(Json(parse(&bytes)?)),
-            Err(error) if error.source().is_some_and(|source| source.to_string().contains("length limit")) => {
-                Err(too_large())
+        match read(request.into_body()).await {
+            Ok(Some(bytes)) => Ok(Json(parse(&bytes)?)),
+            Ok(None) => {
+                let message = format!("the body has more than {REQUEST_BYTES_MAX} bytes; send smaller batches");
+                Err(Problem::with_status(Error::invalid("body", message), StatusCode::PAYLOAD_TOO_LARGE))
             }
             Err(_) => Err(Problem::from(Error::invalid("body", "the body broke off"))),
         }
     }
+}
+
+/// Bytes over the limit that are read and dropped, so that a client that is still sending comes to read the answer.
+const DROPPED_BYTES_MAX: usize = 4 * REQUEST_BYTES_MAX;
+
+/// The body; `None` where it is over the limit.
+async fn read(body: Body) -> Result<Option<Vec<u8>>, axum::Error> {
+    let (mut bytes, mut length) = (Vec::new(), 0usize);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        length = length.saturating_add(chunk.len());
+        if length <= REQUEST_BYTES_MAX {
+            bytes.extend_from_slice(&chunk);
+        } else if length > DROPPED_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((length <= REQUEST_BYTES_MAX).then_some(bytes))
 }
 
 /// Decodes strict JSON.

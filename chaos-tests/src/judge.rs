@@ -66,7 +66,8 @@ pub fn independent(predicted: &Path, train: &Path, test: &Path, k: usize, items:
     let output = command.args(["--k", &k.to_string(), "--items", &items.to_string()]).output().context("python3")?;
     ensure!(output.status.success(), "evaluate.py: {}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout)?;
-    let figure = |name: &str| said["metrics"][format!("@{k}")][name].as_f64().with_context(|| format!("no {name}: {said}"));
+    let figure =
+        |name: &str| said["metrics"][format!("@{k}")][name].as_f64().with_context(|| format!("no {name}: {said}"));
     Ok(Some(Figures {
         users: said["users_evaluated"].as_u64().context("no users_evaluated")?,
         recall: figure("recall")?,

@@ -25,8 +25,11 @@ pub struct Split {
 pub type Lists = BTreeMap<String, Vec<String>>;
 
 impl Split {
-    /// gowalla where this machine has it, else generated data, written into `dir`.
-    pub fn find(dir: &Path) -> Result<Split> {
+    /// gowalla where this machine has it, else (or where `generated` is asked for) generated data, written into `dir`.
+    pub fn find(dir: &Path, generated: bool) -> Result<Split> {
+        if generated {
+            return Split::generate(dir);
+        }
         if let Some(gowalla) = data::shared("gowalla") {
             let part = |name: &str| gowalla.join(name);
             let (train, test) = (part("train.txt"), part("test.txt"));

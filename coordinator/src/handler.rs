@@ -165,6 +165,14 @@ fn news(state: &crate::catalog::State, beat: &Heartbeat) -> Result<Vec<Command>>
             shards.iter().copied().filter(|shard| hosts(shard) && !known.contains(&(*shard, node))).collect();
         (!new.is_empty()).then_some(Command::MarkStaged { node, version: *version, shards: new })
     });
+    // A beat tells all that the node has: what it does not tell is gone.
+    let has =
+        |version: u64, shard: &ShardId| beat.staged.iter().any(|(v, shards)| *v == version && shards.contains(shard));
+    let gone = catalog.models.values().filter_map(|model| {
+        let mine = model.staged.iter().filter(|(shard, holder)| *holder == node && !has(model.version, shard));
+        let shards: Vec<_> = mine.map(|(shard, _)| *shard).collect();
+        (!shards.is_empty()).then_some(Command::Unstage { node, version: model.version, shards })
+    });
     let refused = beat.refused.iter().filter_map(|(version, error)| {
         catalog.models.get(version)?;
         let is_known = state.refused(*version).any(|(other, _)| other == node);
@@ -172,7 +180,7 @@ fn news(state: &crate::catalog::State, beat: &Heartbeat) -> Result<Vec<Command>>
         shorten(&mut error, TEXT_BYTES_MAX);
         (!is_known).then_some(Command::RefuseVersion { node, version: *version, error })
     });
-    Ok(staged.chain(refused).collect())
+    Ok(gone.chain(staged).chain(refused).collect())
 }
 
 fn check_join(join: &Join) -> Result<()> {
@@ -232,6 +240,12 @@ mod tests {
         assert_eq!(first.len(), 2, "one staged, one refused; a forgotten version is none");
         first.into_iter().for_each(|command| drop(log.must(command)));
         assert_eq!(news(&log.state, &beat).unwrap(), []);
+        let restarted = Heartbeat { staged: vec![], ..beat.clone() };
+        let gone = news(&log.state, &restarted).unwrap();
+        assert!(matches!(gone[..], [Command::Unstage { node: NodeId(101), .. }]), "{gone:?}");
+        gone.into_iter().for_each(|command| drop(log.must(command)));
+        assert!(log.state.catalog().models[&version].staged.is_empty());
+        assert_eq!(news(&log.state, &restarted).unwrap(), []);
         let flood = Heartbeat { staged: vec![(1, vec![]); VERSIONS_MAX + 1], ..beat };
         assert_eq!(news(&log.state, &flood).unwrap_err().kind, Kind::Invalid);
     }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long one round may take.
-const ROUND: Duration = Duration::from_secs(10);
-/// A shard that publishes more than this an interval rests until it is back at that rate. During an import of 810 k events at RF 3
-/// a count for nearly every event took 40 % of all CPU time; a rest lets most items come up more than once.
+const ROUND: Duration = Duration::from_secs(60);
+/// A shard that publishes more than this an interval rests until it is back at that rate, so that an item comes up more than once.
+/// Measured on an import of 810 k events at RF 3: without a rest 109 us of CPU an event over all processes, with it 84.
 const COUNTS_PER_INTERVAL: u64 = 100;
 /// The longest rest, in intervals. It ends as soon as nothing changes any more.
 const REST_MAX: u64 = 60;

@@ -7,7 +7,7 @@ use docent_meta::Meta;
 use docent_proto::internal::Service;
 use docent_proto::internal::coordinator::{Heartbeat, Join, Request, Response, Watch};
 use docent_rpc::Peers;
-use docent_runtime::{Deadline, Supervisor};
+use docent_runtime::Deadline;
 use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
 use futures::StreamExt;
@@ -28,12 +28,19 @@ pub struct Coordinators {
     peers: Peers,
     addresses: Arc<Vec<String>>,
     last_good: Arc<Mutex<Option<String>>>,
+    /// The highest catalog index that a leader told.
+    newest: Arc<watch::Sender<u64>>,
 }
 
 impl Coordinators {
     /// The coordinators at these internal addresses.
     pub fn new(peers: Peers, addresses: Vec<String>) -> Coordinators {
-        Coordinators { peers, addresses: Arc::new(addresses), last_good: Arc::default() }
+        Coordinators {
+            peers,
+            addresses: Arc::new(addresses),
+            last_good: Arc::default(),
+            newest: Arc::new(watch::channel(0).0),
+        }
     }
 
     /// Asks until the leader answers or the deadline is over. Most requests may be repeated: each carries what makes a repeat harmless (a
@@ -42,8 +49,11 @@ impl Coordinators {
         let body = codec::encode(request);
         let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
         while !deadline.is_over() {
-            for addr in self.candidates() {
-                match self.attempt(&addr, body.clone(), deadline).await {
+            let candidates = self.candidates();
+            for (i, addr) in candidates.iter().enumerate() {
+                // One that hangs must leave time for the others.
+                let share = deadline.remaining() / u32::try_from(candidates.len() - i).unwrap_or(1);
+                match self.attempt(addr, body.clone(), deadline.at_most(share)).await {
                     Ok(response) => return Ok(response),
                     Err(error) if is_final(error.kind) => return Err(error),
                     Err(error) if is_unknown(error.kind) && !is_repeatable(request) => {
@@ -75,9 +85,16 @@ impl Coordinators {
     }
 
     async fn ask(&self, addr: &str, body: Bytes, deadline: Deadline) -> Result<Response> {
-        let reply = self.peers.call_address(addr, Service::Coordinator, body, deadline.at_most(ATTEMPT)).await?;
-        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(addr.to_owned());
-        codec::decode("the coordinator's answer", &reply)
+        let reply = self.peers.call_address(addr, Service::Coordinator, body, deadline.at_most(ATTEMPT)).await;
+        let is_good = reply.is_ok();
+        let mut last_good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_good {
+            true => *last_good = Some(addr.to_owned()),
+            false if last_good.as_deref() == Some(addr) => *last_good = None,
+            false => {}
+        }
+        drop(last_good);
+        codec::decode("the coordinator's answer", &reply?)
     }
 
     /// All addresses, the one that answered last first.
@@ -87,11 +104,14 @@ impl Coordinators {
         good.clone().into_iter().chain(rest).collect()
     }
 
-    /// Streams catalogs newer than `after` from whichever coordinator answers.
-    async fn catalogs(&self, after: u64) -> Result<docent_rpc::caller::Chunks> {
+    /// Streams catalogs newer than `after` from whichever coordinator answers; another one first with each `attempt`.
+    async fn catalogs(&self, after: u64, attempt: usize) -> Result<docent_rpc::caller::Chunks> {
         let body = codec::encode(&Watch { after });
         let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
-        for addr in self.candidates() {
+        let mut candidates = self.candidates();
+        let first = attempt % candidates.len().max(1);
+        candidates.rotate_left(first);
+        for addr in candidates {
             let deadline = Deadline::after(ATTEMPT);
             match self.peers.fetch_address(&addr, Service::Catalog, body.clone(), deadline).await {
                 Ok(chunks) => return Ok(chunks),
@@ -174,14 +194,13 @@ fn read_token(path: &std::path::Path) -> Result<String> {
 /// whoever watches.
 pub async fn follow(
     coordinators: Coordinators,
-    supervisor: Supervisor,
     meta: Meta,
     catalog: watch::Sender<Arc<Catalog>>,
 ) -> Result<()> {
-    while !supervisor.is_cancelled() {
+    for attempt in 0.. {
         let followed = async {
             let after = catalog.borrow().index;
-            let mut chunks = coordinators.catalogs(after).await?;
+            let mut chunks = coordinators.catalogs(after, attempt).await?;
             while let Some(chunk) = chunks.next().await {
                 accept(&coordinators, &meta, &catalog, &chunk?)?;
             }
@@ -189,17 +208,37 @@ pub async fn follow(
         };
         let ended: Result<()> = tokio::select! {
             ended = followed => ended,
-            () = supervisor.cancelled() => return Ok(()),
+            () = fell_behind(&coordinators, &catalog) => Err(Error::new(Kind::Unavailable, "that coordinator is cut off")),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "catalog watch ended; asking another coordinator");
+        match ended {
+            Err(error) if error.kind == Kind::Unsupported => tracing::warn!(%error, "the catalog cannot be read"),
+            Err(error) => tracing::debug!(%error, "catalog watch ended; asking another coordinator"),
+            Ok(()) => {}
         }
-        tokio::select! {
-            () = tokio::time::sleep(ROUND) => {} // a pause between attempts
-            () = supervisor.cancelled() => return Ok(()),
-        }
+        tokio::time::sleep(ROUND).await; // a pause between attempts
     }
     Ok(())
+}
+
+/// How long a watch may lag behind what the leader told before another coordinator is watched.
+const LAG: Duration = Duration::from_secs(2);
+
+/// Ends when the leader has told of a newer catalog and the watch has not brought it within [`LAG`].
+async fn fell_behind(coordinators: &Coordinators, catalog: &watch::Sender<Arc<Catalog>>) {
+    let (mut told, mut here) = (coordinators.newest.subscribe(), catalog.subscribe());
+    loop {
+        let newest = *told.borrow_and_update();
+        let caught_up = async {
+            // The sender is borrowed by the caller: it cannot be gone.
+            let _caught_up = here.wait_for(|catalog| catalog.index >= newest).await;
+        };
+        if tokio::time::timeout(LAG, caught_up).await.is_err() {
+            return;
+        }
+        if told.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 fn accept(coordinators: &Coordinators, meta: &Meta, catalog: &watch::Sender<Arc<Catalog>>, bytes: &[u8]) -> Result<()> {
@@ -242,25 +281,30 @@ pub async fn beat(
     node: NodeId,
     every: Duration,
     coordinators: Coordinators,
-    supervisor: Supervisor,
     mut staged: Staged,
 ) -> Result<()> {
-    while !supervisor.is_cancelled() {
+    loop {
         let models = staged.borrow_and_update().clone();
         let heartbeat = Heartbeat {
             node,
             staged: models.ready.into_iter().map(|(version, shards)| (version, shards.into_iter().collect())).collect(),
             refused: models.refused.into_iter().collect(),
         };
-        let beaten = coordinators.call(&Request::Heartbeat(heartbeat), Deadline::after(ATTEMPT)).await;
-        if let Err(error) = beaten {
-            tracing::debug!(%error, "heartbeat was not heard");
-        }
+        match coordinators.call(&Request::Heartbeat(heartbeat), Deadline::after(ATTEMPT)).await {
+            Ok(Response::Index(index)) => coordinators.newest.send_if_modified(|newest| {
+                let is_news = index > *newest;
+                *newest = index.max(*newest);
+                is_news
+            }),
+            Ok(_) => false,
+            Err(error) => {
+                tracing::debug!(%error, "heartbeat was not heard");
+                false
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(every) => {} // the interval
             changed = staged.changed() => if changed.is_err() { return Ok(()) },
-            () = supervisor.cancelled() => {}
         }
     }
-    Ok(())
 }

@@ -86,12 +86,21 @@ impl Parts {
         }
     }
 
-    /// Removes every part that `keep` does not name.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<()> {
+    /// Removes a part.
+    pub fn remove(&self, hash: &[u8; 32]) -> Result<()> {
+        let path = self.path(hash);
+        std::fs::remove_file(&path).map_err(|error| io("remove", &path, &error))
+    }
+
+    /// Removes every part that `keep` does not name and that is older than `grace`: a new one may not be in this node's catalog yet.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool, grace: Duration) -> Result<()> {
         for entry in std::fs::read_dir(&self.dir).map_err(|error| io("list", &self.dir, &error))? {
             let path = entry.map_err(|error| io("list", &self.dir, &error))?.path();
             let is_kept = path.file_name().and_then(|name| name.to_str()).is_some_and(&keep);
-            if !is_kept && path.extension().is_none() {
+            let modified = path.metadata().and_then(|meta| meta.modified());
+            // A file from the future counts as new.
+            let is_new = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < grace) || at.elapsed().is_err());
+            if !is_kept && !is_new && path.extension().is_none() {
                 std::fs::remove_file(&path).map_err(|error| io("remove", &path, &error))?;
             }
         }
@@ -187,7 +196,9 @@ mod tests {
         let parts = Parts::open(dir.path()).unwrap();
         let (kept, dropped) = (parts.put(b"a").unwrap(), parts.put(b"b").unwrap());
         let keep = name(&kept);
-        parts.retain(|name| name == keep).unwrap();
+        parts.retain(|name| name == keep, Duration::from_secs(600)).unwrap();
+        assert!(parts.has(&dropped), "a new part is spared");
+        parts.retain(|name| name == keep, Duration::ZERO).unwrap();
         assert!(parts.has(&kept) && !parts.has(&dropped));
     }
 }

@@ -50,6 +50,7 @@ impl Personal {
                 seen: Vec::new(),
                 blocks: Vec::new(),
                 position,
+                is_unsolved: false,
             });
         };
         let state = UserState {
@@ -59,6 +60,7 @@ impl Personal {
             seen: Vec::new(),
             blocks: history.blocks.clone(),
             position,
+            is_unsolved: false,
         };
         if !history.consent.recommend {
             return Ok(state);
@@ -69,7 +71,14 @@ impl Personal {
         let vector = match users.vectors.get(user, version) {
             Some(vector) => vector,
             None => {
-                let solved = self.solve(&history, tenant, version, deadline).await?;
+                let solved = match self.solve(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await {
+                    Ok(solved) => solved,
+                    // Consent, seen and blocks hold all the same.
+                    Err(error) => {
+                        tracing::debug!(%error, "a user's vector is not solved");
+                        return Ok(UserState { is_unsolved: true, seen: history.seen, ..state });
+                    }
+                };
                 let vector = solved.map(|(folded, _)| Arc::<[f32]>::from(folded.vector()));
                 users.vectors.put(begun, user.clone(), version, vector.clone());
                 vector

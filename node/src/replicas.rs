@@ -7,13 +7,15 @@ use crate::serving::vectors::Vectors;
 use crate::settings::Settings;
 use crate::shards::{Hosted, Role, Shards, Users};
 use docent_gateway::Gateway;
+use docent_journal::Journal;
+use docent_meta::Meta;
 use docent_placement::SlotHasher;
 use docent_raft::{Group, Host, Member};
 use docent_runtime::{OnExit, Supervisor};
 use docent_shard::{ItemShard, UserShard};
 use docent_store::Store;
 use docent_types::catalog::{Catalog, Replica, Shard};
-use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId};
+use docent_types::{Error, Keyspace, Kind, NodeId, ReplicaId, Result, ShardId};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -22,6 +24,10 @@ use tokio::sync::watch;
 pub struct Replicas {
     /// This node.
     pub node: NodeId,
+    /// Which replicas were opened here.
+    pub meta: Meta,
+    /// Their logs.
+    pub journal: Journal,
     /// The raft groups.
     pub host: Host,
     /// The materialised states.
@@ -60,7 +66,25 @@ impl Replicas {
         }
     }
 
+    /// A replica that was here before but whose log is gone must not come back: it would vote as if it had never acked anything.
+    fn check_log(&self, shard: &Shard, replica: Replica) -> Result<()> {
+        let key = format!("replica/{}", shard.id);
+        let internal = |error: docent_meta::Error| Error::new(Kind::Internal, error.to_string());
+        let known: Option<ReplicaId> = self.meta.get(&key).map_err(internal)?;
+        if known == Some(replica.id) && self.journal.group(shard.id.group()).state().vote.is_none() {
+            let message = format!(
+                "the journal of shard {} (replica {}) is gone from {}: start this node with an empty data directory and a new token",
+                shard.id,
+                replica.id,
+                self.settings.data_dir.display()
+            );
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        Ok(())
+    }
+
     async fn open(&self, catalog: &Catalog, shard: &Shard, replica: Replica) -> Result<()> {
+        self.check_log(shard, replica)?;
         let store = self.store.shard(shard.id).map_err(Error::from)?;
         let role = match shard.id.keyspace {
             Keyspace::Users => {
@@ -69,7 +93,8 @@ impl Replicas {
             }
             Keyspace::Items => {
                 let view = store.view().map_err(Error::from)?;
-                let items = Items::open(shard.slots, self.settings.index.clone(), self.models.clone(), &view)?;
+                let engine = (self.settings.serving.engine, self.settings.index.clone());
+                let items = Items::open(shard.slots, engine, self.models.clone(), &view)?;
                 items_role(ItemShard::new(self.hasher), items)
             }
         };
@@ -79,6 +104,10 @@ impl Replicas {
         };
         let group = self.host.open(shard.id.group(), replica.id.0, machine).await.map_err(fatal)?;
         group.initialize(members(catalog, shard)).await.map_err(fatal)?;
+        if self.journal.group(shard.id.group()).state().vote.is_some() {
+            let kept = self.meta.put(&format!("replica/{}", shard.id), &replica.id);
+            kept.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        }
         tracing::info!(shard = %shard.id, replica = %replica.id, "replica opened");
         let told = tell_leader(shard.id, group.clone(), self.gateway.clone(), self.supervisor.clone());
         self.supervisor.spawn("leader watch", OnExit::Log, told);

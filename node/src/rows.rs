@@ -53,7 +53,9 @@ impl ItemRows {
                 return Err(Error::new(Kind::Unavailable, format!("no replica of shard {shard} gave its rows of model {version}")));
             }
             let asked = self.by_node(&remote, attempt);
-            let calls = asked.into_iter().map(|(node, shards)| self.ask(node, tenant, version, shards, deadline));
+            // A replica that hangs must leave time for the others.
+            let share = deadline.at_most(deadline.remaining() / u32::try_from(ATTEMPTS - attempt).unwrap_or(1));
+            let calls = asked.into_iter().map(|(node, shards)| self.ask(node, tenant, version, shards, share));
             for (id, row) in futures::future::join_all(calls).await.into_iter().flatten() {
                 let (shard, found) = (id, row);
                 let Some(ids) = remote.remove(&shard) else { continue };

@@ -93,11 +93,18 @@ impl ShardService {
                 let index = self.shards.items(id)?.1.serving.index(version)?;
                 Ok(ids.iter().map(|id| index.vector(id.as_str())).collect())
             }))),
-            Request::Applied { shards } => Ok(Response::Applied(
-                shards.into_iter().map(|id| (id, self.shards.get(id).map(|h| h.group.status().applied.unwrap_or(0)))).collect(),
-            )),
+            Request::Applied { shards } => {
+                Ok(Response::Applied(shards.into_iter().map(|id| (id, self.applied(id))).collect()))
+            }
             _ => Err(Error::new(Kind::Internal, "a request about users was taken for one about items")),
         }
+    }
+
+    /// How far a replica is that may still show its items; one that refuses to show them says so here too.
+    fn applied(&self, id: ShardId) -> Result<u64> {
+        let hosted = self.shards.get(id)?;
+        self.staleness.check(&hosted)?;
+        Ok(hosted.group.status().applied.unwrap_or(0))
     }
 
     /// Every asked shard's part, each with its own outcome.
@@ -110,7 +117,9 @@ impl ShardService {
             let (hosted, items) = self.shards.items(filter.shard)?;
             let is_stale = self.staleness.check(&hosted)?;
             let applied = hosted.group.status().applied.unwrap_or(0);
+            let started = tokio::time::Instant::now();
             let (hits, count) = find(&items, filter)?;
+            metrics::histogram!("docent_index_search_seconds").record(started.elapsed().as_secs_f64());
             Ok(ShardHits { hits, items: count, applied, is_stale })
         };
         shards.into_iter().map(|filter| (filter.shard, part(&filter))).collect()

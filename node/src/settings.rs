@@ -44,8 +44,6 @@ pub struct Settings {
     pub serving: Serving,
     /// Training.
     pub train: Train,
-    /// What counts as a positive.
-    pub positives: docent_shard::Positives,
     /// Logs.
     pub telemetry: docent_runtime::telemetry::Settings,
 }
@@ -74,12 +72,14 @@ impl Default for Journal {
 pub struct Serving {
     /// Newest positives of a user that make the user's vector.
     pub history_max: usize,
-    /// Solved user vectors kept, all shards together.
+    /// Solved user vectors kept of each user shard.
     pub vector_cache_users: usize,
     /// A replica that heard of its leader longer ago flags its part of an answer as stale.
     pub stale_after_ms: u64,
     /// A replica that heard of its leader longer ago refuses to answer.
     pub refuse_after_ms: u64,
+    /// `auto`, `exact` or `hnsw`: what scans the items.
+    pub engine: docent_index::EngineChoice,
     /// How often item counts are published to the item shards.
     pub counts_interval_ms: u64,
 }
@@ -91,25 +91,18 @@ impl Default for Serving {
             vector_cache_users: 100_000,
             stale_after_ms: 1_000,
             refuse_after_ms: 6_000,
-            counts_interval_ms: 500,
+            engine: docent_index::EngineChoice::Auto,
+            counts_interval_ms: 2_000,
         }
     }
 }
 
 /// How a node trains.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
     /// Compute threads; 0 means one a core.
     pub threads: usize,
-    /// Memory that a job's input and rows may take on this node.
-    pub memory_bytes_max: u64,
-}
-
-impl Default for Train {
-    fn default() -> Self {
-        Train { threads: 0, memory_bytes_max: 8 << 30 }
-    }
 }
 
 impl Default for Settings {
@@ -133,7 +126,6 @@ impl Default for Settings {
             index: docent_index::Settings::default(),
             serving: Serving::default(),
             train: Train::default(),
-            positives: docent_shard::Positives::default(),
             telemetry: docent_runtime::telemetry::Settings::default(),
         }
     }
@@ -151,6 +143,7 @@ impl Settings {
         for (key, addr) in [("internal_listen", &self.internal_listen), ("query_listen", &self.query_listen)] {
             check_listen(key, addr, self.insecure)?;
         }
+        self.gateway.validate(self.serving.refuse_after_ms)?;
         self.raft.validate().map_err(|error| Error::invalid("raft", error.to_string()))
     }
 }

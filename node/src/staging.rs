@@ -5,7 +5,6 @@ use crate::parts::{Parts, name};
 use crate::serving::models::{Models, Version};
 use crate::shards::{Hosted, ItemsRole, Role, Shards};
 use docent_rpc::Caller;
-use docent_runtime::Supervisor;
 use docent_train::part::Items as PartRows;
 use docent_types::catalog::{Catalog, Model, ModelPart, ModelState};
 use docent_types::{Error, Kind, NodeId, Result, ShardId};
@@ -16,8 +15,12 @@ use tokio::sync::watch;
 
 /// Pause before a failed staging is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Attempts before a version is refused on this node.
-const ATTEMPTS_MAX: u32 = 20;
+/// How often a complete staging is looked at again: a snapshot drops a shard's indexes, and changes make them want a rebuild.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a part that no model names is kept.
+const GRACE: Duration = Duration::from_secs(600);
+/// Attempts before a version that is damaged is refused on this node.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// Keeps this node's versions as the catalog wants them.
 pub struct Staging {
@@ -31,11 +34,13 @@ pub struct Staging {
     pub caller: Arc<dyn Caller>,
     /// What the heartbeat tells.
     pub staged: watch::Sender<StagedModels>,
+    /// This node.
+    pub node: NodeId,
 }
 
 impl Staging {
     /// Follows the catalog for the life of the process.
-    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>, supervisor: Supervisor) -> Result<()> {
+    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>) -> Result<()> {
         let mut failures: BTreeMap<u64, u32> = BTreeMap::new();
         loop {
             let current = catalog.borrow_and_update().clone();
@@ -43,28 +48,39 @@ impl Staging {
             for version in &wanted {
                 let Some(model) = current.models.get(version) else { continue };
                 if let Err(error) = self.stage(&current, model).await {
-                    let count = failures.entry(*version).or_default();
-                    *count += 1;
-                    tracing::debug!(version, attempt = *count, %error, "model version is not staged yet");
-                    if *count == ATTEMPTS_MAX {
-                        tracing::warn!(version, %error, "model version cannot be staged on this node");
-                        self.staged.send_modify(|staged| drop(staged.refused.insert(*version, error.message)));
-                    }
+                    tracing::debug!(version, %error, "model version is not staged yet");
+                    self.failed(*version, error, failures.entry(*version).or_default());
                 }
             }
-            self.collect(&current, &wanted)?;
-            let is_complete = wanted.iter().all(|version| self.is_staged(*version));
+            // Staging took a while: what came up meanwhile must not be collected.
+            let newest = catalog.borrow().clone();
+            self.collect(&newest)?;
+            let is_complete = wanted.iter().all(|version| self.is_staged(&current, *version));
+            metrics::gauge!("docent_models_staged").set(self.models.all().len() as f64);
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
-                () = tokio::time::sleep(RETRY), if !is_complete => {} // a pause between attempts
-                () = supervisor.cancelled() => return Ok(()),
+                () = tokio::time::sleep(if is_complete { LOOK } else { RETRY }) => {} // the next look
             }
         }
     }
 
-    fn is_staged(&self, version: u64) -> bool {
+    /// Notes a failure. Only a version that is itself damaged is refused: a holder that is away comes back.
+    fn failed(&self, version: u64, error: Error, damaged: &mut u32) {
+        if matches!(error.kind, Kind::Corrupt | Kind::Invalid | Kind::Unsupported) {
+            *damaged += 1;
+            if *damaged == ATTEMPTS_MAX {
+                tracing::warn!(version, %error, "model version cannot be staged on this node");
+                self.staged.send_modify(|staged| drop(staged.refused.insert(version, error.message)));
+            }
+        }
+    }
+
+    /// Whether every replica that the catalog places here is open and can answer with the version.
+    fn is_staged(&self, catalog: &Catalog, version: u64) -> bool {
+        let is_mine = |shard: &&docent_types::catalog::Shard| shard.replicas.iter().any(|replica| replica.node == self.node);
+        let placed = catalog.shards.values().filter(is_mine).count();
         let refused = self.staged.borrow().refused.contains_key(&version);
-        refused || self.models.has(version) && self.ready(version).len() == self.shards.all().len()
+        refused || self.models.has(version) && self.ready(version).len() == placed
     }
 
     /// The hosted shards that can answer with a version. User shards need the global part alone.
@@ -86,7 +102,7 @@ impl Staging {
         let loaded = self.models.get(version)?;
         for hosted in self.shards.all() {
             if let Role::Items(items) = &hosted.role
-                && !items.serving.has_index(version)
+                && items.serving.wants_index(version)
             {
                 self.index(catalog, model, &hosted, items, &loaded).await?;
             }
@@ -129,11 +145,17 @@ impl Staging {
         let from: Vec<NodeId> = part.holders.iter().copied().chain(others).collect();
         self.parts.pull(part, &from, &*self.caller).await?;
         let (parts, hash) = (self.parts.clone(), part.hash);
-        blocking(move || parts.get(&hash)).await
+        let read = blocking(move || parts.get(&hash)).await;
+        if read.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) {
+            // The next attempt pulls it anew.
+            self.parts.remove(&part.hash)?;
+        }
+        read
     }
 
     /// Drops what no wanted version needs.
-    fn collect(&self, catalog: &Catalog, wanted: &BTreeSet<u64>) -> Result<()> {
+    fn collect(&self, catalog: &Catalog) -> Result<()> {
+        let wanted = &wanted(catalog);
         self.models.retain(|version| wanted.contains(&version));
         for hosted in self.shards.all() {
             if let Role::Items(items) = &hosted.role {
@@ -157,7 +179,7 @@ impl Staging {
             .filter(|model| wanted.contains(&model.version))
             .flat_map(|model| model.parts.iter().chain([&model.global]).map(|part| name(&part.hash)))
             .collect();
-        self.parts.retain(|name| kept.contains(name))
+        self.parts.retain(|name| kept.contains(name), GRACE)
     }
 }
 

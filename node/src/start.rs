@@ -26,6 +26,7 @@ use docent_rpc::{Caller, Handler, Peers, RaftTransport, Server};
 use docent_runtime::disk::RealDisk;
 use docent_runtime::telemetry::Metrics;
 use docent_runtime::{Clock, OnExit, Supervisor};
+use docent_shard::Positives;
 use docent_store::Store;
 use docent_train::Worker;
 use docent_types::catalog::Catalog;
@@ -125,8 +126,9 @@ impl Node {
         if transferred.is_err() {
             tracing::debug!("leadership of some shards was not handed over in time");
         }
-        let ended = self.supervisor.shutdown(within / 3).await;
+        // Groups first: requests still at work here go on through other nodes.
         let closed = tokio::time::timeout(within / 3, self.host.shutdown()).await.is_ok();
+        let ended = self.supervisor.shutdown(within / 3).await;
         let flushed = self.store.flush();
         if let Err(error) = &flushed {
             tracing::warn!(%error, "state was not flushed; it is rebuilt from the journal");
@@ -144,8 +146,8 @@ impl Ground {
         self.peers.identity().learn_all(&kept);
         let (sender, mut receiver) = watch::channel(Arc::new(kept));
         let follow =
-            membership::follow(self.coordinators.clone(), self.supervisor.clone(), self.meta.clone(), sender);
-        self.supervisor.spawn("catalog watch", OnExit::Fatal, follow);
+            membership::follow(self.coordinators.clone(), self.meta.clone(), sender);
+        self.supervisor.spawn_cancellable("catalog watch", OnExit::Fatal, follow);
         let known = receiver.wait_for(|catalog| catalog.cluster.is_some());
         match tokio::time::timeout(JOIN_NEW, known).await {
             Ok(Ok(_)) => {}
@@ -169,7 +171,8 @@ impl Ground {
         let (shards, models, cuts) = (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
         let host = self.raft_host(&disk)?;
         let rows = ItemRows::new(shards.clone(), caller.clone(), catalog.clone(), hasher);
-        let (positives, history_max) = (self.settings.positives.clone(), self.settings.serving.history_max);
+        // One rule for the whole cluster: nodes that differed would train and fold in differently.
+        let (positives, history_max) = (Positives::default(), self.settings.serving.history_max);
         let personal = Personal::new(models.clone(), rows, positives, history_max);
         let worker = Arc::new(self.worker(id, &cuts, &disk.parts, &caller, hasher)?);
 
@@ -194,6 +197,8 @@ impl Ground {
         let (settings, supervisor) = (self.settings.clone(), self.supervisor.clone());
         let replicas = Replicas {
             node: id,
+            meta: self.meta.clone(),
+            journal: disk.journal.clone(),
             host: host.clone(),
             store: disk.store.clone(),
             shards: shards.clone(),
@@ -203,11 +208,11 @@ impl Ground {
             gateway: gateway.clone(),
             supervisor: supervisor.clone(),
         };
-        supervisor.spawn("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
+        supervisor.spawn_cancellable("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
         self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog);
         let every = Duration::from_millis(settings.serving.counts_interval_ms);
         let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
-        supervisor.spawn("item counts", OnExit::Fatal, publish);
+        supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
         let Disk { journal, store, .. } = disk;
         Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store })
     }
@@ -232,7 +237,7 @@ impl Ground {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let positives = self.settings.positives.clone();
+        let positives = Positives::default();
         let seams = docent_train::worker::Parts {
             inputs: Arc::new(NodeInputs { cuts: cuts.clone(), hasher, positives }),
             sink: Arc::new(DiskSink(parts.clone())),
@@ -274,11 +279,11 @@ impl Ground {
     ) {
         let supervisor = &self.supervisor;
         let (staged, told) = watch::channel(StagedModels::default());
-        let staging = Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged };
-        supervisor.spawn("staging", OnExit::Fatal, staging.follow(catalog.clone(), supervisor.clone()));
+        let staging = Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
+        supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
         let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
-        let beat = membership::beat(id, every, self.coordinators.clone(), supervisor.clone(), told);
-        supervisor.spawn("heartbeat", OnExit::Fatal, beat);
+        let beat = membership::beat(id, every, self.coordinators.clone(), told);
+        supervisor.spawn_cancellable("heartbeat", OnExit::Fatal, beat);
         let drive = Drive {
             node: id,
             caller: caller.clone(),

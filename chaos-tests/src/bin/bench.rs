@@ -34,13 +34,16 @@ struct Args {
     /// How long each node is asked
     #[arg(long, default_value_t = 30)]
     query_seconds: u64,
+    /// Generated data even where gowalla is here; the acceptance's figures are not about it
+    #[arg(long)]
+    generated: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.repeats > 0, "--repeats 0: there must be an import to measure");
     let dir = tempfile::Builder::new().prefix("docent-bench-").tempdir()?;
-    let split = Split::find(dir.path())?;
+    let split = Split::find(dir.path(), args.generated)?;
     println!("{}: three coordinators, three nodes, RF 3, all on this machine", split.name);
     let mut wrong = Vec::new();
     let lab = imports(&args, &split, &mut wrong)?;
@@ -66,8 +69,11 @@ fn imports(args: &Args, split: &Split, wrong: &mut Vec<String>) -> Result<Lab> {
         last = Some(lab);
     }
     let cost = median(&costs);
-    println!("  median: {:.0} events/s (aim 20,000), {cost:.1} CPU-us per event (at most {EVENT_US_MAX})", median(&rates));
-    if cost > EVENT_US_MAX {
+    println!(
+        "  median: {:.0} events/s (aim 20,000), {cost:.1} CPU-us per event (at most {EVENT_US_MAX})",
+        median(&rates)
+    );
+    if split.is_gowalla && cost > EVENT_US_MAX {
         wrong.push(format!("an event costs {cost:.1} us of CPU, more than {EVENT_US_MAX}"));
     }
     last.context("no import was made")
@@ -116,7 +122,10 @@ fn queries(args: &Args, lab: &Lab, split: &Split, wrong: &mut Vec<String>) -> Re
     lab.docent(&["train", "--wait", "--dim", "64", "--epochs", "4", "--holdout", "0", "--seed", "1"])?;
     let trained = start.elapsed().as_secs_f64();
     println!("\nqueries: docent train --wait --dim 64 --epochs 4 --holdout 0 --seed 1 ({trained:.1} s), then");
-    println!("  POST /v1/recommend {{\"user_id\": U, \"n\": 10}} at {}/s on a fixed schedule, {} s a node, users in turn", args.rate, args.query_seconds);
+    println!(
+        "  POST /v1/recommend {{\"user_id\": U, \"n\": 10}} at {}/s on a fixed schedule, {} s a node, users in turn",
+        args.rate, args.query_seconds
+    );
     let users: Vec<String> = lists::read(&split.train)?.into_keys().collect();
     for (index, node) in lab.nodes.iter().enumerate() {
         let (client, before) = (lab.client(index), Cost::now(lab)?);

@@ -148,3 +148,59 @@ fn events_and_queries_go_on_without_the_coordinators() {
     (0..3).for_each(|i| drop(lab.client(i).recommend("u1", 5).unwrap()));
     audit(&lab, &ledger).unwrap();
 }
+
+/// The searches that a node has made in its own indexes.
+fn own_searches(client: &Client) -> u64 {
+    let (_, text) = client.get("/metrics").unwrap();
+    let text = text.as_str().unwrap_or_default().to_owned();
+    let line = text.lines().find(|line| line.starts_with("docent_index_search_seconds_count"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// After SIGKILL of all six processes every node finds its model again, and answers from its own indexes.
+#[test]
+fn a_restarted_cluster_answers_with_its_model_from_every_node() {
+    let mut lab = Lab::start(&Options::default()).unwrap();
+    let mut ledger = Ledger::default();
+    send(&lab.client(0), 0..3_000, &mut ledger);
+    lab.docent(&["train", "--dim", "8", "--epochs", "2", "--wait"]).unwrap();
+    let before = lab.client(0).recommend("u3", 10).unwrap();
+    assert_eq!(before["items"][0]["source"], "model");
+    lab.kill_all_and_restart().unwrap();
+    for i in 0..3 {
+        let client = lab.client(i);
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while own_searches(&client) == 0 {
+            assert!(std::time::Instant::now() < deadline, "node {i} has no index of its own:\n{}", lab.logs(20));
+            client.recommend("u3", 10).unwrap();
+        }
+        let after = client.recommend("u3", 10).unwrap();
+        assert_eq!(after["items"], before["items"], "node {i} answers otherwise than before the restart");
+        assert_eq!(after["model"], before["model"]);
+    }
+}
+
+/// A replica that slept through a take-down must not show the item when it comes back, however far behind it is.
+#[test]
+fn a_node_that_was_dead_during_a_take_down_never_shows_the_item() {
+    let mut lab = Lab::start(&Options { coordinators: 1, ..Options::default() }).unwrap();
+    let mut ledger = Ledger::default();
+    send(&lab.client(0), 0..3_000, &mut ledger);
+    lab.docent(&["train", "--dim", "8", "--epochs", "2", "--wait"]).unwrap();
+    let victim = docent_chaos::client::ids(&lab.client(0).recommend("u7", 1).unwrap())[0].clone();
+    lab.nodes[2].kill().unwrap();
+    let (status, body) = lab.client(0).post(&format!("/v1/items/{victim}:take-down"), &json!({})).unwrap();
+    assert_eq!(status, 200, "{body}");
+    (60..100).for_each(|batch| send(&lab.client(1), batch * 50..(batch + 1) * 50, &mut ledger));
+    lab.nodes[2].start().unwrap();
+    let client = lab.client(2);
+    let mut answers = 0;
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while answers < 300 {
+        assert!(std::time::Instant::now() < deadline, "the node does not answer:\n{}", lab.logs(20));
+        for answer in [client.recommend("u7", 50), client.get("/v1/popular?n=1000").map(|(_, body)| body)].into_iter().flatten() {
+            assert!(!docent_chaos::client::ids(&answer).contains(&victim), "{victim} is taken down and shown: {answer}");
+            answers += 1;
+        }
+    }
+}

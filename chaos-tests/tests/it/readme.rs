@@ -265,11 +265,12 @@ fn of_machine(text: &str, machine: u16, dir: &Path) -> String {
         .replace("/var/lib/docent", &format!("{root}/var"))
 }
 
-/// A private file: secret, token.
-fn private(from: &Path, to: &Path) {
-    std::fs::copy(from, to).unwrap();
-    let mode = std::fs::metadata(to).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600, "{}", from.display());
+/// Copies a secret or a token, which must be private.
+fn hand_over(from: &Path, to: &Path) -> Result<()> {
+    let mode = std::fs::metadata(from)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "{} has mode {mode:04o}", from.display());
+    std::fs::copy(from, to)?;
+    Ok(())
 }
 
 #[test]
@@ -307,8 +308,8 @@ fn a_cluster_on_several_machines_starts_from_the_readmes_files() {
         for file in ["coordinator.toml", "node.toml"] {
             std::fs::write(etc.join(file), of_machine(&block(file).unwrap(), machine, dir)).unwrap();
         }
-        private(&dir.join("secret"), &etc.join("secret"));
-        private(&dir.join(format!("token-{machine}")), &etc.join("token"));
+        hand_over(&dir.join("secret"), &etc.join("secret")).unwrap();
+        hand_over(&dir.join(format!("token-{machine}")), &etc.join("token")).unwrap();
         nodes.push(shell.start(&of_machine(node, machine, dir), &format!("node-{machine}.log")).unwrap());
         coordinators
             .push(shell.start(&of_machine(coordinator, machine, dir), &format!("coordinator-{machine}.log")).unwrap());

@@ -113,8 +113,8 @@ pub enum ProposeError {
         /// Who leads, if known.
         hint: Option<Member>,
     },
-    /// Certainly not accepted: too much is in flight.
-    #[error("raft group {group} has too many proposals in flight")]
+    /// Certainly not accepted: too much is in flight, or this node's disk is full.
+    #[error("raft group {group} takes no more proposals now: too many are in flight, or the disk is full")]
     Overloaded {
         /// Group id.
         group: u64,

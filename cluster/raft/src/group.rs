@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use docent_journal::{GroupLog, Journal};
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, ForwardReason, InitializeError, RaftError};
 use openraft::raft::ClientWriteResult;
@@ -14,15 +15,18 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::compaction::Compaction;
+use crate::contact::Contact;
 use crate::meters::Meters;
-use crate::raft::{Payload, Peer, Raft, Reply, Room, TypeConfig, hint};
+use crate::raft::{LogId, Payload, Peer, Raft, Reply, Room, TypeConfig, hint};
 use crate::read::{self, ReadGuard};
-use crate::{Error, Member, Options, ProposeError, ReadError, Status};
+use crate::{Error, Member, Options, ProposeError, ReadError, Status, record};
 
 /// First and longest wait before a proposal that met an expired lease is submitted again.
 const LEASE_RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// What a caller is told to wait when the group is full: about one journal sync and one round trip.
 const RETRY_AFTER_MS: u64 = 20;
+/// What a caller is told to wait when the disk is full, and how often a full journal is asked again.
+const FULL_RETRY_AFTER_MS: u64 = 1_000;
 /// A transfer starts when the target lacks at most this many entries: it must have the rest before it may stand.
 const TRANSFER_LAG_MAX: u64 = 64;
 
@@ -55,10 +59,39 @@ pub(crate) struct Shared {
     pub(crate) proposal_bytes: Arc<Semaphore>,
     /// The term in which this replica, as leader, last began to hand over.
     pub(crate) transferred_in: AtomicU64,
-    /// When the leader last reached this replica and was accepted.
-    pub(crate) leader_contact: Mutex<Option<Instant>>,
+    /// When this replica last had all that its leader had committed.
+    pub(crate) leader_contact: Mutex<Contact>,
+    /// Until then this replica grants no votes; `None` in its first life.
+    pub(crate) no_votes_until: Option<Instant>,
+    pub(crate) room: JournalRoom,
     /// Set once; ends the group's tasks.
     pub(crate) closed: watch::Sender<bool>,
+}
+
+/// Whether the journal can take more, as one group sees it.
+pub(crate) struct JournalRoom {
+    pub(crate) journal: Journal,
+    pub(crate) log: GroupLog,
+    /// When any group of the process last asked the full journal again.
+    pub(crate) asked: Arc<Mutex<Option<Instant>>>,
+}
+
+impl JournalRoom {
+    /// Whether the disk is full. Only a write finds out that it no longer is, and only writes are refused: so once in a while the
+    /// committed position, a few bytes, is written again.
+    fn is_full(&self) -> bool {
+        if !self.journal.is_full() {
+            return false;
+        }
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none_or(|at| at.elapsed() >= Duration::from_millis(FULL_RETRY_AFTER_MS)) {
+            *asked = Some(Instant::now());
+            // What raft writes meanwhile may be newer; an older position is safe too.
+            let committed = self.log.state().committed.unwrap_or_else(|| record::encode(&None::<LogId>));
+            self.log.save_committed(committed, None);
+        }
+        true
+    }
 }
 
 impl fmt::Debug for Group {
@@ -94,17 +127,29 @@ impl Group {
         &self.shared
     }
 
-    pub(crate) fn note_leader_contact(&self) {
-        *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// The leader was accepted here at `at`, when it had committed `commit`.
+    pub(crate) fn note_leader_contact(&self, at: Instant, commit: Option<u64>) {
+        self.contact().note(at, commit, crate::status::applied_now(self.raft()));
+    }
+
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this replica came back so lately that a leader which it acknowledged before may still count on it: openraft
+    /// forgets over a restart that it promised to vote for no other.
+    pub(crate) fn refuses_votes(&self) -> bool {
+        self.shared.no_votes_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// How far behind this replica can be: on the leader, milliseconds since a quorum acknowledged it; elsewhere, since the leader
-    /// reached it. `None` before the first contact. An isolated leader's figure grows, and so does that of replicas cut off with none.
+    /// reached it with nothing committed that is not applied here by now. `None` before the first such contact. An isolated
+    /// leader's figure grows, and so does that of replicas cut off with none, and of those that are heard but get no entries.
     pub fn millis_since_leader_contact(&self) -> Option<u64> {
         if self.status().is_leader() {
             return crate::status::quorum_ack_now(self.raft());
         }
-        let contact = *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner);
+        let contact = self.contact().latest(crate::status::applied_now(self.raft()));
         contact.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -183,6 +228,10 @@ impl Group {
         let too_large = || ProposeError::TooLarge { group, bytes, bytes_max };
         let overloaded = |_| ProposeError::Overloaded { group, retry_after_ms: RETRY_AFTER_MS };
         let size = u32::try_from(bytes).ok().filter(|_| bytes <= bytes_max).ok_or_else(too_large)?;
+        // What room is left is for votes and for what is in flight; reads go on.
+        if self.shared.room.is_full() {
+            return Err(ProposeError::Overloaded { group, retry_after_ms: FULL_RETRY_AFTER_MS });
+        }
         let count = Arc::clone(&self.shared.proposals).try_acquire_owned().map_err(overloaded)?;
         let bytes = Arc::clone(&self.shared.proposal_bytes).try_acquire_many_owned(size).map_err(overloaded)?;
         Ok(Room { _count: count, _bytes: bytes })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use docent_journal::Journal;
@@ -13,9 +14,11 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::compaction::Compaction;
-use crate::group::{Group, Shared};
+use crate::contact::Contact;
+use crate::group::{Group, JournalRoom, Shared};
 use crate::log::Log;
 use crate::meters::Meters;
 use crate::network::Network;
@@ -24,6 +27,9 @@ use crate::snapshot::{self, Snapshot, Snapshots};
 use crate::state::{StateMachine, blocking};
 use crate::wire::{SnapshotHeader, dispatch, encode_snapshot_response};
 use crate::{Error, Machine, MessageKind, Options, Status, Transport, TransportError, record, status};
+
+/// A snapshot's sender that gives no chunk for this long is given up: it holds one of few places to receive in.
+const CHUNK_WITHIN: Duration = Duration::from_secs(30);
 
 /// The raft groups of one process. Clones share everything.
 #[derive(Clone)]
@@ -42,6 +48,8 @@ struct Inner {
     /// Snapshots being built, and being received, at the same time.
     builds: Arc<Semaphore>,
     receives: Semaphore,
+    /// See [`JournalRoom`].
+    full_asked: Arc<Mutex<Option<Instant>>>,
 }
 
 enum Slot {
@@ -84,6 +92,7 @@ impl Host {
             builds: Arc::new(Semaphore::new(options.snapshots_at_once)),
             receives: Semaphore::new(options.snapshots_at_once),
             options: Arc::new(options),
+            full_asked: Arc::default(),
         };
         Ok(Host { inner: Arc::new(inner) })
     }
@@ -112,7 +121,10 @@ impl Host {
         let inner = &self.inner;
         let options = Arc::clone(&inner.options);
         let meters = Meters::of(group);
-        let log = Log::open(group, replica, inner.journal.group(group), options.append_bytes_max)?;
+        let records = inner.journal.group(group);
+        let log = Log::open(group, replica, records.clone(), options.append_bytes_max)?;
+        let lease = Duration::from_millis(options.election_timeout_max_ms);
+        let no_votes_until = log.has_vote().then(|| Instant::now() + lease);
         let (disk, dir) = (Arc::clone(&inner.disk), inner.snapshot_dir.clone());
         let snapshots = blocking(options.apply_inline, move || Snapshots::open(group, replica, disk, dir)).await;
         let snapshots = snapshots.map_err(|error| Error::Storage { group, message: error.to_string() })??;
@@ -131,6 +143,7 @@ impl Host {
             transport: Arc::clone(&inner.transport),
             options: Arc::clone(&options),
             meters: meters.clone(),
+            no_votes_until,
         };
         let raft = Raft::new(replica, config(group, &options)?, network, log, state).await;
         let raft = raft.map_err(|error| Error::Fatal { group, message: error.to_string() })?;
@@ -158,7 +171,9 @@ impl Host {
             proposal_bytes: Arc::new(Semaphore::new(options.proposal_bytes_in_flight_max)),
             options,
             transferred_in: AtomicU64::new(0),
-            leader_contact: Mutex::new(None),
+            leader_contact: Mutex::new(Contact::default()),
+            no_votes_until,
+            room: JournalRoom { journal: inner.journal.clone(), log: records, asked: Arc::clone(&inner.full_asked) },
             closed: watch::channel(false).0,
         };
         let group = Group::new(shared);
@@ -250,7 +265,8 @@ impl Host {
         }
         let (opener, bytes_max) = (Arc::clone(snapshots), header.bytes);
         let mut receiver = blocking(inline, move || opener.receive(bytes_max)).await.map_err(storage)??;
-        while let Some(chunk) = chunks.next().await {
+        let stalled = |_| record::malformed("snapshot", format!("no chunk came for {} s", CHUNK_WITHIN.as_secs()));
+        while let Some(chunk) = timeout(CHUNK_WITHIN, chunks.next()).await.map_err(stalled)? {
             let chunk = chunk.map_err(|error| record::malformed("snapshot", error))?;
             let pushed = blocking(inline, move || receiver.push(&chunk).map(|()| receiver)).await;
             receiver = pushed.map_err(storage)??;

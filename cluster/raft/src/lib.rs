@@ -11,9 +11,10 @@
 //! - `raft`: openraft's type parameters and settings. `record`: bytes on disk. `wire`: bytes between hosts.
 //! - `log`: openraft's log store over the journal. `state`: openraft's state machine over [`Machine`].
 //! - `network`: openraft's network over [`Transport`]. `snapshot`: the file of the last snapshot.
-//! - `compaction`: when snapshots are made and the journal is purged.
+//! - `compaction`: when snapshots are made and the journal is purged. `contact`: how fresh a follower is.
 
 mod compaction;
+mod contact;
 mod error;
 mod group;
 mod host;

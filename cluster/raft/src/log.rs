@@ -52,6 +52,11 @@ impl Log {
         Ok(Log { replica, journal, vote: Arc::new(Mutex::new(vote)), read_bytes_max })
     }
 
+    /// Whether this replica voted, or followed a leader, in an earlier life.
+    pub(crate) fn has_vote(&self) -> bool {
+        self.vote.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Reads `start..end` as far as it is there.
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let state = self.journal.state();

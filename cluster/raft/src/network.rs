@@ -16,6 +16,7 @@ use openraft::network::{RPCOption, RPCTypes, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::meters::Meters;
 use crate::raft::{Peer, TypeConfig, Vote};
@@ -33,6 +34,8 @@ pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: Arc<Options>,
     pub(crate) meters: Meters,
+    /// Until then this replica stands for no election; `None` in its first life.
+    pub(crate) no_votes_until: Option<Instant>,
 }
 
 impl Network {
@@ -45,6 +48,7 @@ impl Network {
             transport: Arc::clone(&self.transport),
             options: Arc::clone(&self.options),
             meters: self.meters.clone(),
+            no_votes_until: self.no_votes_until,
         }
     }
 }
@@ -70,6 +74,7 @@ pub(crate) struct Link {
     transport: Arc<dyn Transport>,
     options: Arc<Options>,
     meters: Meters,
+    no_votes_until: Option<Instant>,
 }
 
 impl Link {
@@ -158,6 +163,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // Its own vote is one too: it must not help itself to the office while an old leader may still count on it.
+        if self.no_votes_until.is_some_and(|until| Instant::now() < until) {
+            let message = "this replica came back only now".to_owned();
+            return Err(RPCError::Unreachable(Unreachable::new(&TransportError::Unreachable {
+                node: self.target.node,
+                message,
+            })));
+        }
         self.call(MessageKind::PreVote, &request, option.soft_ttl()).await
     }
 

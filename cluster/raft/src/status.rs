@@ -156,6 +156,11 @@ pub(crate) fn quorum_ack_now(raft: &Raft) -> Option<u64> {
     millis_since_quorum_ack(&raft.metrics().borrow_watched())
 }
 
+/// The last entry applied here, by openraft's metrics as they are now.
+pub(crate) fn applied_now(raft: &Raft) -> Option<u64> {
+    raft.metrics().borrow_watched().last_applied.map(|id| id.index)
+}
+
 /// Milliseconds since a quorum acknowledged the leader, at the time of the metrics; a sole voter always has itself.
 fn millis_since_quorum_ack(metrics: &Metrics) -> Option<u64> {
     if metrics.state != ServerState::Leader {

@@ -1,13 +1,15 @@
 //! Bytes between hosts: a version byte and postcard of openraft's types, and checks of what openraft takes for granted.
 
 use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use crate::raft::{SnapshotMeta, TypeConfig, Vote};
+use crate::raft::{Raft, SnapshotMeta, TypeConfig, Vote};
 use crate::record::{decode, encode, malformed};
 use crate::{Error, Group, MessageKind};
 
@@ -45,19 +47,28 @@ pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> 
     let fatal = |error: &dyn std::fmt::Display| Error::Fatal { group, message: error.to_string() };
     match kind {
         MessageKind::Append | MessageKind::Heartbeat => {
-            let response = raft.append_entries(decode_append(body)?).await;
+            let request = decode_append(body)?;
+            let (arrived, commit) = (Instant::now(), request.leader_commit.map(|id| id.index));
+            let response = raft.append_entries(request).await;
             if matches!(response, Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_))) {
-                hosted.note_leader_contact();
+                hosted.note_leader_contact(arrived, commit);
             }
             response.map(|response| encode::<AppendResponse>(&response)).map_err(|error| fatal(&error))
         }
         MessageKind::Vote => {
             let request: VoteRequest<TypeConfig> = decode("vote message", body)?;
+            // One that the leader itself asked for is no danger to it.
+            if hosted.refuses_votes() && !request.leadership_transfer {
+                return Ok(refusal(raft));
+            }
             let response = raft.vote(request).await;
             response.map(|response| encode::<VoteResponse<TypeConfig>>(&response)).map_err(|error| fatal(&error))
         }
         MessageKind::PreVote => {
             let request: VoteRequest<TypeConfig> = decode("pre-vote message", body)?;
+            if hosted.refuses_votes() {
+                return Ok(refusal(raft));
+            }
             let response = raft.pre_vote(request).await;
             response.map(|response| encode::<VoteResponse<TypeConfig>>(&response)).map_err(|error| fatal(&error))
         }
@@ -68,6 +79,12 @@ pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> 
             encoded.map_err(|error| fatal(&error))
         }
     }
+}
+
+/// "No", without a word about the log, so that the candidate may ask again as soon as it would have anyway.
+fn refusal(raft: &Raft) -> Bytes {
+    let vote = raft.metrics().borrow_watched().vote;
+    encode(&VoteResponse::<TypeConfig>::new(vote, None, false))
 }
 
 pub(crate) fn encode_snapshot_response(response: &SnapshotResponse<TypeConfig>) -> Bytes {

@@ -19,5 +19,11 @@ pub trait Caller: Send + Sync + 'static {
     fn call(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bytes>>;
 
     /// One request, a stream of replies. The deadline bounds the wait for the first; a stream that stalls is the caller's to bound.
-    fn fetch(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Chunks>>;
+    fn fetch(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Bytes,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Chunks>>;
 }

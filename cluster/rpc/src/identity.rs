@@ -18,7 +18,9 @@ impl Identity {
     pub fn set_cluster(&self, cluster: ClusterId) -> Result<()> {
         match *self.cluster.get_or_init(|| cluster) {
             known if known == cluster => Ok(()),
-            known => Err(Error::new(Kind::Conflict, format!("this process belongs to cluster {known}, not to {cluster}"))),
+            known => {
+                Err(Error::new(Kind::Conflict, format!("this process belongs to cluster {known}, not to {cluster}")))
+            }
         }
     }
 
@@ -60,14 +62,17 @@ impl Identity {
         if cluster_id.is_empty() && may_be_new {
             return Ok(());
         }
-        let bytes: [u8; 16] =
-            cluster_id.try_into().map_err(|_| Error::invalid("cluster_id", "an envelope's cluster id must have 16 bytes"))?;
+        let bytes: [u8; 16] = cluster_id
+            .try_into()
+            .map_err(|_| Error::invalid("cluster_id", "an envelope's cluster id must have 16 bytes"))?;
         let theirs = ClusterId(u128::from_be_bytes(bytes));
         match self.cluster() {
             Some(ours) if ours == theirs => Ok(()),
             Some(ours) => Err(Error::new(
                 Kind::Conflict,
-                format!("the caller belongs to cluster {theirs}, this process to {ours}: check its settings and data directory"),
+                format!(
+                    "the caller belongs to cluster {theirs}, this process to {ours}: check its settings and data directory"
+                ),
             )),
             None => Err(Error::new(Kind::Unavailable, "this process has not joined its cluster yet")),
         }

@@ -133,7 +133,8 @@ async fn stream(
 ) -> String {
     let (sender, outbound) = mpsc::channel(256);
     let open = async {
-        let channel = peers.channel_to(NodeId(link.node), Some(addr), Class::Raft).map_err(|error| error.to_string())?;
+        let channel =
+            peers.channel_to(NodeId(link.node), Some(addr), Class::Raft).map_err(|error| error.to_string())?;
         client(channel).raft(ReceiverStream::new(outbound)).await.map_err(|status| status.message().to_owned())
     };
     let mut inbound = match open.await {

@@ -122,7 +122,9 @@ impl Peers {
     }
 
     fn local(&self, to: NodeId, service: Service) -> Option<Arc<dyn Handler>> {
-        (self.shared.identity.node() == Some(to)).then(|| locked(&self.shared.local).get(&(service as u32)).cloned()).flatten()
+        (self.shared.identity.node() == Some(to))
+            .then(|| locked(&self.shared.local).get(&(service as u32)).cloned())
+            .flatten()
     }
 }
 
@@ -140,7 +142,9 @@ fn endpoint(addr: &str) -> Result<Endpoint> {
 }
 
 pub(crate) fn client(channel: Channel) -> InternalClient<Channel> {
-    InternalClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    InternalClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 impl Caller for Peers {
@@ -161,15 +165,21 @@ impl Caller for Peers {
         .boxed()
     }
 
-    fn fetch(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Chunks>> {
+    fn fetch(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Bytes,
+        deadline: Deadline,
+    ) -> BoxFuture<'static, Result<Chunks>> {
         if let Some(handler) = self.local(to, service) {
             return async move { deadline.bound("the local stream", handler.fetch(body, deadline)).await }.boxed();
         }
         let peers = self.clone();
         async move {
             let addr = peers.shared.identity.address(to);
-            let addr =
-                addr.ok_or_else(|| Error::new(Kind::Unavailable, format!("the address of node {to} is not known yet")))?;
+            let addr = addr
+                .ok_or_else(|| Error::new(Kind::Unavailable, format!("the address of node {to} is not known yet")))?;
             peers.fetch_address(&addr, service, body, deadline).await
         }
         .boxed()

@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -23,6 +24,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Raft frames of one stream that are handled at the same time; more wait in the stream, which holds the sender back.
 const FRAMES_IN_FLIGHT: usize = 512;
+/// A connection is asked whether it lives after this silence and cut when it does not answer for as long again: without it the streams
+/// of a member that lost power hold their places until the kernel gives up.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Serves the members' interface of one process.
 #[derive(Clone)]
@@ -55,13 +59,16 @@ impl Server {
         let supervisor = self.shared.supervisor.clone();
         let stop = supervisor.clone();
         // tonic's own tcp_nodelay is ignored for a given listener: without this p99 of a small call is 44 ms.
-        let incoming = TcpListenerStream::new(listener).map(|socket| socket.inspect(|socket| drop(socket.set_nodelay(true))));
+        let incoming =
+            TcpListenerStream::new(listener).map(|socket| socket.inspect(|socket| drop(socket.set_nodelay(true))));
         let service = InternalServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let server = tonic::transport::Server::builder()
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_service(service);
         supervisor.spawn("internal server", OnExit::Fatal, async move {
             tokio::select! {
@@ -109,7 +116,11 @@ impl Server {
     }
 
     /// Handles the frames of one stream, many at a time: a slow group never stands before another.
-    async fn frames(self, mut inbound: Streaming<RaftFrame>, replies: mpsc::Sender<Result<RaftFrame, Status>>) -> Result<()> {
+    async fn frames(
+        self,
+        mut inbound: Streaming<RaftFrame>,
+        replies: mpsc::Sender<Result<RaftFrame, Status>>,
+    ) -> Result<()> {
         let permits = Arc::new(Semaphore::new(FRAMES_IN_FLIGHT));
         loop {
             let frame = tokio::select! {
@@ -132,7 +143,8 @@ impl Server {
     }
 
     async fn receive_snapshot(&self, mut inbound: Streaming<SnapshotChunk>) -> Result<Bytes> {
-        let gone = |status: Status| Error::new(Kind::Unavailable, format!("the snapshot stream broke: {}", status.message()));
+        let gone =
+            |status: Status| Error::new(Kind::Unavailable, format!("the snapshot stream broke: {}", status.message()));
         let first = inbound.message().await.map_err(gone)?;
         let first = first.ok_or_else(|| Error::new(Kind::Invalid, "the snapshot stream is empty"))?;
         self.shared.identity.fence(&first.cluster_id, false)?;

@@ -60,6 +60,22 @@ impl Supervisor {
         let _detached = self.shared.tracker.spawn(supervised);
     }
 
+    /// As [`Supervisor::spawn`], for a task that may be dropped at any await when the process shuts down.
+    pub fn spawn_cancellable(
+        &self,
+        name: &'static str,
+        on_exit: OnExit,
+        task: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        let supervisor = self.clone();
+        self.spawn(name, on_exit, async move {
+            tokio::select! {
+                outcome = task => outcome,
+                () = supervisor.cancelled() => Ok(()),
+            }
+        });
+    }
+
     fn count(&self, name: &'static str, by: isize) {
         let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.entry(name).or_default();

@@ -83,7 +83,7 @@ pub enum Degraded {
         /// Which.
         shard: ShardId,
     },
-    /// The user's shard had no leader in time: the answer is not personal.
+    /// The user's shard had no leader in time, or could not solve the user's vector: the answer is not personal.
     UserState {
         /// Which.
         shard: ShardId,

@@ -109,6 +109,15 @@ pub enum Command {
         /// Retired and failed records that stay.
         records_max: u32,
     },
+    /// A node's replicas of these shards no longer hold a version: it restarted, or gave the version up.
+    Unstage {
+        /// Which node.
+        node: NodeId,
+        /// Which version.
+        version: u64,
+        /// Its replicas of which shards.
+        shards: Vec<ShardId>,
+    },
 }
 
 /// See [`Command::Join`]. The proposer has verified the token.

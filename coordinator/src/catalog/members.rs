@@ -89,17 +89,21 @@ impl State {
         Step::Changed(Answer::Joined { cluster, node: id })
     }
 
-    /// A process started on a known data directory: its addresses may be new, and what it drove before is lost.
+    /// A process started on a known data directory: its addresses may be new, and what it drove and had staged before is lost.
     fn readmit(&mut self, id: NodeId, join: Join, cluster: docent_types::ClusterId) -> Step {
         let answer = Answer::Joined { cluster, node: id };
         let next = member(id, join);
         let drives = |job: &docent_types::catalog::Job| job.state == JobState::Running && job.driver == Some(id);
-        let is_same = self.catalog.nodes.get(&id) == Some(&next) && !self.catalog.jobs.values().any(drives);
+        let staged = self.catalog.models.values().any(|model| model.staged.iter().any(|(_, holder)| *holder == id));
+        let is_same = self.catalog.nodes.get(&id) == Some(&next) && !staged && !self.catalog.jobs.values().any(drives);
         if is_same {
             return Step::Same(answer);
         }
         let catalog = self.catalog_mut();
         catalog.nodes.insert(id, next);
+        for model in catalog.models.values_mut() {
+            model.staged.retain(|(_, holder)| *holder != id);
+        }
         for job in catalog.jobs.values_mut().filter(|job| drives(job)) {
             job.state = JobState::Queued;
             job.driver = None;

@@ -101,6 +101,7 @@ impl State {
             Command::Activate(version) => self.activate(version),
             Command::Rollback => self.rollback(),
             Command::RetireOld { staged_max, records_max } => Ok(self.retire_old(staged_max, records_max)),
+            Command::Unstage { node, version, shards } => self.unstage(node, version, &shards),
         }
     }
 

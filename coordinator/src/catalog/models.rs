@@ -62,6 +62,16 @@ impl State {
         Ok(Step::Changed(Answer::Done))
     }
 
+    /// Where a version is staged decides only whether it may become staged, and who is asked first: its state stays.
+    pub(super) fn unstage(&mut self, node: NodeId, version: u64, shards: &[ShardId]) -> Applied {
+        let is_gone = |(shard, holder): &(ShardId, NodeId)| *holder == node && shards.contains(shard);
+        if !self.model(version)?.staged.iter().any(is_gone) {
+            return Ok(Step::Same(Answer::Done));
+        }
+        self.model_mut(version)?.staged.retain(|staged| !is_gone(staged));
+        Ok(Step::Changed(Answer::Done))
+    }
+
     /// Kept aside: the catalog shows it only when the version fails by it.
     pub(super) fn refuse_version(&mut self, node: NodeId, version: u64, error: String) -> Applied {
         self.model(version)?;

@@ -295,6 +295,34 @@ fn a_node_vouches_only_for_shards_that_it_hosts() {
     assert_eq!(log.state.catalog().models[&version].staged.len(), 3);
 }
 
+#[test]
+fn a_node_that_lost_a_version_no_longer_vouches_for_it_and_the_live_one_stays_live() {
+    let mut log = Log::placed(2);
+    let version = log.train(TrainSettings::default());
+    log.stage_everywhere(version);
+    log.must(Command::Stage(version));
+    log.must(Command::Activate(version));
+    let holders = |log: &Log| -> BTreeSet<NodeId> {
+        log.state.catalog().models[&version].staged.iter().map(|(_, node)| *node).collect()
+    };
+    log.must(Command::Join(Join { previous: Some((ClusterId(1), NodeId(101))), ..joining(1, 1) }));
+    assert_eq!(holders(&log), BTreeSet::from([NodeId(102)]), "a restarted node has to load it again");
+    let shards: Vec<ShardId> = log.state.catalog().shards.keys().copied().collect();
+    log.must(Command::Unstage { node: NodeId(102), version, shards: shards.clone() });
+    let catalog = log.state.catalog();
+    assert!(holders(&log).is_empty());
+    assert_eq!(
+        (catalog.models[&version].state, catalog.live.map(|live| live.version)),
+        (ModelState::Live, Some(version))
+    );
+    let index = catalog.index;
+    log.must(Command::Unstage { node: NodeId(102), version, shards: shards.clone() });
+    log.must(Command::Join(Join { previous: Some((ClusterId(1), NodeId(101))), ..joining(1, 1) }));
+    assert_eq!(log.state.catalog().index, index, "nothing changed");
+    log.must(Command::MarkStaged { node: NodeId(101), version, shards });
+    assert_eq!(holders(&log), BTreeSet::from([NodeId(101)]));
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     let node = (101u64..106).prop_map(NodeId);
     let attempt = (1u64..4, 1u64..4, node.clone()).prop_map(|(job, epoch, driver)| Attempt { job, epoch, driver });
@@ -322,6 +350,11 @@ fn commands() -> impl Strategy<Value = Command> {
         (1u64..4).prop_map(Command::CancelJob),
         attempt.prop_map(|attempt| Command::RegisterModel { attempt, trained: trained(), now_ms: 2 }),
         (node.clone(), 1u64..4).prop_map(|(node, version)| Command::MarkStaged {
+            node,
+            version,
+            shards: vec![ShardId { keyspace: Keyspace::Users, index: 0 }]
+        }),
+        (node.clone(), 1u64..4).prop_map(|(node, version)| Command::Unstage {
             node,
             version,
             shards: vec![ShardId { keyspace: Keyspace::Users, index: 0 }]

@@ -95,7 +95,7 @@ impl Gateway {
     /// # Errors
     /// The coordinator's: `NotFound`, `Conflict` when it is not staged, `Unavailable`.
     pub async fn activate(&self, version: u64) -> Result<Activation> {
-        self.admit("activate_model", self.change_live(Ask::Activate(version))).await
+        self.admit_write("activate_model", self.change_live(Ask::Activate(version))).await
     }
 
     /// Makes the previous version live.
@@ -103,7 +103,7 @@ impl Gateway {
     /// # Errors
     /// The coordinator's: `Conflict` when there is none.
     pub async fn rollback(&self) -> Result<Activation> {
-        self.admit("rollback_model", self.change_live(Ask::Rollback)).await
+        self.admit_write("rollback_model", self.change_live(Ask::Rollback)).await
     }
 
     async fn change_live(&self, ask: Ask) -> Result<Activation> {
@@ -126,7 +126,7 @@ impl Gateway {
             settings.validate()?;
             self.change_job(Ask::StartTraining(settings)).await
         };
-        self.admit("start_training", work).await
+        self.admit_write("start_training", work).await
     }
 
     /// Ends a job.
@@ -134,7 +134,7 @@ impl Gateway {
     /// # Errors
     /// The coordinator's: `NotFound`, `Conflict` when it has ended already.
     pub async fn cancel_job(&self, job: u64) -> Result<Job> {
-        self.admit("cancel_job", self.change_job(Ask::CancelJob(job))).await
+        self.admit_write("cancel_job", self.change_job(Ask::CancelJob(job))).await
     }
 
     async fn change_job(&self, ask: Ask) -> Result<Job> {

@@ -1,5 +1,7 @@
-//! Events in: validate, fill in, make stubs for unseen items, then one proposal a user shard. Each event has its own outcome.
+//! Events in: validate, fill in, make stubs for unseen items, then one proposal a user shard (more only where it would be too large).
+//! Each event has its own outcome.
 
+use crate::batch;
 use crate::gateway::Gateway;
 use crate::ids::Ids;
 use crate::route::Repeat;
@@ -149,7 +151,7 @@ impl Gateway {
     /// # Errors
     /// `Invalid` for more than 10,000 events. `Overloaded` or `Unavailable` when that is what happened to every event: nothing was done.
     pub async fn ingest(&self, drafts: Vec<Draft>) -> Result<Vec<EventResult>> {
-        self.admit("ingest_events", self.ingest_admitted(drafts)).await
+        self.admit_write("ingest_events", self.ingest_admitted(drafts)).await
     }
 
     async fn ingest_admitted(&self, drafts: Vec<Draft>) -> Result<Vec<EventResult>> {
@@ -196,21 +198,24 @@ impl Gateway {
         }
         let groups = view.by_item_shard(&tenant, unknown, |id| id)?;
         let writes = groups.into_iter().map(|(shard, item_ids)| {
-            let command = ItemCommand::Ensure { tenant: tenant.clone(), item_ids: item_ids.clone() };
+            let tenant = tenant.clone();
             async move {
-                let request = Request::WriteItems { shard, command };
-                let outcome = self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await;
-                if outcome.is_ok() {
-                    self.shared.known.insert(item_ids, now);
+                for item_ids in batch::split(item_ids) {
+                    let command = ItemCommand::Ensure { tenant: tenant.clone(), item_ids: item_ids.clone() };
+                    let request = Request::WriteItems { shard, command };
+                    match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
+                        Ok(_) => self.shared.known.insert(item_ids, now),
+                        Err(error) => return Some((shard, error)),
+                    }
                 }
-                (shard, outcome)
+                None
             }
         });
         let failed: BTreeMap<ShardId, Error> = join_all(writes)
             .await
             .into_iter()
             // A stub without an event harms nobody: whatever became of it, no event was kept.
-            .filter_map(|(shard, outcome)| outcome.err().map(|error| (shard, not_done(error))))
+            .filter_map(|failed| failed.map(|(shard, error)| (shard, not_done(error))))
             .collect();
         if failed.is_empty() {
             return Ok((events, Vec::new()));
@@ -229,7 +234,8 @@ impl Gateway {
         Ok((ready, settled))
     }
 
-    /// One proposal a user shard, all at once.
+    /// All user shards at once. A share that is too large for one proposal goes in several, one after the other: a user's events keep
+    /// their order, and of two with one id the first is the one that counts.
     async fn append(&self, view: &View, events: Placed, received_ms: i64, deadline: Deadline) -> Result<Settled> {
         let tenant = self.tenant();
         let mut groups: BTreeMap<ShardId, Placed> = BTreeMap::new();
@@ -238,25 +244,37 @@ impl Gateway {
         }
         let writes = groups.into_iter().map(|(shard, events)| {
             let (places, events): (Vec<usize>, Vec<Event>) = events.into_iter().unzip();
-            let command = UserCommand::Append { tenant: tenant.clone(), events, received_ms };
+            let tenant = tenant.clone();
             async move {
-                let request = Request::WriteUsers { shard, command };
-                match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
-                    Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) })
-                        if outcomes.len() == places.len() =>
-                    {
-                        settled(&places, outcomes, position)
-                    }
-                    Ok(_) => {
-                        let message = format!("shard {shard} gave an answer that does not fit its events");
-                        all_as(&places, &Error::new(Kind::Unknown, message))
-                    }
-                    Err(error) => all_as(&places, &error),
+                let (mut settled, mut places) = (Settled::with_capacity(places.len()), places.as_slice());
+                for events in batch::split(events) {
+                    let (these, rest) = places.split_at(events.len());
+                    let command = UserCommand::Append { tenant: tenant.clone(), events, received_ms };
+                    settled.extend(self.append_part(shard, command, these, deadline).await);
+                    places = rest;
                 }
+                settled
             }
         });
         let settled: Vec<Settled> = join_all(writes).await;
         Ok(settled.into_iter().flatten().collect())
+    }
+
+    /// One proposal: what became of its events, which are those of `places`.
+    async fn append_part(&self, shard: ShardId, command: UserCommand, places: &[usize], deadline: Deadline) -> Settled {
+        let request = Request::WriteUsers { shard, command };
+        match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
+            Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) })
+                if outcomes.len() == places.len() =>
+            {
+                settled(places, outcomes, position)
+            }
+            Ok(_) => {
+                let message = format!("shard {shard} gave an answer that does not fit its events");
+                all_as(places, &Error::new(Kind::Unknown, message))
+            }
+            Err(error) => all_as(places, &error),
+        }
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct Shared {
     pub(crate) ids: Ids,
     pub(crate) known: KnownItems,
     pub(crate) clock: Arc<dyn Clock>,
-    in_flight: Arc<Semaphore>,
+    queries: Semaphore,
+    writes: Semaphore,
     exports: Arc<Semaphore>,
     is_draining: AtomicBool,
 }
@@ -71,8 +72,9 @@ impl Gateway {
             ids: Ids::new(&*clock),
             known: KnownItems::new(settings.known_items_max, Duration::from_millis(settings.known_items_ms)),
             clock,
-            in_flight: Arc::new(Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS))),
-            exports: Arc::new(Semaphore::new(settings.exports_max.clamp(1, Semaphore::MAX_PERMITS))),
+            queries: permits(settings.in_flight_max),
+            writes: permits(settings.writes_in_flight_max),
+            exports: Arc::new(permits(settings.exports_max)),
             is_draining: AtomicBool::new(false),
             settings,
         };
@@ -117,10 +119,29 @@ impl Gateway {
         Deadline::after(Duration::from_millis(self.settings().write_deadline_ms))
     }
 
-    /// Every request passes here: refused at once when too many are at work, counted and timed under `method`.
+    /// Every query passes here: refused at once when too many are at work, counted and timed under `method`.
     pub(crate) async fn admit<T>(&self, method: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.admit_by(&self.shared.queries, method, work).await
+    }
+
+    /// Like [`Gateway::admit`] for a write. Writes have permits of their own: those that wait for a lost quorum until their deadline
+    /// must not shut out the queries, which go on without one.
+    pub(crate) async fn admit_write<T>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.admit_by(&self.shared.writes, method, work).await
+    }
+
+    async fn admit_by<T>(
+        &self,
+        permits: &Semaphore,
+        method: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let started = self.shared.clock.monotonic();
-        let outcome = match self.shared.in_flight.clone().try_acquire_owned() {
+        let outcome = match permits.try_acquire() {
             Ok(_permit) => work.await,
             Err(_) => Err(self.overloaded()),
         };
@@ -162,4 +183,8 @@ impl Gateway {
             tracing::warn!(method, %error, "a request failed by a defect");
         }
     }
+}
+
+fn permits(max: usize) -> Semaphore {
+    Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))
 }

@@ -1,5 +1,6 @@
 //! Items: metadata, take-down, deletion, and reading them back.
 
+use crate::batch;
 use crate::gateway::Gateway;
 use crate::recommend::hydrate;
 use crate::route::Repeat;
@@ -23,9 +24,10 @@ impl Gateway {
     /// Creates items or replaces their metadata. All are checked before the first is written.
     ///
     /// # Errors
-    /// The first shard's that failed; items of other shards are stored then. Putting all again is safe.
+    /// The first shard's that failed; items of other shards, and the first ones of that shard, may be stored then. Putting all again is
+    /// safe.
     pub async fn put_items(&self, items: Vec<Item>) -> Result<()> {
-        self.admit("put_items", self.put_items_admitted(items)).await
+        self.admit_write("put_items", self.put_items_admitted(items)).await
     }
 
     async fn put_items_admitted(&self, items: Vec<Item>) -> Result<()> {
@@ -35,17 +37,21 @@ impl Gateway {
                 format!("{} items in one batch; at most {}", items.len(), limits::BATCH_MAX),
             ));
         }
-        let (view, tenant) = (self.view()?, self.tenant());
+        let (view, tenant, deadline) = (self.view()?, self.tenant(), self.write_deadline());
         for (i, item) in items.iter().enumerate() {
             item.validate().map_err(|error| error.at(&format!("items[{i}]")))?;
         }
         let groups = view.by_item_shard(&tenant, items, |item| &item.item_id)?;
         let writes = groups.into_iter().map(|(shard, items)| {
-            let ids: Vec<ItemId> = items.iter().map(|item| item.item_id.clone()).collect();
-            let command = ItemCommand::Put { tenant: tenant.clone(), items };
+            let tenant = tenant.clone();
             async move {
-                self.write_items(shard, command, self.write_deadline()).await?;
-                self.shared.known.insert(ids, self.shared.clock.monotonic());
+                // One after the other: of two items under one id the last is to stay.
+                for items in batch::split(items) {
+                    let ids: Vec<ItemId> = items.iter().map(|item| item.item_id.clone()).collect();
+                    let command = ItemCommand::Put { tenant: tenant.clone(), items };
+                    self.write_items(shard, command, deadline).await?;
+                    self.shared.known.insert(ids, self.shared.clock.monotonic());
+                }
                 Ok(())
             }
         });
@@ -115,7 +121,7 @@ impl Gateway {
     /// Removes an item. When this returns, no node shows it.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Unknown` where it is removed, but a replica that answers had not applied that in time: repeat it, or wait.
     pub async fn delete_item(&self, item_id: ItemId) -> Result<()> {
         let command = ItemCommand::Delete { tenant: self.tenant(), item_id: item_id.clone() };
         let work = async {
@@ -123,48 +129,81 @@ impl Gateway {
             self.shared.known.forget(&item_id);
             outcome
         };
-        self.admit("delete_item", work).await
+        self.admit_write("delete_item", work).await
     }
 
     /// Takes an item down, or shows it again. When this returns, that holds on every node.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Unknown` where it is committed, but a replica that answers had not applied it in time: repeat it.
     pub async fn take_down(&self, item_id: ItemId, is_taken_down: bool) -> Result<()> {
         let command = ItemCommand::SetTakenDown { tenant: self.tenant(), item_id: item_id.clone(), is_taken_down };
-        self.admit("take_down_item", self.write_everywhere(&item_id, command)).await
+        self.admit_write("take_down_item", self.write_everywhere(&item_id, command)).await
     }
 
-    /// Commits, then waits until every replica has applied it, or until those that have not refuse to answer by themselves.
+    /// Commits, then waits until every replica has applied it; those that cannot be reached refuse to show anything by themselves soon.
     async fn write_everywhere(&self, item_id: &ItemId, command: ItemCommand) -> Result<()> {
         let view = self.view()?;
         let shard = view.item_shard(&self.tenant(), item_id)?;
-        let (position, outcome) = self.write_items(shard, command, self.write_deadline()).await?;
+        let deadline = self.write_deadline();
+        let (position, outcome) = self.write_items(shard, command, deadline).await?;
         if outcome == ItemOutcome::NotFound {
             return Err(no_such_item());
         }
-        let bound = Deadline::after(Duration::from_millis(self.settings().staleness_ms_max));
-        let waits = view.replicas(shard).into_iter().map(|node| self.wait_applied(node, position, bound));
-        join_all(waits).await;
-        Ok(())
+        let silence = self.silence();
+        // A late commit leaves no less time than an unreachable replica takes.
+        let deadline = deadline.max(silence);
+        let waits = view.replicas(shard).into_iter().map(|node| self.wait_applied(node, position, silence, deadline));
+        join_all(waits).await.into_iter().collect()
     }
 
-    /// Until `node` has applied `position`, or `bound` is over.
-    async fn wait_applied(&self, node: NodeId, position: Position, bound: Deadline) {
-        let body = codec::encode(&Request::Applied { shards: vec![position.shard] });
-        while !bound.is_over() {
-            let within = bound.at_most(Duration::from_millis(self.settings().late_after_ms));
-            let call = self.shared.route.caller.call(node, Service::Shard, body.clone(), within);
-            let answer = within.bound("the applied index", call).await;
-            let response = answer.and_then(|bytes| codec::decode::<Response>("the shard's answer", &bytes));
-            if let Ok(Response::Applied(shards)) = response
-                && shards.iter().any(|(shard, applied)| {
-                    *shard == position.shard && applied.as_ref().is_ok_and(|i| *i >= position.index)
-                })
-            {
-                return;
+    /// A replica that says nothing from now until then shows nothing any more.
+    fn silence(&self) -> Deadline {
+        Deadline::after(Duration::from_millis(self.settings().staleness_ms_max))
+    }
+
+    /// Until `node` has applied `position`. One that cannot be reached or refuses is waited for until `silence` is over. One that answers
+    /// that it is behind hears from its leader and may show the item still: it is waited for until `deadline`, and a silence counts from its
+    /// last answer.
+    ///
+    /// # Errors
+    /// `Unknown` when `deadline` is over and the replica may show the item still.
+    async fn wait_applied(
+        &self,
+        node: NodeId,
+        position: Position,
+        mut silence: Deadline,
+        deadline: Deadline,
+    ) -> Result<()> {
+        loop {
+            let is_last = deadline.is_over();
+            match self.applied(node, position.shard, deadline).await {
+                Some(index) if index >= position.index => return Ok(()),
+                Some(_) => silence = self.silence(),
+                None if silence.is_over() => return Ok(()),
+                None => {}
             }
-            tokio::time::sleep(APPLIED_POLL.min(bound.remaining())).await;
+            if is_last {
+                let shard = position.shard;
+                let message =
+                    format!("node {node} has not applied the write to shard {shard} yet and may show the item");
+                return Err(Error::new(Kind::Unknown, message));
+            }
+            tokio::time::sleep(APPLIED_POLL.min(deadline.remaining())).await;
+        }
+    }
+
+    /// The index that `node` has applied of `shard`; `None` if it cannot be reached or refuses.
+    async fn applied(&self, node: NodeId, shard: ShardId, deadline: Deadline) -> Option<u64> {
+        let body = codec::encode(&Request::Applied { shards: vec![shard] });
+        let within = deadline.at_most(Duration::from_millis(self.settings().late_after_ms));
+        let call = self.shared.route.caller.call(node, Service::Shard, body, within);
+        let answer = within.bound("the applied index", call).await.ok()?;
+        match codec::decode::<Response>("the shard's answer", &answer).ok()? {
+            Response::Applied(shards) => {
+                shards.into_iter().find(|(answered, _)| *answered == shard).and_then(|(_, applied)| applied.ok())
+            }
+            _ => None,
         }
     }
 
@@ -185,8 +224,7 @@ impl Gateway {
             by_shard.entry(view.item_shard(&self.tenant(), &item_id)?).or_default().push((item_id, count));
         }
         for (shard, counts) in by_shard {
-            for counts in counts.chunks(limits::BATCH_MAX) {
-                let counts = counts.to_vec();
+            for counts in batch::split(counts) {
                 let command = ItemCommand::Counts { tenant: self.tenant(), from, at, counts };
                 self.write_items(shard, command, deadline).await?;
             }

@@ -8,11 +8,13 @@
 //! | [`recommend`] | queries: plan, scatter, merge, fill, hydrate |
 //! | [`export`] | everything out, as streams |
 //! | [`admin`] | cluster, models, jobs |
+//! | `batch` | proposals of a bounded size |
 //! | `route` | leaders, replicas, retries, hedges |
 //! | `view` | one request's view of the catalog |
 //! | [`service`] | the port: gRPC (`grpc`) and HTTP/JSON (`http`) over one router |
 
 pub mod admin;
+mod batch;
 pub mod events;
 pub mod export;
 pub mod gateway;

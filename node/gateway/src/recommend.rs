@@ -25,7 +25,7 @@ use coverage::Tally;
 use docent_proto::internal::shard::{Request, Response, UserState};
 use docent_runtime::Deadline;
 use docent_types::query::{Answer, Coverage, ModelRef, Reason, Recommend, RecommendedItem, ScoredItem, Source};
-use docent_types::{Error, ItemId, Kind, Position, Result, ShardId, UserId};
+use docent_types::{Error, ItemId, Kind, Position, Result, ShardId, UserId, limits};
 use scan::{Excluded, Wanted};
 use session::Session;
 use std::collections::BTreeSet;
@@ -66,11 +66,28 @@ pub(crate) enum Detail {
 struct Draft {
     view: View,
     session: Session,
+    /// How many items the answer is to have.
+    n: usize,
     tally: Tally,
     items: Vec<(ScoredItem, Source)>,
     user: Option<Position>,
     blocks: BTreeSet<ItemId>,
     started: Duration,
+}
+
+/// Items looked for beyond those asked for: what turns out to be taken down when its metadata is read leaves no gap then.
+const SLACK: u32 = 8;
+/// A node that hears from the coordinators hears of an activation much sooner; one that does not should answer, not wait.
+const SESSION_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// How many items to look for where `n` are asked for. Shards return [`limits::ANSWER_ITEMS_MAX`] each at most.
+fn with_slack(n: u32) -> u32 {
+    n.saturating_add(SLACK).min(limits::ANSWER_ITEMS_MAX).max(n)
+}
+
+/// How long a query waits for the activation that its session has seen.
+fn session_wait(deadline: Deadline) -> Duration {
+    (deadline.remaining() / 4).min(SESSION_WAIT_MAX)
 }
 
 /// The share of what is left of a deadline that one step may use.
@@ -90,7 +107,9 @@ impl Gateway {
 
     pub(crate) async fn answer(&self, request: &Recommend, detail: Detail) -> Result<Answer> {
         let deadline = self.deadline(request.deadline_ms);
-        let mut draft = self.draft(Session::parse(request.session.as_deref())?, deadline).await?;
+        let mut draft = self.draft(Session::parse(request.session.as_deref())?, request.n, deadline).await?;
+        // Only reading the metadata drops items.
+        let n = if detail == Detail::Full { with_slack(request.n) } else { request.n };
         let (tenant, version) = (self.tenant(), draft.view.version());
         let shard = draft.view.user_shard(&tenant, &request.user_id)?;
         let mut excluded = Excluded::default();
@@ -100,10 +119,15 @@ impl Gateway {
                 draft.user = Some(state.position);
                 excluded.add(&draft.view, &tenant, state.blocks.iter().cloned())?;
                 draft.blocks = state.blocks.into_iter().collect();
+                if state.is_unsolved {
+                    // What the user has seen and blocked is known all the same.
+                    draft.tally.without_user_state(shard);
+                }
                 if state.consent.recommend {
                     excluded.add(&draft.view, &tenant, state.seen)?;
                 }
-                state.vector.filter(|vector| state.consent.recommend && version != 0 && !vector.is_empty())
+                let is_usable = state.consent.recommend && !state.is_unsolved && version != 0;
+                state.vector.filter(|vector| is_usable && !vector.is_empty())
             }
             Err(error) => {
                 // Consent and blocks cannot be read: nothing personal is used, and the answer says so.
@@ -114,9 +138,9 @@ impl Gateway {
         };
         if let Some(vector) = vector {
             let wanted = Wanted::Nearest { version, vector };
-            self.extend(&mut draft, &wanted, Source::Model, request.n, &excluded, share(deadline, 70)).await;
+            self.extend(&mut draft, &wanted, Source::Model, n, &excluded, share(deadline, 70)).await;
         }
-        self.fill(&mut draft, request.n, &mut excluded, share(deadline, 80)).await?;
+        self.fill(&mut draft, n, &mut excluded, share(deadline, 80)).await?;
         let explain = (request.explain && detail == Detail::Full).then_some((shard, &request.user_id));
         self.finish(draft, explain, detail, deadline).await
     }
@@ -133,7 +157,7 @@ impl Gateway {
 
     async fn similar_admitted(&self, request: &Similar) -> Result<Answer> {
         let deadline = self.deadline(request.deadline_ms);
-        let mut draft = self.draft(Session::default(), deadline).await?;
+        let mut draft = self.draft(Session::default(), request.n, deadline).await?;
         let (tenant, version) = (self.tenant(), draft.view.version());
         self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
         let row = if version == 0 {
@@ -145,7 +169,8 @@ impl Gateway {
             let mut excluded = Excluded::default();
             excluded.add(&draft.view, &tenant, request.exclude_ids.iter().chain([&request.item_id]).cloned())?;
             let wanted = Wanted::Nearest { version, vector };
-            self.extend(&mut draft, &wanted, Source::Similar, request.n, &excluded, share(deadline, 80)).await;
+            let n = with_slack(request.n);
+            self.extend(&mut draft, &wanted, Source::Similar, n, &excluded, share(deadline, 80)).await;
         }
         self.finish(draft, None, Detail::Full, deadline).await
     }
@@ -157,10 +182,10 @@ impl Gateway {
     pub async fn popular(&self, request: Popular) -> Result<Answer> {
         let work = async {
             let deadline = self.deadline(request.deadline_ms);
-            let mut draft = self.draft(Session::default(), deadline).await?;
+            let mut draft = self.draft(Session::default(), request.n, deadline).await?;
             let mut excluded = Excluded::default();
             excluded.add(&draft.view, &self.tenant(), request.exclude_ids.iter().cloned())?;
-            self.fill(&mut draft, request.n, &mut excluded, share(deadline, 80)).await?;
+            self.fill(&mut draft, with_slack(request.n), &mut excluded, share(deadline, 80)).await?;
             self.finish(draft, None, Detail::Full, deadline).await
         };
         self.admit("popular", work).await.inspect(|answer| observe(&answer.coverage))
@@ -168,15 +193,17 @@ impl Gateway {
 
     /// Pins the catalog, and with it the version and the map. A node that has not heard of the session's activation waits for it for a
     /// while; it does not refuse to answer, because without a coordinator quorum it may never hear.
-    async fn draft(&self, session: Session, deadline: Deadline) -> Result<Draft> {
+    async fn draft(&self, session: Session, n: u32, deadline: Deadline) -> Result<Draft> {
         let started = self.shared.clock.monotonic();
         if session.epoch > self.view()?.epoch() {
-            let wait = deadline.remaining() / 4;
-            self.wait_catalog(wait, |catalog| catalog.live.is_some_and(|live| live.epoch >= session.epoch)).await;
+            self.wait_catalog(session_wait(deadline), |catalog| {
+                catalog.live.is_some_and(|live| live.epoch >= session.epoch)
+            })
+            .await;
         }
         let view = self.view()?;
         let (tally, items, blocks) = (Tally::default(), Vec::new(), BTreeSet::new());
-        Ok(Draft { view, session, tally, items, user: None, blocks, started })
+        Ok(Draft { view, session, n: n as usize, tally, items, user: None, blocks, started })
     }
 
     async fn user_state(
@@ -237,7 +264,7 @@ impl Gateway {
         draft.items.extend(hits.into_iter().map(|item| (item, source)));
     }
 
-    /// Fills up to `n` items with what is popular, so that exactly `n` come back while as many are allowed.
+    /// Fills up to `n` items with what is popular, so that as many as are asked for come back while as many are allowed.
     async fn fill(&self, draft: &mut Draft, n: u32, excluded: &mut Excluded, deadline: Deadline) -> Result<()> {
         let lacking = n.saturating_sub(draft.items.len() as u32);
         if lacking > 0 {
@@ -276,6 +303,7 @@ impl Gateway {
         if detail == Detail::Full {
             self.hydrate(&draft.view, &draft.blocks, &mut items, deadline).await?;
         }
+        items.truncate(draft.n);
         Ok(Answer {
             recommendation_id: self.shared.ids.next(),
             items,
@@ -344,5 +372,21 @@ fn observe(coverage: &Coverage) {
     metrics::counter!("docent_coverage_shards_missing_total").increment(u64::from(coverage.asked - coverage.answered));
     if !coverage.degraded.is_empty() {
         metrics::counter!("docent_answers_degraded_total").increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slack_never_asks_a_shard_for_more_than_it_returns() {
+        assert_eq!([1, 995, 1_000].map(with_slack), [9, 1_000, 1_000]);
+    }
+
+    #[test]
+    fn a_session_from_a_newer_activation_holds_an_answer_up_for_a_moment_only() {
+        assert_eq!(session_wait(Deadline::after(Duration::from_secs(60))), SESSION_WAIT_MAX);
+        assert!(session_wait(Deadline::after(Duration::from_millis(400))) <= Duration::from_millis(100));
     }
 }

@@ -1,8 +1,10 @@
 //! Users: profiles, consent, blocks, erasure. All of a user is in one shard, so that every write is one log entry.
 
+use crate::batch;
 use crate::gateway::Gateway;
 use crate::route::Repeat;
 use docent_proto::internal::shard::{Request, Response};
+use docent_runtime::Deadline;
 use docent_types::command::{UserCommand, UserOutcome};
 use docent_types::user::{Consent, Profile, User, validate_blocks};
 use docent_types::{Error, ItemId, Kind, Result, ShardId, UserId, limits};
@@ -13,9 +15,10 @@ impl Gateway {
     /// Creates users or replaces their attributes. All are checked before the first is written.
     ///
     /// # Errors
-    /// The first shard's that failed; users of other shards are stored then. Putting all again is safe.
+    /// The first shard's that failed; users of other shards, and the first ones of that shard, may be stored then. Putting all again is
+    /// safe.
     pub async fn put_users(&self, profiles: Vec<Profile>) -> Result<()> {
-        self.admit("put_users", self.put_users_admitted(profiles)).await
+        self.admit_write("put_users", self.put_users_admitted(profiles)).await
     }
 
     async fn put_users_admitted(&self, profiles: Vec<Profile>) -> Result<()> {
@@ -25,17 +28,24 @@ impl Gateway {
                 format!("{} users in one batch; at most {}", profiles.len(), limits::BATCH_MAX),
             ));
         }
-        let (view, tenant) = (self.view()?, self.tenant());
+        let (view, tenant, deadline) = (self.view()?, self.tenant(), self.write_deadline());
         let mut groups: BTreeMap<ShardId, Vec<Profile>> = BTreeMap::new();
         for (i, profile) in profiles.into_iter().enumerate() {
             profile.validate().map_err(|error| error.at(&format!("users[{i}]")))?;
             groups.entry(view.user_shard(&tenant, &profile.user_id)?).or_default().push(profile);
         }
         let writes = groups.into_iter().map(|(shard, profiles)| {
-            let command = UserCommand::PutProfiles { tenant: tenant.clone(), profiles };
-            self.write_user_shard(shard, command)
+            let tenant = tenant.clone();
+            async move {
+                // One after the other: of two profiles of one user the last is to stay.
+                for profiles in batch::split(profiles) {
+                    let command = UserCommand::PutProfiles { tenant: tenant.clone(), profiles };
+                    self.write_user_shard(shard, command, deadline).await?;
+                }
+                Ok(())
+            }
         });
-        join_all(writes).await.into_iter().try_for_each(|outcome| outcome.map(|_| ()))
+        join_all(writes).await.into_iter().collect()
     }
 
     /// A user as it is now.
@@ -63,7 +73,7 @@ impl Gateway {
     pub async fn delete_user(&self, user_id: UserId) -> Result<()> {
         let tenant = self.tenant();
         let command = UserCommand::DeleteUser { tenant, user_id: user_id.clone() };
-        self.admit("delete_user", self.write_user(&user_id, command)).await
+        self.admit_write("delete_user", self.write_user(&user_id, command)).await
     }
 
     /// Sets all three flags.
@@ -72,7 +82,7 @@ impl Gateway {
     /// The shard's.
     pub async fn set_consent(&self, user_id: UserId, consent: Consent) -> Result<()> {
         let command = UserCommand::SetConsent { tenant: self.tenant(), user_id: user_id.clone(), consent };
-        self.admit("set_consent", self.write_user(&user_id, command)).await
+        self.admit_write("set_consent", self.write_user(&user_id, command)).await
     }
 
     /// Replaces the block list.
@@ -87,20 +97,20 @@ impl Gateway {
             let command = UserCommand::SetBlocks { tenant: self.tenant(), user_id: user_id.clone(), blocks };
             self.write_user(&user_id, command).await
         };
-        self.admit("set_blocks", work).await
+        self.admit_write("set_blocks", work).await
     }
 
     async fn write_user(&self, user_id: &UserId, command: UserCommand) -> Result<()> {
         let shard = self.view()?.user_shard(&self.tenant(), user_id)?;
-        match self.write_user_shard(shard, command).await? {
+        match self.write_user_shard(shard, command, self.write_deadline()).await? {
             UserOutcome::NotFound => Err(no_such_user()),
             _ => Ok(()),
         }
     }
 
-    async fn write_user_shard(&self, shard: ShardId, command: UserCommand) -> Result<UserOutcome> {
+    async fn write_user_shard(&self, shard: ShardId, command: UserCommand, deadline: Deadline) -> Result<UserOutcome> {
         let request = Request::WriteUsers { shard, command };
-        match self.shared.route.leader(shard, &request, Repeat::Never, self.write_deadline()).await? {
+        match self.shared.route.leader(shard, &request, Repeat::Never, deadline).await? {
             Response::WroteUsers { outcome, .. } => Ok(outcome),
             _ => Err(unfitting(shard)),
         }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub struct Items {
     slots: SlotRange,
     settings: Settings,
+    engine: EngineChoice,
     models: Arc<Models>,
     popularity: RwLock<Popularity>,
     indexes: RwLock<BTreeMap<u64, Arc<ItemIndex>>>,
@@ -26,15 +27,24 @@ pub struct Items {
     following: Mutex<()>,
 }
 
+/// Changed items that an index always carries along.
+const CHANGES_MIN: usize = 4_096;
+
 /// Proof that no effects are being entered.
 pub type Paused<'a> = MutexGuard<'a, ()>;
 
 impl Items {
     /// The serving state of a replica whose state is `view`.
-    pub fn open(slots: SlotRange, settings: Settings, models: Arc<Models>, view: &dyn View) -> Result<Items> {
+    pub fn open(
+        slots: SlotRange,
+        (engine, settings): (EngineChoice, Settings),
+        models: Arc<Models>,
+        view: &dyn View,
+    ) -> Result<Items> {
         let items = Items {
             slots,
             settings,
+            engine,
             models,
             popularity: RwLock::default(),
             indexes: RwLock::default(),
@@ -94,6 +104,13 @@ impl Items {
         found.ok_or_else(|| Error::new(Kind::Unavailable, format!("model version {version} is not loaded for this shard")))
     }
 
+    /// Whether a version's index is missing, or so many items came, changed or went since it was built that a new one pays.
+    pub fn wants_index(&self, version: u64) -> bool {
+        let Ok(index) = self.index(version) else { return true };
+        let segment = index.segment_len();
+        index.overlay_len() > CHANGES_MIN + segment / 20 || index.removed_len() > CHANGES_MIN + segment / 10
+    }
+
     /// Whether a version's index is here.
     pub fn has_index(&self, version: u64) -> bool {
         self.indexes.read().unwrap_or_else(PoisonError::into_inner).contains_key(&version)
@@ -120,9 +137,12 @@ impl Items {
                 rows.insert(state.item.item_id.to_string(), vector);
             }
         })?;
-        let index = ItemIndex::build(EngineChoice::Auto, &self.settings, version.dim(), rows.into_iter().collect());
+        let index = ItemIndex::build(self.engine, &self.settings, version.dim(), rows.into_iter().collect());
         let index = index.map_err(|error| Error::new(Kind::Internal, format!("cannot build the index: {error}")))?;
 
+        if let Some(refused) = index.refused() {
+            tracing::warn!(version = version.version, %refused, "faiss was not taken; the exact engine answers");
+        }
         let _paused = self.pause();
         let mut known = std::collections::BTreeSet::new();
         self.each_item(&*view()?, |state| {

@@ -13,8 +13,12 @@ pub struct Vectors {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Rises with each change of any user: a vector that was solved from an older read is not entered.
+    /// Rises with each change of any user: a vector that was solved from an older read of its user is not entered.
     changes: u64,
+    /// When users changed last, since `floor`.
+    changed: BTreeMap<UserId, u64>,
+    /// Reads that began before it are not entered, whoever they are of.
+    floor: u64,
     solved: BTreeMap<(UserId, u64), Option<Arc<[f32]>>>,
 }
 
@@ -42,10 +46,10 @@ impl Vectors {
         self.inner().solved.get(&(user.clone(), version)).cloned()
     }
 
-    /// Keeps a vector, unless any user changed since the read that it was solved from began.
+    /// Keeps a vector, unless its user changed since the read that it was solved from began.
     pub fn put(&self, begun: Begun, user: UserId, version: u64, vector: Option<Arc<[f32]>>) {
         let mut inner = self.inner();
-        if inner.changes != begun.0 {
+        if begun.0 < inner.floor || inner.changed.get(&user).is_some_and(|change| *change > begun.0) {
             return;
         }
         if inner.solved.len() >= self.users_max {
@@ -61,7 +65,13 @@ impl Vectors {
         }
         let mut inner = self.inner();
         inner.changes += 1;
+        let change = inner.changes;
+        if inner.changed.len() + users.len() > self.users_max {
+            inner.changed.clear();
+            inner.floor = change;
+        }
         for user in users {
+            inner.changed.insert(user.clone(), change);
             let versions: Vec<u64> =
                 inner.solved.range((user.clone(), 0)..=(user.clone(), u64::MAX)).map(|((_, version), _)| *version).collect();
             for version in versions {
@@ -74,6 +84,8 @@ impl Vectors {
     pub fn clear(&self) {
         let mut inner = self.inner();
         inner.changes += 1;
+        inner.floor = inner.changes;
+        inner.changed.clear();
         inner.solved.clear();
     }
 }

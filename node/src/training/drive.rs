@@ -77,12 +77,12 @@ impl Drive {
     fn start(&self, job: Job, catalog: watch::Receiver<Arc<Catalog>>, supervisor: &Supervisor) -> CancellationToken {
         let cancel = CancellationToken::new();
         let (drive, token, inner) = (self.clone(), cancel.clone(), supervisor.clone());
-        supervisor.spawn("training driver", OnExit::Log, async move {
+        supervisor.spawn_cancellable("training driver", OnExit::Log, async move {
             tracing::info!(job = job.id, attempt = job.epoch, "training starts");
             let (sender, receiver) = mpsc::channel(64);
             let reporter = drive.clone();
             let attempt = (job.id, job.epoch);
-            inner.spawn("training reports", OnExit::Log, async move { reporter.report_progress(attempt, receiver).await });
+            inner.spawn_cancellable("training reports", OnExit::Log, async move { reporter.report_progress(attempt, receiver).await });
             let update = match drive.run(&job, &catalog, sender, token.clone()).await {
                 Ok(model) => JobUpdate::Finished(model),
                 Err(_) if token.is_cancelled() => return Ok(()),
@@ -92,9 +92,21 @@ impl Drive {
                     JobUpdate::Failed { error: error.message, is_retryable }
                 }
             };
-            drive.report(attempt, update).await
+            drive.report_end(attempt, update).await
         });
         cancel
+    }
+
+    /// Reports an end until it is heard: a finished model is not thrown away because no coordinator answers just now.
+    async fn report_end(&self, attempt: (u64, u64), update: JobUpdate) -> Result<()> {
+        loop {
+            match self.report(attempt, update.clone()).await {
+                Err(error) if error.kind == Kind::Unavailable => {
+                    tracing::warn!(job = attempt.0, %error, "the end of a training job was not heard; telling it again");
+                }
+                heard => return heard,
+            }
+        }
     }
 
     async fn report(&self, (job, epoch): (u64, u64), update: JobUpdate) -> Result<()> {
@@ -136,7 +148,10 @@ impl Drive {
         let driver = Driver::new(Arc::new(move || clock.monotonic()));
         let peers = Arc::new(TrainPeers(self.caller.clone()));
         // A full queue means that newer progress is on its way.
-        let tell = move |step: Progress| drop(progress.try_send(job_progress(&step)));
+        let tell = move |step: Progress| {
+            measure(&step);
+            drop(progress.try_send(job_progress(&step)));
+        };
         let outcome = driver.run(plan, peers, tell, cancel).await.map_err(train_error)?;
         let hash = self.parts.put(&outcome.global)?;
         trained(self.node, cut.into_values().map(|(_, position)| position).collect(), &outcome, hash)
@@ -212,6 +227,15 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
         ..Evaluate::default()
     });
     JobSettings { model, evaluate }
+}
+
+fn measure(step: &Progress) {
+    metrics::gauge!("docent_train_epoch").set(f64::from(step.epoch));
+    metrics::gauge!("docent_train_seconds").set(step.seconds);
+    metrics::gauge!("docent_train_bytes_exchanged").set(step.bytes_pulled as f64);
+    if let Some(loss) = step.loss {
+        metrics::gauge!("docent_train_loss").set(loss);
+    }
 }
 
 fn job_progress(step: &Progress) -> JobProgress {

@@ -171,6 +171,8 @@ pub struct UserState {
     pub blocks: Vec<ItemId>,
     /// The applied position that this reflects.
     pub position: Position,
+    /// The vector could not be solved in time although the user has a history: consent, seen and blocks hold all the same.
+    pub is_unsolved: bool,
 }
 
 /// A shard's part of an answer.

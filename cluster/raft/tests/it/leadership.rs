@@ -1,5 +1,7 @@
 //! Elections: who may disturb whom, and handing over.
 
+use std::time::Duration;
+
 use docent_raft::{Error, MessageKind, Options, Status};
 
 use crate::cluster::{Cluster, LONG, leader, options};
@@ -75,4 +77,35 @@ async fn when_the_leader_is_gone_another_takes_over_with_every_acknowledged_writ
         node.wait_applied(last.index).await;
         assert_eq!(node.machine.payloads().len(), 31);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_that_restart_elect_nobody_while_the_old_leader_may_still_count_on_them() {
+    let slow = Options { election_timeout_min_ms: 300_000, election_timeout_max_ms: 600_000, ..options() };
+    let cluster = Cluster::new(slow);
+    let mut nodes = cluster.start_all(3).await;
+    let place = leader(&nodes).await;
+    let lead = nodes.swap_remove(place);
+    let last = lead.propose("x").await.unwrap();
+    for node in &nodes {
+        node.wait_applied(last.index).await;
+    }
+    cluster.net.isolate(lead.id, 1..=3);
+    let mut back = Vec::new();
+    for node in nodes {
+        let id = node.id;
+        let machine = node.stop(&cluster.net).await;
+        back.push(cluster.start(id, machine).await);
+    }
+    for node in &back {
+        node.group.elect().await.unwrap();
+    }
+    // Nothing tells that an election did not come; one would be over by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(back.iter().all(|node| node.group.status().term == last.term && !node.group.status().is_leader()));
+    cluster.net.heal();
+    lead.propose("y").await.unwrap();
+    // A transfer is the leader's own wish.
+    lead.group.transfer_leader(back[0].id, LONG).await.unwrap();
+    back[0].wait("leadership", Status::is_leader).await;
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use docent_raft::{Options, ProposeError};
+use docent_runtime::disk::MemDisk;
 
-use crate::cluster::{Cluster, options, propose};
+use crate::cluster::{Cluster, LONG, options, propose};
 use crate::durability::GatedDisk;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,4 +53,33 @@ async fn bytes_in_flight_are_bounded_and_a_huge_proposal_is_refused_by_name() {
     let second = nodes[0].group.propose(vec![2; 600].into(), short).await;
     assert!(matches!(second, Err(ProposeError::Overloaded { .. })), "{second:?}");
     disk.hold_syncs(false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_proposals_before_it_stops_anything_and_room_brings_them_back() {
+    let disk = MemDisk::new();
+    let cluster = Cluster::on(options(), Arc::new(disk.clone()));
+    let nodes = cluster.start_all(1).await;
+    propose(&nodes, "open").await;
+    disk.set_capacity(Some(disk.used_bytes()));
+    let refused = loop {
+        if let Err(error) = nodes[0].propose(vec![0; 256 << 10]).await {
+            break error;
+        }
+    };
+    assert!(matches!(refused, ProposeError::Overloaded { retry_after_ms: 1_000, .. }), "{refused:?}");
+    let again = nodes[0].propose("small").await;
+    assert!(matches!(again, Err(ProposeError::Overloaded { .. })), "{again:?}");
+    assert!(nodes[0].group.read_barrier(LONG).await.unwrap().recheck(), "reads go on");
+    disk.set_capacity(None);
+    loop {
+        match nodes[0].propose("room again").await {
+            Ok(_) => break,
+            Err(ProposeError::Overloaded { retry_after_ms, .. }) => {
+                tokio::time::sleep(Duration::from_millis(retry_after_ms)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(nodes[0].group.status().fatal.is_none());
 }

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod durability;
+mod freshness;
 mod leadership;
 mod limits;
 mod machine;

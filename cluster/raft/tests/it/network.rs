@@ -28,6 +28,8 @@ pub(crate) struct Net {
     pub(crate) damage: Mutex<Vec<Damage>>,
     hosts: Mutex<BTreeMap<u64, Host>>,
     cut: Mutex<BTreeSet<(u64, u64)>>,
+    /// Nodes that get no appends, only what else is sent to them.
+    starved: Mutex<BTreeSet<u64>>,
     /// Messages sent, by (sender node, kind); cut ones too.
     pub(crate) sent: watch::Sender<BTreeMap<(u64, u8), u64>>,
 }
@@ -50,8 +52,14 @@ impl Net {
         }
     }
 
+    /// Keeps appends from a node; heartbeats still reach it.
+    pub(crate) fn starve(&self, node: u64) {
+        self.starved.lock().unwrap().insert(node);
+    }
+
     pub(crate) fn heal(&self) {
         self.cut.lock().unwrap().clear();
+        self.starved.lock().unwrap().clear();
     }
 
     pub(crate) fn count(&self, node: u64, kind: MessageKind) -> u64 {
@@ -96,7 +104,8 @@ impl Transport for End {
         let (net, from, target) = (Arc::clone(&self.net), self.node, target.clone());
         let call = async move {
             let node = target.node;
-            match net.way(from, node) {
+            let is_starved = kind == MessageKind::Append && net.starved.lock().unwrap().contains(&node);
+            match net.way(from, node).filter(|_| !is_starved) {
                 Some(host) => {
                     let answer = host.handle(group, target.replica, kind, body).await;
                     let answer = answer.map_err(|error| refused(node, error))?;

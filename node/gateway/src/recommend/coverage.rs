@@ -35,7 +35,7 @@ impl Tally {
         self.missing.insert(shard);
     }
 
-    /// The user's shard had no leader in time.
+    /// The user's shard had no leader in time, or its leader could not solve the vector in time.
     pub(crate) fn without_user_state(&mut self, shard: ShardId) {
         self.user_state = Some(shard);
     }

@@ -131,3 +131,22 @@ async fn an_item_whose_stub_cannot_be_made_keeps_its_events_out() {
     assert_eq!(names(&results), ["rejected", "accepted"]);
     assert_eq!(fake.world().kept.len(), 1);
 }
+
+#[tokio::test]
+async fn a_share_too_large_for_one_proposal_goes_in_several_and_results_keep_the_order() {
+    let fake = Fake::new();
+    let context = || (0..5).map(|i| (format!("k{i}"), "v".repeat(2_000))).collect();
+    let large = |i: u32| Draft { context: context(), ..draft("ann", "i1", &format!("e{}", i % 599)) };
+    // The last has the id of the first, and is in another proposal.
+    let results = fake.gateway().ingest((0..600).map(large).collect()).await.unwrap();
+    assert!(results[..599].iter().all(|result| result.outcome.name() == "accepted"));
+    assert_eq!(results[599].outcome.name(), "duplicate");
+    assert!(results.is_sorted_by_key(|result| result.position.unwrap().index));
+    let bytes = |request: &Request| match request {
+        Request::WriteUsers { .. } => Some(codec::encode(request).len()),
+        _ => None,
+    };
+    let proposals: Vec<usize> = fake.requests(bytes).into_iter().map(|(_, bytes)| bytes).collect();
+    assert_eq!(proposals.len(), 3, "6 MB: {proposals:?}");
+    assert!(proposals.iter().all(|bytes| *bytes <= PROPOSAL_BYTES_MAX), "{proposals:?}");
+}

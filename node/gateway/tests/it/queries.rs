@@ -195,3 +195,35 @@ async fn a_session_token_is_taken_back_and_any_other_refused() {
     let error = gateway.recommend(with("made up")).await.unwrap_err();
     assert_eq!((error.kind, error.field.as_deref()), (Kind::Invalid, Some("session")));
 }
+
+#[tokio::test]
+async fn a_vector_not_solved_in_time_leaves_consent_seen_and_blocks_in_force_and_is_told() {
+    let fake = Fake::new();
+    {
+        let mut world = fake.world();
+        let ann = world.users.get_mut(&user_id("ann")).unwrap();
+        (ann.vector, ann.is_unsolved) = (None, true);
+        (ann.seen, ann.blocks) = (vec![item_id("i13")], vec![item_id("i20")]);
+    }
+    let answer = fake.gateway().recommend(ask("ann", 3)).await.unwrap();
+    assert_eq!(ids(&answer), ["i27", "i34", "i41"], "popular, without i13 and i20");
+    let shard = shard_of(Keyspace::Users, "ann");
+    assert_eq!(answer.coverage.degraded, [Degraded::UserState { shard }]);
+}
+
+#[tokio::test]
+async fn what_is_taken_down_between_scan_and_metadata_leaves_no_gap() {
+    let fake = Fake::new();
+    let best = brute(&fake, [1.0, 0.5], &[], 5);
+    for item in &best[..4] {
+        fake.world().things.get_mut(&item.item_id).unwrap().state.is_taken_down = true;
+    }
+    fake.world().is_scan_behind = true;
+    let gateway = fake.gateway();
+    let answer = gateway.recommend(ask("ann", 10)).await.unwrap();
+    assert_eq!(scored(&answer), brute(&fake, [1.0, 0.5], &[], 10));
+    let popular = gateway.popular(Popular { n: 10, exclude_ids: Vec::new(), deadline_ms: 1_000 }).await.unwrap();
+    assert_eq!(popular.items.len(), 10);
+    let similar = Similar { item_id: item_id("i1"), n: 10, exclude_ids: Vec::new(), deadline_ms: 1_000 };
+    assert_eq!(scored(&gateway.similar(similar).await.unwrap()), brute(&fake, [1.0, 1.0], &["i1"], 10));
+}

@@ -132,3 +132,20 @@ async fn a_replica_without_the_version_is_not_the_last_word() {
     assert_eq!(coverage.degraded, [Degraded::MissingShard { shard }]);
     assert_eq!((coverage.asked, coverage.answered), (4, 3));
 }
+
+#[tokio::test]
+async fn stuck_writes_shut_out_other_writes_but_no_query() {
+    let fake = Fake::new();
+    let few = docent_gateway::GatewaySettings { in_flight_max: 1, writes_in_flight_max: 1, ..settings() };
+    let gateway = fake.gateway_with(few);
+    let leader = fake.world().leaders[&home()];
+    fake.world().hanging.insert(leader);
+    let stuck = gateway.set_consent(user_id("ann"), Consent::default());
+    tokio::pin!(stuck);
+    assert!(futures::poll!(&mut stuck).is_pending());
+    let error = gateway.set_consent(user_id("ann"), Consent::default()).await.unwrap_err();
+    assert_eq!((error.kind, error.retry_after_ms), (Kind::Overloaded, Some(100)));
+    let answer = gateway.recommend(ask("ann", 3)).await.unwrap();
+    assert_eq!(answer.items.len(), 3);
+    assert_eq!(stuck.await.unwrap_err().kind, Kind::Unknown);
+}

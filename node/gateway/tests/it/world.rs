@@ -28,6 +28,8 @@ pub(crate) const KEY: [u8; 16] = [7; 16];
 /// The gateway's own node; it holds no replica of anything.
 pub(crate) const ME: NodeId = NodeId(9);
 pub(crate) const VERSION: u64 = 3;
+/// What a proposal may have at most; raft takes twice as much.
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 2 << 20;
 
 /// An item of the fake catalogue.
 #[derive(Clone, Debug)]
@@ -55,6 +57,10 @@ pub(crate) struct World {
     pub(crate) refuse_writes: BTreeMap<ShardId, Error>,
     /// The next write to these shards is carried out, but its answer is lost.
     pub(crate) lose_answer: BTreeSet<ShardId>,
+    /// Scans and popularity show what is taken down: they were asked of replicas that had not applied it.
+    pub(crate) is_scan_behind: bool,
+    /// Replicas that do not serve the shards that they are asked about.
+    pub(crate) refusing: BTreeSet<NodeId>,
     /// Replicas that lag behind every write.
     pub(crate) lagging: BTreeSet<NodeId>,
     pub(crate) log: Vec<(NodeId, Request)>,
@@ -126,6 +132,7 @@ pub(crate) fn user(id: &str, vector: Option<Vec<f32>>) -> (UserId, UserState) {
         seen: Vec::new(),
         blocks: Vec::new(),
         position,
+        is_unsolved: false,
     };
     (user_id(id), state)
 }
@@ -205,7 +212,7 @@ impl World {
 
     fn hits(&self, filter: &ShardFilter, n: u32, score: impl Fn(&Thing) -> Option<f32>) -> ShardHits {
         assert!(filter.exclude.is_sorted(), "excluded ids are sorted");
-        let live = self.things_of(filter.shard).filter(|thing| !thing.state.is_taken_down);
+        let live = self.things_of(filter.shard).filter(|thing| self.is_scan_behind || !thing.state.is_taken_down);
         let scored: Vec<ScoredItem> = live
             .filter_map(|thing| {
                 score(thing).map(|score| ScoredItem { item_id: thing.state.item.item_id.clone(), score })
@@ -343,7 +350,9 @@ impl World {
             }
             Request::Applied { shards } => {
                 let applied = if self.lagging.contains(&node) { 0 } else { self.index };
-                Response::Applied(shards.into_iter().map(|shard| (shard, Ok(applied))).collect())
+                let refused = || Err(Error::new(Kind::WrongShard, "not here"));
+                let one = |shard| (shard, if self.refusing.contains(&node) { refused() } else { Ok(applied) });
+                Response::Applied(shards.into_iter().map(one).collect())
             }
             other => return Err(Error::new(Kind::Unsupported, format!("no gateway asks {other:?}"))),
         })

@@ -73,7 +73,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let (mut contact, lag) = (Contact::default(), 50);
-        for ms in 0..1_000 {
+        for ms in 0..1_000_u64 {
             let applied = ms.checked_sub(lag);
             contact.note(at(ms), Some(ms), applied);
             assert!(contact.pending.len() <= PENDING_MAX);

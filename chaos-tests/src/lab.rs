@@ -243,7 +243,8 @@ impl Lab {
         let mut found = Vec::new();
         for member in self.coordinators.iter().chain(&self.nodes) {
             let text = std::fs::read_to_string(&member.log).unwrap_or_default();
-            let is_complaint = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
+            let is_complaint =
+                |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked");
             found.extend(text.lines().filter(is_complaint).map(|line| format!("{}: {line}", member.name)));
         }
         found

@@ -173,4 +173,3 @@ impl Handler for ExportService {
         .boxed()
     }
 }
-

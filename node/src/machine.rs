@@ -80,7 +80,8 @@ fn encode_mark(applied: &Applied) -> Bytes {
 
 fn decode_mark(bytes: Option<Bytes>) -> Done<Applied> {
     let Some(bytes) = bytes else { return Ok(Applied::default()) };
-    let (last, mark): (Option<(u64, u64)>, Vec<u8>) = codec::decode("a shard's applied mark", &bytes).map_err(machine_error)?;
+    let (last, mark): (Option<(u64, u64)>, Vec<u8>) =
+        codec::decode("a shard's applied mark", &bytes).map_err(machine_error)?;
     Ok(Applied { last: last.map(|(term, index)| LogMark { term, index }), mark: mark.into() })
 }
 
@@ -114,7 +115,8 @@ impl Machine for ShardMachine {
     }
 
     fn install(&self, applied: Applied, chunks: Box<dyn Iterator<Item = Done<Bytes>> + Send>) -> Done<()> {
-        let chunks = chunks.map(|chunk| chunk.map_err(|error| docent_types::Error::new(Kind::Unavailable, error.to_string())));
+        let chunks =
+            chunks.map(|chunk| chunk.map_err(|error| docent_types::Error::new(Kind::Unavailable, error.to_string())));
         self.store.install(&encode_mark(&applied), chunks).map_err(store_error)?;
         match &self.role {
             Role::Users(users) => users.vectors.clear(),

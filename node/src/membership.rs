@@ -13,6 +13,7 @@ use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -57,7 +58,8 @@ impl Coordinators {
                     Ok(response) => return Ok(response),
                     Err(error) if is_final(error.kind) => return Err(error),
                     Err(error) if is_unknown(error.kind) && !is_repeatable(request) => {
-                        let message = format!("whether the coordinator did it is unknown; look before you ask again: {error}");
+                        let message =
+                            format!("whether the coordinator did it is unknown; look before you ask again: {error}");
                         return Err(Error::new(Kind::Unknown, message));
                     }
                     Err(error) => last = error,
@@ -75,7 +77,9 @@ impl Coordinators {
     async fn attempt(&self, addr: &str, body: Bytes, deadline: Deadline) -> Result<Response> {
         let first = self.ask(addr, body.clone(), deadline).await;
         let hinted = match &first {
-            Err(error) if error.kind == Kind::NotLeader => error.hint.and_then(|node| self.peers.identity().address(node)),
+            Err(error) if error.kind == Kind::NotLeader => {
+                error.hint.and_then(|node| self.peers.identity().address(node))
+            }
             _ => None,
         };
         match hinted {
@@ -146,7 +150,12 @@ impl docent_gateway::Coordinator for Coordinators {
 
 /// Joins the cluster for the first time, or tells it the addresses of a known node. A known node goes on without an answer: it serves
 /// with the catalog that it has kept.
-pub async fn join(settings: &Settings, coordinators: &Coordinators, identity: &mut Identity, wait: Duration) -> Result<NodeId> {
+pub async fn join(
+    settings: &Settings,
+    coordinators: &Coordinators,
+    identity: &mut Identity,
+    wait: Duration,
+) -> Result<NodeId> {
     let request = Request::Join(join_request(settings, &identity.record)?);
     match coordinators.call(&request, Deadline::after(wait)).await {
         Ok(Response::Joined { cluster, node }) => {
@@ -169,7 +178,8 @@ fn join_request(settings: &Settings, record: &Record) -> Result<Join> {
         (_, Some(_)) => String::new(),
         (Some(path), None) => read_token(path)?,
         (None, None) => {
-            let message = "this data directory is new and no token_file is set: create a token with `docent token create`";
+            let message =
+                "this data directory is new and no token_file is set: create a token with `docent token create`";
             return Err(Error::invalid("token_file", message));
         }
     };
@@ -185,18 +195,21 @@ fn join_request(settings: &Settings, record: &Record) -> Result<Join> {
 }
 
 fn read_token(path: &std::path::Path) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::invalid("token_file", format!("cannot read token file {}: {error}", path.display())))?;
-    Ok(text.trim().to_owned())
+    let failed = |error: std::io::Error| {
+        Error::invalid("token_file", format!("cannot read token file {}: {error}", path.display()))
+    };
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let message =
+            format!("token file {} can be read by others (mode {mode:04o}); run `chmod 600` on it", path.display());
+        return Err(Error::invalid("token_file", message));
+    }
+    Ok(std::fs::read_to_string(path).map_err(failed)?.trim().to_owned())
 }
 
 /// Follows the catalog for the life of the process: each newer one is kept on disk, entered into the address book, and given to
 /// whoever watches.
-pub async fn follow(
-    coordinators: Coordinators,
-    meta: Meta,
-    catalog: watch::Sender<Arc<Catalog>>,
-) -> Result<()> {
+pub async fn follow(coordinators: Coordinators, meta: Meta, catalog: watch::Sender<Arc<Catalog>>) -> Result<()> {
     for attempt in 0.. {
         let followed = async {
             let after = catalog.borrow().index;
@@ -260,7 +273,11 @@ pub const CATALOG: &str = "catalog";
 
 /// Whether a restart could do with the older catalog: jobs change often and do not matter to it.
 fn same_placement(a: &Catalog, b: &Catalog) -> bool {
-    a.cluster == b.cluster && a.nodes == b.nodes && a.coordinators == b.coordinators && a.shards == b.shards && a.live == b.live
+    a.cluster == b.cluster
+        && a.nodes == b.nodes
+        && a.coordinators == b.coordinators
+        && a.shards == b.shards
+        && a.live == b.live
         && a.models == b.models
 }
 
@@ -277,12 +294,7 @@ pub struct StagedModels {
 }
 
 /// Tells the coordinator that this node lives, at an interval and whenever something was staged.
-pub async fn beat(
-    node: NodeId,
-    every: Duration,
-    coordinators: Coordinators,
-    mut staged: Staged,
-) -> Result<()> {
+pub async fn beat(node: NodeId, every: Duration, coordinators: Coordinators, mut staged: Staged) -> Result<()> {
     loop {
         let models = staged.borrow_and_update().clone();
         let heartbeat = Heartbeat {

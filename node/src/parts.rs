@@ -124,22 +124,27 @@ impl Parts {
 
     async fn pull_from(&self, part: &ModelPart, node: NodeId, caller: &dyn Caller) -> Result<()> {
         if part.bytes > PART_BYTES_MAX {
-            return Err(Error::new(Kind::Invalid, format!("model part of {} bytes; at most {PART_BYTES_MAX}", part.bytes)));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("model part of {} bytes; at most {PART_BYTES_MAX}", part.bytes),
+            ));
         }
         let body = codec::encode(&Request { hash: part.hash, offset: 0 });
         let mut chunks = caller.fetch(node, Service::Parts, body, Deadline::after(STALL)).await?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = tokio::time::timeout(STALL, chunks.next())
-            .await
-            .map_err(|_| Error::new(Kind::DeadlineExceeded, format!("node {node} stalled while sending a model part")))?
-        {
+        while let Some(chunk) = tokio::time::timeout(STALL, chunks.next()).await.map_err(|_| {
+            Error::new(Kind::DeadlineExceeded, format!("node {node} stalled while sending a model part"))
+        })? {
             bytes.extend_from_slice(&chunk?);
             if bytes.len() as u64 > part.bytes {
                 return Err(Error::new(Kind::Corrupt, format!("node {node} sends more of a model part than there is")));
             }
         }
         if *blake3::hash(&bytes).as_bytes() != part.hash {
-            return Err(Error::new(Kind::Corrupt, format!("model part {} from node {node} has another hash", name(&part.hash))));
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("model part {} from node {node} has another hash", name(&part.hash)),
+            ));
         }
         let parts = self.clone();
         let put = tokio::task::spawn_blocking(move || parts.put(&bytes));

@@ -71,14 +71,15 @@ impl Personal {
         let vector = match users.vectors.get(user, version) {
             Some(vector) => vector,
             None => {
-                let solved = match self.solve(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await {
-                    Ok(solved) => solved,
-                    // Consent, seen and blocks hold all the same.
-                    Err(error) => {
-                        tracing::debug!(%error, "a user's vector is not solved");
-                        return Ok(UserState { is_unsolved: true, seen: history.seen, ..state });
-                    }
-                };
+                let solved =
+                    match self.solve(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await {
+                        Ok(solved) => solved,
+                        // Consent, seen and blocks hold all the same.
+                        Err(error) => {
+                            tracing::debug!(%error, "a user's vector is not solved");
+                            return Ok(UserState { is_unsolved: true, seen: history.seen, ..state });
+                        }
+                    };
                 let vector = solved.map(|(folded, _)| Arc::<[f32]>::from(folded.vector()));
                 users.vectors.put(begun, user.clone(), version, vector.clone());
                 vector
@@ -103,7 +104,8 @@ impl Personal {
         let mut rows = self.rows.get(tenant, version.version, &ids, deadline).await?;
         // Summed by id, so that the same history gives the same bits on every node.
         newest.sort_by(|a, b| a.item_id.cmp(&b.item_id));
-        let weighted = newest.into_iter().filter_map(|p| Some((p.item_id.clone(), rows.remove(&p.item_id)?, p.confidence)));
+        let weighted =
+            newest.into_iter().filter_map(|p| Some((p.item_id.clone(), rows.remove(&p.item_id)?, p.confidence)));
         let weighted: Weighted = weighted.collect();
         if weighted.is_empty() {
             return Ok(None);
@@ -158,8 +160,12 @@ impl Personal {
 }
 
 fn fold(version: &Version, weighted: &Weighted) -> Result<Folded> {
-    let history: Vec<(&[f32], f32)> = weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
-    version.fold_in.solve(&history).map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
+    let history: Vec<(&[f32], f32)> =
+        weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
+    version
+        .fold_in
+        .solve(&history)
+        .map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
 }
 
 fn strongest(
@@ -169,7 +175,8 @@ fn strongest(
     reasons: usize,
 ) -> Result<Vec<(ItemId, f32)>> {
     let Some(candidate) = candidate else { return Ok(Vec::new()) };
-    let history: Vec<(&[f32], f32)> = weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
+    let history: Vec<(&[f32], f32)> =
+        weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
     let contributions = folded
         .contributions(candidate, &history)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot explain a score: {error}")))?;
@@ -179,4 +186,3 @@ fn strongest(
     named.truncate(reasons);
     Ok(named)
 }
-

@@ -111,7 +111,14 @@ impl Replicas {
         tracing::info!(shard = %shard.id, replica = %replica.id, "replica opened");
         let told = tell_leader(shard.id, group.clone(), self.gateway.clone(), self.supervisor.clone());
         self.supervisor.spawn("leader watch", OnExit::Log, told);
-        self.shards.insert(Arc::new(Hosted { id: shard.id, replica: replica.id, slots: shard.slots, group, store, role }));
+        self.shards.insert(Arc::new(Hosted {
+            id: shard.id,
+            replica: replica.id,
+            slots: shard.slots,
+            group,
+            store,
+            role,
+        }));
         Ok(())
     }
 }
@@ -133,7 +140,8 @@ async fn tell_leader(shard: ShardId, group: Group, gateway: Gateway, supervisor:
 
 /// The first voters of a shard, as the catalog places them.
 fn members(catalog: &Catalog, shard: &Shard) -> Vec<Member> {
-    let address = |node: NodeId| catalog.nodes.get(&node).map(|member| member.internal_addr.clone()).unwrap_or_default();
+    let address =
+        |node: NodeId| catalog.nodes.get(&node).map(|member| member.internal_addr.clone()).unwrap_or_default();
     let member = |r: &Replica| Member { replica: r.id.0, node: r.node.0, addr: address(r.node) };
     shard.replicas.iter().map(member).collect()
 }

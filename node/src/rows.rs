@@ -41,7 +41,9 @@ impl ItemRows {
         let mut remote: BTreeMap<ShardId, Vec<ItemId>> = BTreeMap::new();
         for (shard, ids) in self.by_shard(tenant, ids)? {
             match self.shards.items(shard).and_then(|(_, items)| items.serving.index(version)) {
-                Ok(index) => rows.extend(ids.into_iter().filter_map(|id| index.vector(id.as_str()).map(|row| (id, row)))),
+                Ok(index) => {
+                    rows.extend(ids.into_iter().filter_map(|id| index.vector(id.as_str()).map(|row| (id, row))))
+                }
                 Err(_) => drop(remote.insert(shard, ids)),
             }
         }
@@ -50,7 +52,10 @@ impl ItemRows {
             if attempt == ATTEMPTS || deadline.is_over() {
                 let shard = remote.keys().next().copied();
                 let shard = shard.map(|shard| shard.to_string()).unwrap_or_default();
-                return Err(Error::new(Kind::Unavailable, format!("no replica of shard {shard} gave its rows of model {version}")));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!("no replica of shard {shard} gave its rows of model {version}"),
+                ));
             }
             let asked = self.by_node(&remote, attempt);
             // A replica that hangs must leave time for the others.
@@ -79,7 +84,11 @@ impl ItemRows {
     }
 
     /// One node a shard, another with each attempt, living ones first.
-    fn by_node(&self, remote: &BTreeMap<ShardId, Vec<ItemId>>, attempt: usize) -> BTreeMap<NodeId, Vec<(ShardId, Vec<ItemId>)>> {
+    fn by_node(
+        &self,
+        remote: &BTreeMap<ShardId, Vec<ItemId>>,
+        attempt: usize,
+    ) -> BTreeMap<NodeId, Vec<(ShardId, Vec<ItemId>)>> {
         let catalog = self.catalog.borrow().clone();
         let mut by_node: BTreeMap<NodeId, Vec<(ShardId, Vec<ItemId>)>> = BTreeMap::new();
         for (shard, ids) in remote {
@@ -105,7 +114,9 @@ impl ItemRows {
         let request = Request::ItemRows { tenant: tenant.clone(), version, shards };
         let called = self.caller.call(node, Service::Shard, codec::encode(&request), deadline).await;
         match called.and_then(|bytes| codec::decode("item rows", &bytes)) {
-            Ok(Response::Rows(rows)) => rows.into_iter().filter_map(|(shard, rows)| Some((shard, rows.ok()?))).collect(),
+            Ok(Response::Rows(rows)) => {
+                rows.into_iter().filter_map(|(shard, rows)| Some((shard, rows.ok()?))).collect()
+            }
             Ok(_) => Vec::new(),
             Err(error) => {
                 tracing::debug!(%node, %error, "item rows were not given");

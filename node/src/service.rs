@@ -53,7 +53,8 @@ impl ShardService {
             }
             Request::GetUser { shard, tenant, user_id } => {
                 let (hosted, users) = self.shards.users(shard)?;
-                let (user, _) = hosted.read_leader(deadline, |view| users.machine.user(view, &tenant, &user_id)).await?;
+                let (user, _) =
+                    hosted.read_leader(deadline, |view| users.machine.user(view, &tenant, &user_id)).await?;
                 Ok(Response::User(user))
             }
             Request::UserState { shard, tenant, user_id, version } => {
@@ -82,13 +83,19 @@ impl ShardService {
 
     fn answer_items(&self, request: Request) -> Result<Response> {
         match request {
-            Request::Scan { version, vector, n, shards, .. } => Ok(Response::Hits(self.hits(shards, |items, filter| {
-                items.serving.scan(version, &vector, n.min(HITS_MAX) as usize, &filter.exclude)
-            }))),
-            Request::Popular { n, shards, .. } => Ok(Response::Hits(self.hits(shards, |items, filter| {
-                Ok(items.serving.popular(n.min(HITS_MAX) as usize, &filter.exclude))
-            }))),
-            Request::GetItems { tenant, shards } => Ok(Response::Items(each(shards, |id, ids| self.items(&tenant, id, ids)))),
+            Request::Scan { version, vector, n, shards, .. } => {
+                Ok(Response::Hits(self.hits(shards, |items, filter| {
+                    items.serving.scan(version, &vector, n.min(HITS_MAX) as usize, &filter.exclude)
+                })))
+            }
+            Request::Popular { n, shards, .. } => {
+                Ok(Response::Hits(self.hits(shards, |items, filter| {
+                    Ok(items.serving.popular(n.min(HITS_MAX) as usize, &filter.exclude))
+                })))
+            }
+            Request::GetItems { tenant, shards } => {
+                Ok(Response::Items(each(shards, |id, ids| self.items(&tenant, id, ids))))
+            }
             Request::ItemRows { version, shards, .. } => Ok(Response::Rows(each(shards, |id, ids| {
                 let index = self.shards.items(id)?.1.serving.index(version)?;
                 Ok(ids.iter().map(|id| index.vector(id.as_str())).collect())
@@ -142,7 +149,9 @@ impl Staleness {
                 let message = format!("shard {}: this replica heard of its leader {ms} ms ago; ask another", hosted.id);
                 Err(Error::new(Kind::Unavailable, message))
             }
-            None => Err(Error::new(Kind::Unavailable, format!("shard {}: this replica knows no leader yet", hosted.id))),
+            None => {
+                Err(Error::new(Kind::Unavailable, format!("shard {}: this replica knows no leader yet", hosted.id)))
+            }
         }
     }
 }

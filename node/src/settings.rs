@@ -157,7 +157,9 @@ fn check_listen(key: &str, addr: &str, insecure: bool) -> Result<()> {
     }
     Err(Error::invalid(
         key,
-        format!("{key} {addr} is not a loopback address and there is no access control yet: set `insecure = true` on a trusted network"),
+        format!(
+            "{key} {addr} is not a loopback address and there is no access control yet: set `insecure = true` on a trusted network"
+        ),
     ))
 }
 

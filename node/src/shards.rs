@@ -62,7 +62,8 @@ impl Hosted {
 
     /// Proposes and waits for the outcome.
     pub async fn propose(&self, payload: bytes::Bytes, deadline: Deadline) -> Result<(Position, bytes::Bytes)> {
-        let committed = self.group.propose(payload, deadline.remaining()).await.map_err(|error| self.proposal(error))?;
+        let committed =
+            self.group.propose(payload, deadline.remaining()).await.map_err(|error| self.proposal(error))?;
         Ok((Position { shard: self.id, index: committed.index }, committed.response))
     }
 
@@ -76,7 +77,9 @@ impl Hosted {
             }
             ProposeError::TooLarge { bytes, bytes_max, .. } => Error::new(
                 Kind::Invalid,
-                format!("a write of {bytes} bytes to shard {shard} is over the limit of {bytes_max}: send smaller batches"),
+                format!(
+                    "a write of {bytes} bytes to shard {shard} is over the limit of {bytes_max}: send smaller batches"
+                ),
             ),
             ProposeError::Unknown { reason, .. } => {
                 Error::new(Kind::Unknown, format!("the outcome of a write to shard {shard} is unknown: {reason}"))
@@ -90,7 +93,11 @@ impl Hosted {
     }
 
     /// Reads the newest state at the leader: `read` runs behind a barrier, and its result counts only if leadership still held after.
-    pub async fn read_leader<T>(&self, deadline: Deadline, read: impl FnOnce(&dyn View) -> Result<T>) -> Result<(T, u64)> {
+    pub async fn read_leader<T>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(&dyn View) -> Result<T>,
+    ) -> Result<(T, u64)> {
         let guard = self.group.read_barrier(deadline.remaining()).await.map_err(|error| match error {
             ReadError::NotLeader { hint, .. } => self.not_leader(hint.map(|member| NodeId(member.node))),
             other => Error::new(Kind::Unavailable, format!("shard {}: {other}", self.id)),

@@ -77,7 +77,8 @@ impl Staging {
 
     /// Whether every replica that the catalog places here is open and can answer with the version.
     fn is_staged(&self, catalog: &Catalog, version: u64) -> bool {
-        let is_mine = |shard: &&docent_types::catalog::Shard| shard.replicas.iter().any(|replica| replica.node == self.node);
+        let is_mine =
+            |shard: &&docent_types::catalog::Shard| shard.replicas.iter().any(|replica| replica.node == self.node);
         let placed = catalog.shards.values().filter(is_mine).count();
         let refused = self.staged.borrow().refused.contains_key(&version);
         refused || self.models.has(version) && self.ready(version).len() == placed
@@ -127,7 +128,10 @@ impl Staging {
         for part in model.parts.iter().filter(|part| part.slots.overlaps(hosted.slots)) {
             let bytes = self.bytes(catalog, part).await?;
             let decoded = PartRows::decode(&bytes).map_err(|error| {
-                Error::new(Kind::Corrupt, format!("part {} of model {} is damaged: {error}", name(&part.hash), model.version))
+                Error::new(
+                    Kind::Corrupt,
+                    format!("part {} of model {} is damaged: {error}", name(&part.hash), model.version),
+                )
             })?;
             rows.push(decoded);
         }
@@ -194,7 +198,8 @@ fn probe(items: &ItemsRole, version: &Version) -> Result<()> {
 
 /// Versions that a node must be able to answer with: the live one, the one to roll back to, and those on their way.
 fn wanted(catalog: &Catalog) -> BTreeSet<u64> {
-    let on_the_way = |model: &&Model| matches!(model.state, ModelState::Validated | ModelState::Staged | ModelState::Live);
+    let on_the_way =
+        |model: &&Model| matches!(model.state, ModelState::Validated | ModelState::Staged | ModelState::Live);
     let mut wanted: BTreeSet<u64> = catalog.models.values().filter(on_the_way).map(|model| model.version).collect();
     if let Some(live) = catalog.live {
         wanted.insert(live.version);
@@ -206,4 +211,3 @@ fn wanted(catalog: &Catalog) -> BTreeSet<u64> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?
 }
-

@@ -115,7 +115,8 @@ impl Node {
         let within = Duration::from_millis(self.settings.shutdown_ms);
         let transfers = self.shards.all().into_iter().map(|hosted| async move {
             let status = hosted.group.status();
-            let next = status.matched.iter().filter(|(replica, _)| **replica != status.replica).max_by_key(|(_, at)| **at);
+            let next =
+                status.matched.iter().filter(|(replica, _)| **replica != status.replica).max_by_key(|(_, at)| **at);
             if let (true, Some((replica, _))) = (status.is_leader(), next)
                 && let Err(error) = hosted.group.transfer_leader(*replica, Duration::from_secs(1)).await
             {
@@ -145,8 +146,7 @@ impl Ground {
         let kept = kept.unwrap_or_default();
         self.peers.identity().learn_all(&kept);
         let (sender, mut receiver) = watch::channel(Arc::new(kept));
-        let follow =
-            membership::follow(self.coordinators.clone(), self.meta.clone(), sender);
+        let follow = membership::follow(self.coordinators.clone(), self.meta.clone(), sender);
         self.supervisor.spawn_cancellable("catalog watch", OnExit::Fatal, follow);
         let known = receiver.wait_for(|catalog| catalog.cluster.is_some());
         match tokio::time::timeout(JOIN_NEW, known).await {
@@ -168,7 +168,8 @@ impl Ground {
         let cluster = catalog.borrow().cluster.clone().ok_or_else(|| internal("the catalog names no cluster"))?;
         let hasher = SlotHasher::new(&cluster.placement_key);
         let caller: Arc<dyn Caller> = Arc::new(self.peers.clone());
-        let (shards, models, cuts) = (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
+        let (shards, models, cuts) =
+            (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
         let host = self.raft_host(&disk)?;
         let rows = ItemRows::new(shards.clone(), caller.clone(), catalog.clone(), hasher);
         // One rule for the whole cluster: nodes that differed would train and fold in differently.
@@ -279,7 +280,8 @@ impl Ground {
     ) {
         let supervisor = &self.supervisor;
         let (staged, told) = watch::channel(StagedModels::default());
-        let staging = Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
+        let staging =
+            Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
         supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
         let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
         let beat = membership::beat(id, every, self.coordinators.clone(), told);
@@ -305,7 +307,9 @@ async fn listen(key: &str, addr: &str) -> Result<TcpListener> {
     let bound = TcpListener::bind(addr).await;
     bound.map_err(|error| {
         let message = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("{key} {addr} is in use: stop what listens there or choose another port"),
+            std::io::ErrorKind::AddrInUse => {
+                format!("{key} {addr} is in use: stop what listens there or choose another port")
+            }
             _ => format!("cannot listen on {key} {addr}: {error}"),
         };
         Error::new(Kind::Conflict, message)

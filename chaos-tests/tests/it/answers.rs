@@ -16,7 +16,8 @@ fn fill(lab: &Lab) -> Result<()> {
     lab.docent(&["import", "generated", "--users", "1200", "--items", "600", "--events", "24000", "--seed", "7"])?;
     // The generator's own categories are trained, so that a new item of one has a first vector.
     let category = trained_category(lab)?;
-    let items = (0..TIED_ITEMS).map(|i| json!({ "item_id": format!("tied-{i:02}"), "title": "tie", "categories": [category] }));
+    let items =
+        (0..TIED_ITEMS).map(|i| json!({ "item_id": format!("tied-{i:02}"), "title": "tie", "categories": [category] }));
     let (status, body) = lab.client(0).put("/v1/items", &json!({ "items": items.collect::<Vec<_>>() }))?;
     ensure!(status == 200, "items answered {status}: {body}");
     Ok(())
@@ -61,7 +62,12 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The true top `n` of one machine that holds all items.
-fn brute_force(user: &[f32], items: &BTreeMap<String, Vec<f32>>, seen: &BTreeSet<String>, n: usize) -> Vec<(String, f32)> {
+fn brute_force(
+    user: &[f32],
+    items: &BTreeMap<String, Vec<f32>>,
+    seen: &BTreeSet<String>,
+    n: usize,
+) -> Vec<(String, f32)> {
     let allowed = items.iter().filter(|(id, _)| !seen.contains(*id));
     let mut scored: Vec<(String, f32)> = allowed.map(|(id, row)| (id.clone(), dot(user, row))).collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -71,7 +77,9 @@ fn brute_force(user: &[f32], items: &BTreeMap<String, Vec<f32>>, seen: &BTreeSet
 
 fn answered(answer: &Value) -> Vec<(String, f32)> {
     let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let pair = |item: &Value| (item["id"].as_str().unwrap_or_default().to_owned(), item["score"].as_f64().unwrap_or(f64::NAN) as f32);
+    let pair = |item: &Value| {
+        (item["id"].as_str().unwrap_or_default().to_owned(), item["score"].as_f64().unwrap_or(f64::NAN) as f32)
+    };
     items.iter().map(pair).collect()
 }
 
@@ -88,7 +96,11 @@ fn compare_with_oracle(lab: &Lab) -> Result<usize> {
         let expected = brute_force(vector, &items, seen.get(user).unwrap_or(&nothing), n);
         let answer = clients[i % clients.len()].recommend(user, u32::try_from(n)?)?;
         let found = answered(&answer);
-        ensure!(found == expected, "user {user} through node {}:\nfound    {found:?}\nexpected {expected:?}", i % clients.len());
+        ensure!(
+            found == expected,
+            "user {user} through node {}:\nfound    {found:?}\nexpected {expected:?}",
+            i % clients.len()
+        );
         let coverage = &answer["coverage"];
         ensure!(coverage["asked"] == coverage["answered"], "{coverage}");
         ties += expected.windows(2).filter(|pair| pair[0].1.to_bits() == pair[1].1.to_bits()).count();
@@ -148,7 +160,8 @@ fn a_lost_shard_is_told_in_coverage_by_its_true_share() {
     lab.nodes[victim].kill().unwrap();
     let broken = lab.client(0).get("/v1/popular?n=1000&deadline_ms=3000").unwrap().1;
     let coverage = &broken["coverage"];
-    let missing = coverage["degraded"].as_array().unwrap().iter().filter(|what| what["what"] == "missing_shard").count() as u64;
+    let missing =
+        coverage["degraded"].as_array().unwrap().iter().filter(|what| what["what"] == "missing_shard").count() as u64;
     assert!(missing > 0, "{coverage}");
     assert_eq!(coverage["asked"].as_u64().unwrap(), coverage["answered"].as_u64().unwrap() + missing);
     // What is still answered is exactly what the answering shards hold.

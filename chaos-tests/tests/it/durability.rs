@@ -26,7 +26,13 @@ fn audit(lab: &Lab, ledger: &Ledger) -> Result<()> {
     let exported = lab.docent(&["export", "events"])?;
     let events = exported.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     let violations = ledger.violations(events.into_iter());
-    ensure!(violations.is_empty(), "{} of {} acked: {:#?}", violations.len(), ledger.acked(), &violations[..violations.len().min(10)]);
+    ensure!(
+        violations.is_empty(),
+        "{} of {} acked: {:#?}",
+        violations.len(),
+        ledger.acked(),
+        &violations[..violations.len().min(10)]
+    );
     Ok(())
 }
 
@@ -198,8 +204,13 @@ fn a_node_that_was_dead_during_a_take_down_never_shows_the_item() {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while answers < 300 {
         assert!(std::time::Instant::now() < deadline, "the node does not answer:\n{}", lab.logs(20));
-        for answer in [client.recommend("u7", 50), client.get("/v1/popular?n=1000").map(|(_, body)| body)].into_iter().flatten() {
-            assert!(!docent_chaos::client::ids(&answer).contains(&victim), "{victim} is taken down and shown: {answer}");
+        for answer in
+            [client.recommend("u7", 50), client.get("/v1/popular?n=1000").map(|(_, body)| body)].into_iter().flatten()
+        {
+            assert!(
+                !docent_chaos::client::ids(&answer).contains(&victim),
+                "{victim} is taken down and shown: {answer}"
+            );
             answers += 1;
         }
     }

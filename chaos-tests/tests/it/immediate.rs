@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 #[test]
 fn what_one_node_acked_holds_in_the_next_answer_of_every_other() {
     let lab = Lab::start(&Options { nodes: 5, coordinators: 1, ..Options::default() }).unwrap();
-    lab.docent(&["import", "generated", "--users", "400", "--items", "300", "--events", "12000", "--seed", "11"]).unwrap();
+    lab.docent(&["import", "generated", "--users", "400", "--items", "300", "--events", "12000", "--seed", "11"])
+        .unwrap();
     lab.docent(&["train", "--dim", "16", "--epochs", "3", "--wait"]).unwrap();
     let clients: Vec<Client> = (0..5).map(|i| lab.client(i)).collect();
     let users = users(&lab);
@@ -75,7 +76,10 @@ fn a_take_down_holds(clients: &[Client], user: &str) {
     assert_eq!(status, 200, "{body}");
     for client in clients {
         assert!(!ids(&client.recommend(user, 100).unwrap()).contains(&shown), "{shown} is taken down and shown");
-        assert!(!ids(&client.get("/v1/popular?n=1000").unwrap().1).contains(&shown), "{shown} is taken down and popular");
+        assert!(
+            !ids(&client.get("/v1/popular?n=1000").unwrap().1).contains(&shown),
+            "{shown} is taken down and popular"
+        );
     }
 }
 
@@ -85,8 +89,13 @@ fn an_opt_out_holds(clients: &[Client], user: &str) {
     assert_eq!(status, 200, "{body}");
     for client in clients {
         let answer = client.recommend(user, 20).unwrap();
-        let is_popular = |item: &serde_json::Value| item["source"] == "popular" && item["reasons"].as_array().is_none_or(Vec::is_empty);
-        assert!(answer["items"].as_array().unwrap().iter().all(is_popular), "a personal answer after the opt-out: {answer}");
+        let is_popular = |item: &serde_json::Value| {
+            item["source"] == "popular" && item["reasons"].as_array().is_none_or(Vec::is_empty)
+        };
+        assert!(
+            answer["items"].as_array().unwrap().iter().all(is_popular),
+            "a personal answer after the opt-out: {answer}"
+        );
     }
     let event = json!({ "event_id": "late", "user_id": user, "item_id": "brand-new", "type": "click" });
     assert_eq!(clients[4].ingest(&[event]).unwrap(), ["not_collected"]);

@@ -22,7 +22,11 @@ fn check(cases: Vec<Case>) {
         let (status, body) = case.reply.unwrap();
         assert_eq!(status, case.status, "{}: {body}", case.what);
         let error = &body["error"];
-        let named = format!("{} {}", error["field"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
+        let named = format!(
+            "{} {}",
+            error["field"].as_str().unwrap_or_default(),
+            error["message"].as_str().unwrap_or_default()
+        );
         assert!(named.contains(case.names), "{}: {body} does not name {:?}", case.what, case.names);
         assert!(error["kind"].is_string(), "{}: {body}", case.what);
     }
@@ -40,7 +44,10 @@ fn rejected(client: &Client, what: &str, body: &Value, field: &str) {
     assert_eq!(status, 200, "{what}: {body}");
     let result = &body["results"][0];
     assert_eq!(result["outcome"], "rejected", "{what}: {body}");
-    assert!(result["error"]["field"].as_str().unwrap_or_default().contains(field), "{what}: {body} does not name {field}");
+    assert!(
+        result["error"]["field"].as_str().unwrap_or_default().contains(field),
+        "{what}: {body} does not name {field}"
+    );
 }
 
 fn bad_events(client: &Client) {
@@ -57,9 +64,15 @@ fn bad_events(client: &Client) {
         case("wrong type", client.post("/v1/events", &event(|e| e["user_id"] = json!(7))), 400, "user_id"),
         case("not JSON", client.post_raw("/v1/events", b"{\"events\": ["), 400, ""),
         case("invalid UTF-8", client.post_raw("/v1/events", b"{\"events\": [{\"user_id\": \"\xff\"}]}"), 400, ""),
-        case("NaN", client.post_raw("/v1/events", b"{\"events\": [{\"user_id\": \"u\", \"item_id\": \"i\", \"value\": NaN}]}"), 400, ""),
+        case(
+            "NaN",
+            client.post_raw("/v1/events", b"{\"events\": [{\"user_id\": \"u\", \"item_id\": \"i\", \"value\": NaN}]}"),
+            400,
+            "",
+        ),
     ]);
-    let many: Vec<Value> = (0..10_001).map(|i| json!({ "event_id": format!("m{i}"), "user_id": "u", "item_id": "i" })).collect();
+    let many: Vec<Value> =
+        (0..10_001).map(|i| json!({ "event_id": format!("m{i}"), "user_id": "u", "item_id": "i" })).collect();
     let huge = json!({ "events": [{ "user_id": "u", "item_id": "i", "context": { "k": "x".repeat(9 << 20) } }] });
     check(vec![
         case("10,001 events", client.post("/v1/events", &json!({ "events": many })), 400, "events"),
@@ -85,7 +98,12 @@ fn bad_queries(client: &Client) {
         case("unknown job", client.post("/v1/jobs/99:cancel", &json!({})), 404, "99"),
         case("bad setting", client.post("/v1/jobs", &json!({ "dim": 0 })), 400, "dim"),
         case("consent that is not a flag", client.put("/v1/users/u/consent", &json!({ "train": "no" })), 400, "train"),
-        case("a category too long", client.put("/v1/items/i", &json!({ "categories": ["c".repeat(65)] })), 400, "categories"),
+        case(
+            "a category too long",
+            client.put("/v1/items/i", &json!({ "categories": ["c".repeat(65)] })),
+            400,
+            "categories",
+        ),
     ]);
 }
 
@@ -122,7 +140,8 @@ fn bad_starts(lab: &Lab) {
     };
     let free = |config: String| {
         let (internal, query) = (port(&config, "internal_listen"), port(&config, "query_listen"));
-        config.replace(&format!("internal_listen = \"{internal}\""), "internal_listen = \"127.0.0.1:0\"")
+        config
+            .replace(&format!("internal_listen = \"{internal}\""), "internal_listen = \"127.0.0.1:0\"")
             .replace(&format!("query_listen = \"{query}\""), "query_listen = \"127.0.0.1:0\"")
     };
     let in_use = start_expecting_failure(lab, |config| fresh(config, "other"));
@@ -131,7 +150,9 @@ fn bad_starts(lab: &Lab) {
     assert!(locked.contains("another docent"), "{locked}");
     let unknown = start_expecting_failure(lab, |config| format!("colour = 1\n{config}"));
     assert!(unknown.contains("colour"), "{unknown}");
-    let open = start_expecting_failure(lab, |config| fresh(config, "open").replace("query_listen = \"127.0.0.1", "query_listen = \"0.0.0.0"));
+    let open = start_expecting_failure(lab, |config| {
+        fresh(config, "open").replace("query_listen = \"127.0.0.1", "query_listen = \"0.0.0.0")
+    });
     assert!(open.contains("insecure"), "{open}");
 }
 
@@ -169,7 +190,10 @@ fn a_used_token_and_a_foreign_directory_are_refused() {
     let theirs = std::fs::read_to_string(other.dir().join("node-1.toml")).unwrap();
     let coordinators = |config: &str| config.lines().find(|line| line.starts_with("coordinators")).unwrap().to_owned();
     let foreign = start_expecting_failure(&other, |_| {
-        listen(data_dir(&config, &own, &kept.display().to_string()).replace(&coordinators(&config), &coordinators(&theirs)))
+        listen(
+            data_dir(&config, &own, &kept.display().to_string())
+                .replace(&coordinators(&config), &coordinators(&theirs)),
+        )
     });
     assert!(foreign.contains("cluster"), "{foreign}");
 }

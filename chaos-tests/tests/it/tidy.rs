@@ -23,8 +23,20 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "docent-node",
         &[
-            "types", "placement", "runtime", "proto", "rpc", "raft", "journal", "meta", "shard", "store", "index",
-            "model", "train", "gateway",
+            "types",
+            "placement",
+            "runtime",
+            "proto",
+            "rpc",
+            "raft",
+            "journal",
+            "meta",
+            "shard",
+            "store",
+            "index",
+            "model",
+            "train",
+            "gateway",
         ],
     ),
     ("docent-coordinator", &["types", "placement", "runtime", "proto", "rpc", "raft", "journal", "meta"]),
@@ -60,7 +72,11 @@ fn root() -> PathBuf {
 }
 
 fn metadata() -> Metadata {
-    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).other_options(vec!["--offline".into()]).exec().unwrap()
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(vec!["--offline".into()])
+        .exec()
+        .unwrap()
 }
 
 fn normal_dependencies(package: &Package) -> BTreeSet<String> {
@@ -113,7 +129,8 @@ fn pure_crates_stand_on_nothing_impure() {
         .nodes
         .iter()
         .map(|node| {
-            let is_normal = |dep: &&cargo_metadata::NodeDep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+            let is_normal =
+                |dep: &&cargo_metadata::NodeDep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
             (&node.id, node.deps.iter().filter(is_normal).map(|dep| &dep.pkg).collect())
         })
         .collect();
@@ -180,7 +197,9 @@ fn unsafe_code_is_in_the_faiss_wrapper_and_the_kernels_alone() {
         let name = path.strip_prefix(root()).unwrap().display().to_string();
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
-        let has_unsafe = code.clone().any(|line| line.starts_with("unsafe ") || line.contains(" unsafe {") || line.contains("unsafe fn"));
+        let has_unsafe = code
+            .clone()
+            .any(|line| line.starts_with("unsafe ") || line.contains(" unsafe {") || line.contains("unsafe fn"));
         if has_unsafe && !allowed.iter().any(|prefix| name.starts_with(prefix)) && !name.ends_with("tidy.rs") {
             broken.push(name);
         }

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn tenants_do_not_share_slots() {
         let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
-        let differing = (0..100).filter(|i| hasher().slot(&a, &i.to_string()) != hasher().slot(&b, &i.to_string())).count();
+        let differing =
+            (0..100).filter(|i| hasher().slot(&a, &i.to_string()) != hasher().slot(&b, &i.to_string())).count();
         assert!(differing > 90, "{differing} of 100 differ");
     }
 

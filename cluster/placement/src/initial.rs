@@ -89,9 +89,9 @@ impl Load {
         let mut chosen: Vec<usize> = Vec::new();
         for _ in 0..replication {
             let uses = |zone: &str| chosen.iter().filter(|&&i| self.nodes[i].0.zone == zone).count();
-            let best = (0..self.nodes.len())
-                .filter(|i| !chosen.contains(i))
-                .min_by_key(|&i| (if self.zones > 1 { uses(&self.nodes[i].0.zone) } else { 0 }, self.nodes[i].1, self.nodes[i].0.node));
+            let best = (0..self.nodes.len()).filter(|i| !chosen.contains(i)).min_by_key(|&i| {
+                (if self.zones > 1 { uses(&self.nodes[i].0.zone) } else { 0 }, self.nodes[i].1, self.nodes[i].0.node)
+            });
             // `place` has checked that there are at least `replication` nodes.
             let Some(best) = best else { break };
             chosen.push(best);

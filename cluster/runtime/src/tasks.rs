@@ -2,9 +2,9 @@
 
 use docent_types::{Error, Result};
 use futures::FutureExt;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,7 +43,12 @@ impl Default for Supervisor {
 impl Supervisor {
     /// A supervisor with no tasks yet.
     pub fn new() -> Supervisor {
-        let shared = Shared { tracker: TaskTracker::new(), cancel: CancellationToken::new(), fatal: watch::channel(None).0, running: Mutex::default() };
+        let shared = Shared {
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            fatal: watch::channel(None).0,
+            running: Mutex::default(),
+        };
         Supervisor { shared: Arc::new(shared) }
     }
 

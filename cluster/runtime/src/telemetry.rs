@@ -56,7 +56,8 @@ impl Metrics {
 
 /// Starts logs (to standard error) and metrics of this process; once per process.
 pub fn start(settings: &Settings) -> Result<Metrics, String> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| format!("telemetry.log {:?}: {error}", settings.log))?;
+    let filter =
+        EnvFilter::try_new(&settings.log).map_err(|error| format!("telemetry.log {:?}: {error}", settings.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     let started = match settings.format {
         Format::Text => builder.with_ansi(false).try_init(),

@@ -61,8 +61,18 @@ impl Kind {
     pub fn from_name(name: &str) -> Kind {
         use Kind::*;
         [
-            Invalid, NotFound, Conflict, Unauthenticated, NotLeader, WrongShard, Unavailable, Overloaded,
-            DeadlineExceeded, Unknown, Unsupported, Corrupt,
+            Invalid,
+            NotFound,
+            Conflict,
+            Unauthenticated,
+            NotLeader,
+            WrongShard,
+            Unavailable,
+            Overloaded,
+            DeadlineExceeded,
+            Unknown,
+            Unsupported,
+            Corrupt,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)

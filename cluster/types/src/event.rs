@@ -81,7 +81,10 @@ pub fn timestamp(timestamp_ms: i64, now_ms: i64) -> Result<()> {
         return Err(Error::invalid("timestamp", "timestamp lies before 1970"));
     }
     if timestamp_ms > now_ms.saturating_add(limits::FUTURE_MS_MAX) {
-        return Err(Error::invalid("timestamp", "timestamp lies more than a day in the future; is it in milliseconds?"));
+        return Err(Error::invalid(
+            "timestamp",
+            "timestamp lies more than a day in the future; is it in milliseconds?",
+        ));
     }
     Ok(())
 }
@@ -89,11 +92,17 @@ pub fn timestamp(timestamp_ms: i64, now_ms: i64) -> Result<()> {
 /// Checks a map of short keys to text values.
 pub fn attributes(field: &str, map: &BTreeMap<String, String>) -> Result<()> {
     if map.len() > limits::ATTRIBUTES_MAX {
-        return Err(Error::invalid(field, format!("{field} has {} entries; at most {}", map.len(), limits::ATTRIBUTES_MAX)));
+        return Err(Error::invalid(
+            field,
+            format!("{field} has {} entries; at most {}", map.len(), limits::ATTRIBUTES_MAX),
+        ));
     }
     for (key, value) in map {
         if key.is_empty() || key.len() > limits::NAME_BYTES_MAX {
-            return Err(Error::invalid(field, format!("a key of {field} must have 1 to {} bytes", limits::NAME_BYTES_MAX)));
+            return Err(Error::invalid(
+                field,
+                format!("a key of {field} must have 1 to {} bytes", limits::NAME_BYTES_MAX),
+            ));
         }
         if value.len() > limits::TEXT_BYTES_MAX {
             return Err(Error::invalid(

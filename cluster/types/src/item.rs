@@ -27,7 +27,14 @@ pub struct Item {
 impl Item {
     /// An item of which nothing is known but its id.
     pub fn stub(item_id: ItemId) -> Item {
-        Item { item_id, title: None, categories: Vec::new(), description: None, published_ms: None, attributes: BTreeMap::new() }
+        Item {
+            item_id,
+            title: None,
+            categories: Vec::new(),
+            description: None,
+            published_ms: None,
+            attributes: BTreeMap::new(),
+        }
     }
 
     /// Checks everything that the id's constructor has not.

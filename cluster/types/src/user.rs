@@ -59,7 +59,10 @@ impl Profile {
 /// Checks the size of a block list.
 pub fn validate_blocks(blocks: &[ItemId]) -> Result<()> {
     if blocks.len() > limits::BLOCKS_MAX {
-        return Err(Error::invalid("blocks", format!("{} blocked items; at most {}", blocks.len(), limits::BLOCKS_MAX)));
+        return Err(Error::invalid(
+            "blocks",
+            format!("{} blocked items; at most {}", blocks.len(), limits::BLOCKS_MAX),
+        ));
     }
     Ok(())
 }

@@ -78,7 +78,10 @@ impl Items {
         let _paused = self.pause();
         let mut popularity = self.popularity.write().unwrap_or_else(PoisonError::into_inner);
         for effect in effects {
-            effect.items_upserted.iter().for_each(|state| popularity.set_shown(&state.item.item_id, !state.is_taken_down));
+            effect
+                .items_upserted
+                .iter()
+                .for_each(|state| popularity.set_shown(&state.item.item_id, !state.is_taken_down));
             effect.items_taken_down.iter().for_each(|id| popularity.set_shown(id, false));
             effect.items_restored.iter().for_each(|id| popularity.set_shown(id, true));
             effect.items_deleted.iter().for_each(|id| popularity.remove(id));
@@ -101,7 +104,9 @@ impl Items {
     pub fn index(&self, version: u64) -> Result<Arc<ItemIndex>> {
         let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
         let found = indexes.get(&version).cloned();
-        found.ok_or_else(|| Error::new(Kind::Unavailable, format!("model version {version} is not loaded for this shard")))
+        found.ok_or_else(|| {
+            Error::new(Kind::Unavailable, format!("model version {version} is not loaded for this shard"))
+        })
     }
 
     /// Whether a version's index is missing, or so many items came, changed or went since it was built that a new one pays.
@@ -124,7 +129,9 @@ impl Items {
         let mut rows: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for part in parts {
             for (at, row) in part.items.iter().enumerate() {
-                let vector = part.vector(at).ok_or_else(|| Error::new(Kind::Corrupt, "a model part has a row without values"))?;
+                let vector = part
+                    .vector(at)
+                    .ok_or_else(|| Error::new(Kind::Corrupt, "a model part has a row without values"))?;
                 if (self.slots.first..self.slots.end).contains(&row.slot) {
                     rows.insert(row.id.to_string(), vector.to_vec());
                 }

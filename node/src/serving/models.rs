@@ -66,7 +66,8 @@ impl Models {
     pub fn get(&self, version: u64) -> Result<Arc<Version>> {
         let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
         let found = versions.get(&version).cloned();
-        found.ok_or_else(|| Error::new(Kind::Unavailable, format!("model version {version} is not loaded on this node")))
+        found
+            .ok_or_else(|| Error::new(Kind::Unavailable, format!("model version {version} is not loaded on this node")))
     }
 
     /// Whether a version is loaded.

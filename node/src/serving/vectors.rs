@@ -72,8 +72,11 @@ impl Vectors {
         }
         for user in users {
             inner.changed.insert(user.clone(), change);
-            let versions: Vec<u64> =
-                inner.solved.range((user.clone(), 0)..=(user.clone(), u64::MAX)).map(|((_, version), _)| *version).collect();
+            let versions: Vec<u64> = inner
+                .solved
+                .range((user.clone(), 0)..=(user.clone(), u64::MAX))
+                .map(|((_, version), _)| *version)
+                .collect();
             for version in versions {
                 inner.solved.remove(&(user.clone(), version));
             }

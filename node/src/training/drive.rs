@@ -82,7 +82,9 @@ impl Drive {
             let (sender, receiver) = mpsc::channel(64);
             let reporter = drive.clone();
             let attempt = (job.id, job.epoch);
-            inner.spawn_cancellable("training reports", OnExit::Log, async move { reporter.report_progress(attempt, receiver).await });
+            inner.spawn_cancellable("training reports", OnExit::Log, async move {
+                reporter.report_progress(attempt, receiver).await
+            });
             let update = match drive.run(&job, &catalog, sender, token.clone()).await {
                 Ok(model) => JobUpdate::Finished(model),
                 Err(_) if token.is_cancelled() => return Ok(()),
@@ -177,7 +179,10 @@ impl Drive {
                 None if !current.shards.is_empty() => return Ok(cut),
                 _ if deadline.is_over() => {
                     let shard = missing.map(ToString::to_string).unwrap_or_default();
-                    return Err(Error::new(Kind::Unavailable, format!("no leader of shard {shard} gave its training input")));
+                    return Err(Error::new(
+                        Kind::Unavailable,
+                        format!("no leader of shard {shard} gave its training input"),
+                    ));
                 }
                 _ => tokio::time::sleep(AGAIN).await, // a pause between rounds over leaders
             }
@@ -204,7 +209,9 @@ fn hosts(catalog: &Catalog, cut: &BTreeMap<ShardId, (NodeId, Position)>) -> Resu
         (0..VIRTUAL_WORKERS).map(move |vworker| {
             let shard = catalog.shard_of(keyspace, Slot(vworker * WORKER_SLOTS)).map(|shard| shard.id);
             let host = shard.and_then(|shard| cut.get(&shard)).map(|(node, _)| node.0);
-            host.ok_or_else(|| Error::new(Kind::Internal, format!("virtual worker {vworker} of {keyspace:?} has no host")))
+            host.ok_or_else(|| {
+                Error::new(Kind::Internal, format!("virtual worker {vworker} of {keyspace:?} has no host"))
+            })
         })
     };
     Ok(Hosts { users: of(Keyspace::Users).collect::<Result<_>>()?, items: of(Keyspace::Items).collect::<Result<_>>()? })

@@ -58,7 +58,8 @@ impl Input {
         let slots = SlotRange { first, end: first + WORKER_SLOTS };
         let owner = |(id, pin): &(&ShardId, &Pinned)| id.keyspace == keyspace && pin.slots.overlaps(slots);
         let found = self.pinned.iter().find(owner).map(|(_, pin)| pin);
-        let pin = found.ok_or_else(|| input_error(format!("slots {first}.. of {keyspace:?} are not pinned on this node")))?;
+        let pin =
+            found.ok_or_else(|| input_error(format!("slots {first}.. of {keyspace:?} are not pinned on this node")))?;
         Ok((pin, slots))
     }
 }

@@ -74,7 +74,7 @@ impl Handler {
             _ => self.secret.verify(&join.token)?.id,
         };
         let command = Command::Join(Joining {
-            token: token,
+            token,
             nonce: join.nonce,
             previous: join.previous,
             internal_addr: join.internal_addr,

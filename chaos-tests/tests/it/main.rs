@@ -1,5 +1,7 @@
 //! Integration tests: the walls of the house, and promises proven over real processes.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and waits by the machine's clock")]
+
 mod answers;
 mod durability;
 mod immediate;

@@ -29,8 +29,11 @@ const RECONNECT: Duration = Duration::from_millis(100);
 pub struct RaftTransport {
     peers: Peers,
     supervisor: Supervisor,
-    links: Arc<Mutex<BTreeMap<(u64, bool), Arc<Link>>>>,
+    links: Arc<Mutex<Links>>,
 }
+
+/// By member and lane (urgent or not).
+type Links = BTreeMap<(u64, bool), Arc<Link>>;
 
 /// One lane to one member.
 struct Link {
@@ -220,15 +223,14 @@ impl Transport for RaftTransport {
             let kind = u32::from(kind.to_wire());
             let frame = RaftFrame { id, group, to_replica, kind, body, error: Bytes::new(), cluster_id };
             link.queue.try_send(frame).map_err(|_| link.unreachable("its queue is full"))?;
-            let result = match tokio::time::timeout(deadline, receiver).await {
+            match tokio::time::timeout(deadline, receiver).await {
                 Ok(Ok(result)) => {
                     waiting.done.store(true, Ordering::Relaxed);
                     result
                 }
                 Ok(Err(_)) => Err(link.unreachable("the stream ended")),
                 Err(_) => Err(TransportError::TimedOut { node: link.node }),
-            };
-            result
+            }
         }
         .boxed()
     }

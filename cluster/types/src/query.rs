@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn equal_scores_are_ranked_by_id_bytes() {
         let item = |id: &str, score| ScoredItem { item_id: ItemId::new(id).unwrap(), score };
-        let mut items = vec![item("b", 1.0), item("c", 2.0), item("a", 1.0)];
+        let mut items = [item("b", 1.0), item("c", 2.0), item("a", 1.0)];
         items.sort_by(rank);
         let ids: Vec<&str> = items.iter().map(|i| i.item_id.as_str()).collect();
         assert_eq!(ids, ["c", "a", "b"]);

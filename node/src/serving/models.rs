@@ -28,7 +28,7 @@ impl Version {
             Error::new(Kind::Corrupt, format!("the global part of model {version} cannot be used: {error}"))
         };
         let global = Global::decode(bytes).map_err(|error| corrupt(&error))?;
-        let fold_in = FoldIn::new(global.settings.clone(), Kernel::detect(), &global.item_gramian, global.items);
+        let fold_in = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
         let fold_in = fold_in.map_err(|error| corrupt(&error))?;
         Ok(Version { version, global, fold_in })
     }

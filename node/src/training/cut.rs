@@ -19,10 +19,14 @@ pub struct Pinned {
     pub position: Position,
 }
 
+/// What one attempt pinned on this node.
+pub type Pins = BTreeMap<ShardId, Pinned>;
+
 /// The pins of the jobs under way, by job; a newer attempt replaces an older one's.
 #[derive(Default)]
 pub struct Cuts {
-    pins: Mutex<BTreeMap<u64, (u64, BTreeMap<ShardId, Pinned>)>>,
+    /// By job: the attempt and what it pinned.
+    pins: Mutex<BTreeMap<u64, (u64, Pins)>>,
 }
 
 /// Jobs that may hold pins at a time: pins hold back the store's clean-up.
@@ -51,7 +55,7 @@ impl Cuts {
     }
 
     /// The pins of one attempt.
-    pub fn get(&self, job: u64, epoch: u64) -> Result<BTreeMap<ShardId, Pinned>> {
+    pub fn get(&self, job: u64, epoch: u64) -> Result<Pins> {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         match pins.get(&job) {
             Some((pinned_at, pinned)) if *pinned_at == epoch => Ok(pinned.clone()),

@@ -23,7 +23,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            memtable_bytes: 32 << 20,
             journal_bytes_max: 64 << 20,
             worker_threads: 2,
             files_max: 256,

@@ -121,6 +121,9 @@ pub struct ShardFilter {
     pub exclude: Vec<ItemId>,
 }
 
+/// Every asked shard with its own outcome.
+pub type PerShard<T> = Vec<(ShardId, Result<T, Error>)>;
+
 /// The answer to a [`Request`], of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Response {
@@ -145,13 +148,13 @@ pub enum Response {
     /// To `Explain`: for each candidate its strongest history items and their contributions.
     Explained(Vec<Vec<(ItemId, f32)>>),
     /// To `Scan` and `Popular`.
-    Hits(Vec<(ShardId, Result<ShardHits, Error>)>),
+    Hits(PerShard<ShardHits>),
     /// To `GetItems`: `None` where there is no such item.
-    Items(Vec<(ShardId, Result<Vec<Option<ItemState>>, Error>)>),
+    Items(PerShard<Vec<Option<ItemState>>>),
     /// To `ItemRows`: `None` where the version has no row.
-    Rows(Vec<(ShardId, Result<Vec<Option<Vec<f32>>>, Error>)>),
+    Rows(PerShard<Vec<Option<Vec<f32>>>>),
     /// To `Applied`.
-    Applied(Vec<(ShardId, Result<u64, Error>)>),
+    Applied(PerShard<u64>),
     /// To `Cut`: the shards that this node leads, each with its pinned position.
     Cut(Vec<Position>),
 }

@@ -13,7 +13,7 @@ pub struct RecommendArgs {
     /// The user's id
     user: String,
     /// How many items, 1 to 1000
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     n: u32,
     /// Say which items of the user's history contributed most
     #[arg(long)]
@@ -29,7 +29,7 @@ pub struct SimilarArgs {
     /// The item's id
     item: String,
     /// How many items, 1 to 1000
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     n: u32,
 }
 
@@ -37,7 +37,7 @@ pub struct SimilarArgs {
 #[derive(Debug, clap::Args)]
 pub struct PopularArgs {
     /// How many items, 1 to 1000
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     n: u32,
 }
 

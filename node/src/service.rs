@@ -146,12 +146,16 @@ impl Staleness {
         match hosted.group.millis_since_leader_contact() {
             Some(ms) if ms <= self.refuse_after_ms => Ok(ms > self.stale_after_ms),
             Some(ms) => {
-                let message = format!("shard {}: this replica heard of its leader {ms} ms ago; ask another", hosted.id);
+                let message = format!(
+                    "shard {}: this replica last had all that its leader had committed {ms} ms ago; ask another",
+                    hosted.id
+                );
                 Err(Error::new(Kind::Unavailable, message))
             }
-            None => {
-                Err(Error::new(Kind::Unavailable, format!("shard {}: this replica knows no leader yet", hosted.id)))
-            }
+            None => Err(Error::new(
+                Kind::Unavailable,
+                format!("shard {}: this replica has not caught up with its leader yet", hosted.id),
+            )),
         }
     }
 }

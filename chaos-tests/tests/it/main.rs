@@ -1,6 +1,10 @@
 //! Integration tests: the walls of the house, and promises proven over real processes.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and waits by the machine's clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and waits by the machine's clock"
+)]
 
 mod answers;
 mod durability;
@@ -8,3 +12,5 @@ mod immediate;
 mod input;
 mod readme;
 mod tidy;
+mod training;
+mod up;

@@ -123,7 +123,7 @@ number_id!(
     ReplicaId
 );
 
-/// A cluster's identity, drawn at its birth. Every frame between members carries it.
+/// A cluster's identity, derived from the secret that it was born with. Every frame between members carries it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClusterId(pub u128);

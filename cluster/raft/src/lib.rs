@@ -9,6 +9,7 @@
 //! - [`group`](Group): the handle of one group. `read`: the barrier before a linearizable read.
 //! - [`machine`](Machine), [`transport`](Transport): the two seams. [`options`](Options), `error`, [`status`](Status).
 //! - `raft`: openraft's type parameters and settings. `record`: bytes on disk. `wire`: bytes between hosts.
+//! - `runtime`: tokio, with ticks that share their wake-ups.
 //! - `log`: openraft's log store over the journal. `state`: openraft's state machine over [`Machine`].
 //! - `network`: openraft's network over [`Transport`]. `snapshot`: the file of the last snapshot.
 //! - `compaction`: when snapshots are made and the journal is purged. `contact`: how fresh a follower is.
@@ -26,6 +27,7 @@ mod options;
 mod raft;
 mod read;
 mod record;
+mod runtime;
 mod snapshot;
 mod state;
 mod status;

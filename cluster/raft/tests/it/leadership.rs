@@ -104,7 +104,9 @@ async fn followers_that_restart_elect_nobody_while_the_old_leader_may_still_coun
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(back.iter().all(|node| node.group.status().term == last.term && !node.group.status().is_leader()));
     cluster.net.heal();
-    lead.propose("y").await.unwrap();
+    let last = lead.propose("y").await.unwrap();
+    // Only once the target is reached again: a transfer that meets a broken connection is not repeated.
+    back[0].wait_applied(last.index).await;
     // A transfer is the leader's own wish.
     lead.group.transfer_leader(back[0].id, LONG).await.unwrap();
     back[0].wait("leadership", Status::is_leader).await;

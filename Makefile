@@ -21,7 +21,7 @@ build: setup ## Build the one binary
 demo: build ## Start six processes, import, train, recommend from every node. DATA=DIR for MovieLens, KEEP=1 to leave it running
 	$(DOCENT) demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep)
 
-test: build ## The whole test suite, real clusters included
+test: setup ## The whole test suite, real clusters included
 	if cargo nextest --version >/dev/null 2>&1; then
 	  cargo nextest run --release --locked --workspace --profile ci
 	else

@@ -97,6 +97,18 @@ impl Cluster {
         agreed(&nodes).await;
         nodes
     }
+
+    /// As [`Cluster::start_all`], but node 1 alone gives the group its members and stands: where timers are so long that a split vote
+    /// would never be mended.
+    pub(crate) async fn start_led(&self, count: u64) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for id in 1..=count {
+            nodes.push(self.start(id, recorder()).await);
+        }
+        nodes[0].group.initialize((1..=count).map(member).collect()).await.unwrap();
+        agreed(&nodes).await;
+        nodes
+    }
 }
 
 impl Node {

@@ -36,7 +36,7 @@ async fn transfer_leader_moves_the_leader_without_waiting_for_an_election_timer(
     // Timers so long that only the transfer itself can make a new leader within the test's patience.
     let slow = Options { election_timeout_min_ms: 300_000, election_timeout_max_ms: 600_000, ..options() };
     let cluster = Cluster::new(slow);
-    let nodes = cluster.start_all(3).await;
+    let nodes = cluster.start_led(3).await;
     let place = leader(&nodes).await;
     nodes[place].propose("x").await.unwrap();
     for to in (0..3).filter(|to| *to != place).chain([place]) {
@@ -83,7 +83,7 @@ async fn when_the_leader_is_gone_another_takes_over_with_every_acknowledged_writ
 async fn followers_that_restart_elect_nobody_while_the_old_leader_may_still_count_on_them() {
     let slow = Options { election_timeout_min_ms: 300_000, election_timeout_max_ms: 600_000, ..options() };
     let cluster = Cluster::new(slow);
-    let mut nodes = cluster.start_all(3).await;
+    let mut nodes = cluster.start_led(3).await;
     let place = leader(&nodes).await;
     let lead = nodes.swap_remove(place);
     let last = lead.propose("x").await.unwrap();

@@ -56,7 +56,7 @@ async fn wait(cluster: &Cluster, within: Duration) -> Result<v1::Cluster> {
             Err(error) if is_over => return Err(client::failure(error)),
             Err(error) => progress.at(0, error.message),
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await; // between polls of another process
     }
 }
 

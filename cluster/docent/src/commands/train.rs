@@ -150,7 +150,7 @@ pub async fn wait(cluster: &Cluster, id: u64, to_live: bool) -> Result<(v1::Job,
             }
             Err(error) => bear(error, heard)?,
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL).await; // between polls of another process
     }
 }
 
@@ -174,7 +174,7 @@ async fn follow(cluster: &Cluster, id: u64) -> Result<v1::Job> {
             }
             Err(error) => bear(error, heard)?,
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL).await; // between polls of another process
     }
 }
 

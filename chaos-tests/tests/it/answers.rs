@@ -109,7 +109,7 @@ fn compare_with_oracle(lab: &Lab) -> Result<usize> {
     Ok(ties)
 }
 
-/// blake3 of every part of the live model, by slot range.
+/// blake3 of every part of the live model: of the items' by slot range, then of the global one.
 fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
     let (_, body) = lab.client(0).get("/v1/models")?;
     let models = body["models"].as_array().context("no models")?;
@@ -119,6 +119,7 @@ fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
     let mut hashes: Vec<_> = parts.iter().map(|p| part(p).context("a part without a hash")).collect::<Result<_>>()?;
     hashes.sort();
     ensure!(hashes.len() >= 64, "{} parts", hashes.len());
+    hashes.push(part(&live["global"]).context("no global part")?);
     Ok(hashes)
 }
 

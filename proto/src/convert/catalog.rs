@@ -74,6 +74,7 @@ impl From<&Model> for v1::Model {
             metrics: model.metrics.clone(),
             created_ms: model.created_ms,
             parts: model.parts.iter().map(Into::into).collect(),
+            global: Some((&model.global).into()),
             error: model.error.clone().unwrap_or_default(),
             parent: model.parent.unwrap_or_default(),
         }

@@ -240,6 +240,7 @@ pub(crate) struct RegisteredModel {
     metrics: BTreeMap<String, f64>,
     created_ms: i64,
     parts: Vec<Part>,
+    global: Part,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +270,7 @@ impl From<catalog::Model> for RegisteredModel {
             state: model_state_name(model.state),
             job: model.job,
             parts: model.parts.iter().map(part).collect(),
+            global: part(&model.global),
             settings: model.settings,
             metrics: model.metrics,
             created_ms: model.created_ms,

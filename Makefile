@@ -7,7 +7,7 @@ DOCENT := target/release/docent
 DATA ?=
 KEEP ?=
 
-.PHONY: help setup build demo test quality bench check
+.PHONY: help setup build demo test quality bench bench-failover check
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,10 @@ quality: build ## Gowalla through a three-node cluster, our metrics beside the i
 
 bench: build ## Import, idle and query figures of a three-node cluster
 	cargo run --release --locked -p docent-chaos --bin docent-bench -- $(ARGS)
+
+bench-failover: build ## 30 rounds of kill -9 of the node that leads most shards, under load, beside Debian's etcd
+	command -v etcd >/dev/null || .ci/etcd target/etcd
+	PATH="$$PATH:$(CURDIR)/target/etcd/usr/bin" cargo run --release --locked -p docent-chaos --bin docent-failover -- $(ARGS)
 
 check: setup ## Lints and formatting
 	cargo fmt --all --check

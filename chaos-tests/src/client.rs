@@ -11,15 +11,26 @@ pub struct Client {
     agent: ureq::Agent,
 }
 
+/// Idle connections that a client keeps.
+const CONNECTIONS_KEPT: usize = 256;
+
 /// A status code and a body.
 pub type Reply = (u16, Value);
 
 impl Client {
-    /// A client of `addr` (`host:port`).
+    /// A client of `addr` (`host:port`) that waits longer than any deadline of a node.
     pub fn new(addr: &str) -> Client {
+        Client::with_timeout(addr, Duration::from_secs(30))
+    }
+
+    /// A client that gives up after `timeout`: what it asked for may have happened.
+    pub fn with_timeout(addr: &str, timeout: Duration) -> Client {
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
+            // As many as a load keeps busy: a connection a request would use up the machine's ports.
+            .max_idle_connections(CONNECTIONS_KEPT)
+            .max_idle_connections_per_host(CONNECTIONS_KEPT)
             .build();
         Client { base: format!("http://{addr}"), agent: config.into() }
     }
@@ -70,10 +81,15 @@ impl Client {
 
     /// Sends events; the outcomes in order. Fails on any status but 200.
     pub fn ingest(&self, events: &[Value]) -> Result<Vec<String>> {
+        let results = self.ingest_results(events)?;
+        Ok(results.iter().map(|result| result["outcome"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// As [`Client::ingest`], with all that was said of each event.
+    pub fn ingest_results(&self, events: &[Value]) -> Result<Vec<Value>> {
         let (status, body) = self.post("/v1/events", &json!({ "events": events }))?;
         ensure!(status == 200, "events answered {status}: {body}");
-        let results = body["results"].as_array().context("no results")?;
-        Ok(results.iter().map(|result| result["outcome"].as_str().unwrap_or_default().to_owned()).collect())
+        Ok(body["results"].as_array().context("no results")?.clone())
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub placement_key: String,
     /// Further lines of every node's settings file.
     pub node_settings: String,
+    /// Further lines of every coordinator's settings file.
+    pub coordinator_settings: String,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             item_shards: 4,
             placement_key: "000102030405060708090a0b0c0d0e0f".to_owned(),
             node_settings: String::new(),
+            coordinator_settings: String::new(),
         }
     }
 }
@@ -66,6 +69,9 @@ pub struct Lab {
     /// Nodes, from 0.
     pub nodes: Vec<Member>,
     dir: tempfile::TempDir,
+    /// The coordinators' internal addresses, as settings files list them.
+    list: String,
+    node_settings: String,
     _only_one: Flock<File>,
 }
 
@@ -82,8 +88,18 @@ pub fn lock() -> Result<Flock<File>> {
     Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?)
 }
 
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+/// Ports that nobody listens on, below those that the kernel gives to outgoing connections: a member that restarts must find its own free.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let range = 10_000..30_000u16;
+    let first = (std::process::id() as usize).wrapping_mul(97) % range.len();
+    let mut held = Vec::new();
+    for port in range.clone().cycle().skip(first).take(range.len()) {
+        if held.len() == count {
+            break;
+        }
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    ensure!(held.len() == count, "only {} free ports of {count}", held.len());
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
@@ -98,7 +114,14 @@ impl Lab {
     pub fn start(options: &Options) -> Result<Lab> {
         let only_one = lock()?;
         let dir = tempfile::Builder::new().prefix("docent-lab-").tempdir()?;
-        let mut lab = Lab { coordinators: Vec::new(), nodes: Vec::new(), dir, _only_one: only_one };
+        let mut lab = Lab {
+            coordinators: Vec::new(),
+            nodes: Vec::new(),
+            dir,
+            list: String::new(),
+            node_settings: options.node_settings.clone(),
+            _only_one: only_one,
+        };
         lab.prepare(options)?;
         for member in lab.coordinators.iter_mut().chain(&mut lab.nodes) {
             member.start()?;
@@ -117,7 +140,7 @@ impl Lab {
         for (i, port) in coordinators.iter().enumerate() {
             let name = format!("coordinator-{}", i + 1);
             let text = format!(
-                "id = {}\ndata_dir = {:?}\nlisten = \"127.0.0.1:{port}\"\ncoordinators = [{list}]\nsecret_file = {secret:?}\nexpect_nodes = {}\nreplication = {}\nuser_shards = {}\nitem_shards = {}\nplacement_key = \"{}\"\n",
+                "id = {}\ndata_dir = {:?}\nlisten = \"127.0.0.1:{port}\"\ncoordinators = [{list}]\nsecret_file = {secret:?}\nexpect_nodes = {}\nreplication = {}\nuser_shards = {}\nitem_shards = {}\nplacement_key = \"{}\"\n{}\n",
                 i + 1,
                 dir.join(&name),
                 options.nodes,
@@ -125,24 +148,39 @@ impl Lab {
                 options.user_shards,
                 options.item_shards,
                 options.placement_key,
+                options.coordinator_settings,
             );
             self.coordinators.push(Member::write(&dir, name, "coordinator", &text, String::new())?);
         }
-        for (i, ports) in rest.chunks(2).enumerate() {
-            let name = format!("node-{}", i + 1);
-            let token = dir.join(format!("{name}.token"));
-            std::fs::write(&token, run(&["token", "create", "--secret-file", path(&secret)?])?)?;
-            std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-            let text = format!(
-                "data_dir = {:?}\ninternal_listen = \"127.0.0.1:{}\"\nquery_listen = \"127.0.0.1:{}\"\ncoordinators = [{list}]\ntoken_file = {token:?}\n{}\n",
-                dir.join(&name),
-                ports[0],
-                ports[1],
-                options.node_settings,
-            );
-            self.nodes.push(Member::write(&dir, name, "node", &text, format!("127.0.0.1:{}", ports[1]))?);
-        }
+        self.list = list;
+        rest.chunks(2).try_for_each(|ports| self.write_node(ports))
+    }
+
+    /// The settings of one more node, with a token of its own.
+    fn write_node(&mut self, ports: &[u16]) -> Result<()> {
+        let dir = self.dir.path().to_owned();
+        let name = format!("node-{}", self.nodes.len() + 1);
+        let token = dir.join(format!("{name}.token"));
+        std::fs::write(&token, run(&["token", "create", "--secret-file", path(&dir.join("secret"))?])?)?;
+        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let text = format!(
+            "data_dir = {:?}\ninternal_listen = \"127.0.0.1:{}\"\nquery_listen = \"127.0.0.1:{}\"\ncoordinators = [{}]\ntoken_file = {token:?}\n{}\n",
+            dir.join(&name),
+            ports[0],
+            ports[1],
+            self.list,
+            self.node_settings,
+        );
+        self.nodes.push(Member::write(&dir, name, "node", &text, format!("127.0.0.1:{}", ports[1]))?);
         Ok(())
+    }
+
+    /// Starts one more node, which joins the cluster, and waits until all are ready.
+    pub fn add_node(&mut self) -> Result<()> {
+        let ports = free_ports(2)?;
+        self.write_node(&ports)?;
+        self.nodes.iter_mut().last().context("no node was added")?.start()?;
+        self.wait_ready(Duration::from_secs(90))
     }
 
     /// The lab's directory.

@@ -7,14 +7,26 @@
 //! | [`data`], [`lists`] | data sets where they are, the generator where they are not |
 //! | [`ledger`] | what was acked, kept by the test itself |
 //! | [`judge`] | our metrics beside the independent judge's |
-//! | [`load`], [`cost`] | open-loop load, CPU time by process |
+//! | [`load`], [`cost`], [`spread`] | open-loop load, CPU time by process, percentiles |
+//! | [`gateways`], [`traffic`] | the nodes that clients may use now; events and queries through them, every event accounted for |
+//! | [`leaders`], [`failover`] | who leads which shard; a node's death as its clients see it |
+//! | [`faults`] | a node's disk: syncs that fail, a file system that runs full, bytes that change |
+//! | [`etcd`], [`timers`] | the yardstick beside it, with timers that find a dead leader as late as ours |
 #![allow(clippy::disallowed_methods, reason = "the lab drives and measures real processes in real time")]
 
 pub mod client;
 pub mod cost;
 pub mod data;
+pub mod etcd;
+pub mod failover;
+pub mod faults;
+pub mod gateways;
 pub mod judge;
 pub mod lab;
+pub mod leaders;
 pub mod ledger;
 pub mod lists;
 pub mod load;
+pub mod spread;
+pub mod timers;
+pub mod traffic;

@@ -1,6 +1,7 @@
 //! Open-loop load: requests leave on a fixed schedule whether or not earlier ones were answered, and waiting counts as latency.
 
-use anyhow::{Result, ensure};
+use crate::spread::Spread;
+use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,25 +22,33 @@ pub struct Outcome {
 impl Outcome {
     /// The latency that `share` of the answers did not exceed, in milliseconds.
     pub fn percentile_ms(&self, share: f64) -> f64 {
-        let rank = (share * self.latencies.len() as f64).ceil() as usize;
-        let latency = self.latencies.get(rank.saturating_sub(1).min(self.latencies.len().saturating_sub(1)));
-        latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+        Spread::of(self.latencies.iter().map(|latency| latency.as_secs_f64() * 1e3)).at(share)
     }
 }
 
 /// Sends request 0, 1, ... at `rate` a second for `time`; latency counts from when a request was due.
 pub fn open_loop(rate: f64, time: Duration, send: impl Fn(usize) -> Result<()> + Sync) -> Result<Outcome> {
-    ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate}/s: must be above 0 and at most 100,000");
     let total = (rate * time.as_secs_f64()) as usize;
+    open_loop_while(rate, WORKERS, |number| number < total, send)
+}
+
+/// As [`open_loop`], for as long as `is_wanted` says so of the next request; at most `workers` requests wait at a time.
+pub fn open_loop_while(
+    rate: f64,
+    workers: usize,
+    is_wanted: impl Fn(usize) -> bool + Sync,
+    send: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<Outcome> {
+    ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate}/s: must be above 0 and at most 100,000");
     let (next, start) = (AtomicUsize::new(0), Instant::now() + Duration::from_millis(50));
     let work = || {
         let mut mine = Outcome::default();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= total {
+            let due = start + Duration::from_secs_f64(number as f64 / rate);
+            if !is_wanted(number) {
                 return mine;
             }
-            let due = start + Duration::from_secs_f64(number as f64 / rate);
             std::thread::sleep(due.saturating_duration_since(Instant::now())); // until it is due: an open loop
             mine.late_max = mine.late_max.max(due.elapsed());
             match send(number) {
@@ -48,18 +57,18 @@ pub fn open_loop(rate: f64, time: Duration, send: impl Fn(usize) -> Result<()> +
             }
         }
     };
-    let parts: Vec<Outcome> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
+    let parts: Vec<Option<Outcome>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().ok()).collect()
     });
     let mut all = Outcome::default();
     for part in parts {
+        let part = part.context("a worker of the load driver panicked")?;
         all.latencies.extend(part.latencies);
         all.failures.extend(part.failures);
         all.late_max = all.late_max.max(part.late_max);
     }
     all.latencies.sort_unstable();
-    ensure!(all.latencies.len() + all.failures.len() == total, "a worker of the load driver panicked");
     Ok(all)
 }
 

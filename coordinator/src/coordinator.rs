@@ -120,7 +120,10 @@ impl Coordinator {
     fn serve(&self, listener: TcpListener, secret: Secret, clock: Arc<dyn Clock>) -> Result<()> {
         let proposer = Proposer::new(self.group.clone());
         let health = Arc::new(Mutex::new(Health::new(clock.monotonic())));
+        let drawn_key = entropy::bytes().map_err(|error| internal("draw a placement key", error))?;
+        let policy = Arc::new(self.settings.policy(self.cluster, drawn_key)?);
         let requests = Arc::new(Handler {
+            policy: policy.clone(),
             proposer: proposer.clone(),
             machine: self.machine.clone(),
             secret,
@@ -135,8 +138,6 @@ impl Coordinator {
         let identity = self.peers.identity().clone();
         Server::new(self.supervisor.clone(), identity, handlers, Some(self.host.clone())).serve(listener);
 
-        let drawn_key = entropy::bytes().map_err(|error| internal("draw a placement key", error))?;
-        let policy = self.settings.policy(self.cluster, drawn_key)?;
         let (me, beats) = (policy.me, policy.node_timeout / BEATS_PER_TIMEOUT);
         let interval = Duration::from_millis(self.settings.reconcile_interval_ms);
         let machine = self.machine.clone();

@@ -3,12 +3,16 @@
 use crate::catalog::{Answer, Attempt, Command, Join as Joining};
 use crate::health::Health;
 use crate::machine::CatalogMachine;
+use crate::moves;
+use crate::plan::Policy;
 use crate::proposer::Proposer;
 use crate::secret::Secret;
 use bytes::Bytes;
 use docent_proto::internal::coordinator::{Heartbeat, JobReport, JobUpdate, Join, Request, Response};
 use docent_runtime::{Clock, Deadline};
+use docent_types::catalog::Catalog;
 use docent_types::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use docent_types::placement::{Cause, NodeState, PlacementChange, PlannedMove};
 use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,10 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 const ADDR_BYTES_MAX: usize = 259;
 /// Versions of one heartbeat: far more than nodes hold.
 const VERSIONS_MAX: usize = 1_000;
+/// Replicas of one heartbeat: both keyspaces have at most 64 shards, and few graves lie on one node.
+const REPLICAS_MAX: usize = 1_000;
 
 /// Serves `Service::Coordinator`. Clones share everything.
 #[derive(Clone)]
 pub struct Handler {
+    pub(crate) policy: Arc<Policy>,
     pub(crate) proposer: Proposer,
     pub(crate) machine: Arc<CatalogMachine>,
     pub(crate) secret: Secret,
@@ -63,7 +70,36 @@ impl Handler {
             Request::CancelJob(job) => self.job(Command::CancelJob(job), deadline).await,
             Request::Activate(version) => self.activation(Command::Activate(version), deadline).await,
             Request::Rollback => self.activation(Command::Rollback, deadline).await,
+            Request::Place { change, is_dry_run } => self.place(change, is_dry_run, deadline).await,
         }
+    }
+
+    /// Changes the placement, or only tells what would come of it.
+    async fn place(&self, change: PlacementChange, is_dry_run: bool, deadline: Deadline) -> Result<Response> {
+        self.proposer.lead()?;
+        let now = self.clock.monotonic();
+        let (command, planned) = self.machine.read(|state| {
+            let command = placement_command(state.catalog(), change)?;
+            let mut after = state.clone();
+            after.apply(state.catalog().index + 1, command.clone())?;
+            let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            let planned = match change {
+                PlacementChange::Move { shard, from, to } => {
+                    vec![PlannedMove { shard, from: Some(from), to, cause: Cause::Command }]
+                }
+                PlacementChange::Cancel(_) => Vec::new(),
+                _ => {
+                    let wanted = moves::wanted(&self.policy, after.catalog(), &health, now);
+                    wanted.into_iter().map(|wanted| wanted.planned).collect()
+                }
+            };
+            Ok::<_, Error>((command, planned))
+        })?;
+        if !is_dry_run {
+            self.propose(command, deadline).await?;
+            tracing::info!(?change, "an operator changed the placement");
+        }
+        Ok(Response::Moves(planned))
     }
 
     async fn join(&self, join: Join, deadline: Deadline) -> Result<Response> {
@@ -103,6 +139,7 @@ impl Handler {
             news(state, &beat)
         })?;
         self.hear(beat.node);
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).report(beat.node, beat.replicas);
         for command in news {
             self.propose(command, deadline).await?;
         }
@@ -151,14 +188,43 @@ impl Handler {
     }
 }
 
+/// The command that does what an operator asks.
+fn placement_command(catalog: &Catalog, change: PlacementChange) -> Result<Command> {
+    Ok(match change {
+        PlacementChange::Drain(node) => Command::SetNodeState { node, state: NodeState::Draining },
+        PlacementChange::Resume(node) => Command::SetNodeState { node, state: NodeState::Active },
+        PlacementChange::Remove(node) => Command::SetNodeState { node, state: NodeState::Removed },
+        PlacementChange::Cancel(shard) => Command::CancelChange(shard),
+        PlacementChange::Move { shard, from, to } => {
+            let known = catalog.shards.get(&shard);
+            let known = known.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no shard {shard}")))?;
+            let old = known.replicas.iter().find(|replica| replica.node == from).ok_or_else(|| {
+                let nodes: Vec<String> = known.replicas.iter().map(|replica| replica.node.to_string()).collect();
+                let message = format!("shard {shard} has no replica on node {from}; it is on {}", nodes.join(", "));
+                Error::new(Kind::Conflict, message)
+            })?;
+            Command::BeginChange { shard, old: Some(old.id), to, cause: Cause::Command }
+        }
+    })
+}
+
 /// What a heartbeat says that the state does not know yet. Versions that the catalog has forgotten are none.
 fn news(state: &crate::catalog::State, beat: &Heartbeat) -> Result<Vec<Command>> {
     if beat.staged.len() + beat.refused.len() > VERSIONS_MAX {
         return Err(Error::invalid("staged", format!("a heartbeat may name at most {VERSIONS_MAX} versions")));
     }
+    if beat.replicas.len() + beat.buried.len() > REPLICAS_MAX {
+        return Err(Error::invalid("replicas", format!("a heartbeat may name at most {REPLICAS_MAX} replicas")));
+    }
     let (node, catalog) = (beat.node, state.catalog());
-    let hosts =
-        |shard: &ShardId| catalog.shards.get(shard).is_some_and(|shard| shard.replicas.iter().any(|r| r.node == node));
+    let hosts = |shard: &ShardId| catalog.shards.get(shard).is_some_and(|shard| shard.is_on(node));
+    let buried: Vec<_> = beat
+        .buried
+        .iter()
+        .copied()
+        .filter(|id| catalog.graves.get(id).is_some_and(|grave| grave.node == node))
+        .collect();
+    let buried = (!buried.is_empty()).then_some(Command::Bury { node, replicas: buried });
     let staged = beat.staged.iter().filter_map(|(version, shards)| {
         let known = &catalog.models.get(version)?.staged;
         let new: Vec<_> =
@@ -180,7 +246,7 @@ fn news(state: &crate::catalog::State, beat: &Heartbeat) -> Result<Vec<Command>>
         shorten(&mut error, TEXT_BYTES_MAX);
         (!is_known).then_some(Command::RefuseVersion { node, version: *version, error })
     });
-    Ok(gone.chain(staged).chain(refused).collect())
+    Ok(gone.chain(staged).chain(refused).chain(buried).collect())
 }
 
 fn check_join(join: &Join) -> Result<()> {
@@ -217,6 +283,7 @@ fn name(request: &Request) -> &'static str {
         Request::CancelJob(_) => "cancel_job",
         Request::Activate(_) => "activate",
         Request::Rollback => "rollback",
+        Request::Place { .. } => "place",
     }
 }
 
@@ -235,6 +302,7 @@ mod tests {
             node: NodeId(101),
             staged: vec![(version, shards), (99, vec![])],
             refused: vec![(version, "\u{e9}".repeat(5_000)), (99, String::new())],
+            ..Heartbeat::default()
         };
         let first = news(&log.state, &beat).unwrap();
         assert_eq!(first.len(), 2, "one staged, one refused; a forgotten version is none");

@@ -2,8 +2,9 @@
 //!
 //! Never replicated: a new leader starts with nobody heard and gives everybody a whole time-out.
 
-use docent_types::NodeId;
+use docent_proto::internal::coordinator::{Condition, Membership, ReplicaReport};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelState};
+use docent_types::{NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub struct Health {
     heard: BTreeMap<NodeId, Duration>,
     jobs: BTreeMap<u64, (Stage, Duration)>,
     validated: BTreeMap<u64, Duration>,
+    dead: BTreeMap<NodeId, Duration>,
+    replicas: BTreeMap<NodeId, Vec<ReplicaReport>>,
 }
 
 /// What changes while a job is not stuck.
@@ -36,9 +39,19 @@ impl Health {
         *heard = now.max(*heard);
     }
 
+    /// What a node said of all its replicas.
+    pub fn report(&mut self, node: NodeId, replicas: Vec<ReplicaReport>) {
+        self.replicas.insert(node, replicas);
+    }
+
     /// Notes what is new in the catalog and forgets what is gone.
     pub fn observe(&mut self, catalog: &Catalog, now: Duration) {
         self.heard.retain(|member, _| catalog.member(*member).is_some());
+        self.replicas.retain(|node, _| catalog.nodes.get(node).is_some_and(|node| node.is_alive));
+        self.dead.retain(|node, _| catalog.nodes.get(node).is_some_and(|node| !node.is_alive));
+        for node in catalog.nodes.values().filter(|node| !node.is_alive) {
+            self.dead.entry(node.id).or_insert(now);
+        }
         self.jobs.retain(|id, _| catalog.jobs.contains_key(id));
         for job in catalog.jobs.values().filter(|job| matches!(job.state, JobState::Queued | JobState::Running)) {
             let stage = Stage { state: job.state, epoch: job.epoch, progress: job.progress.clone() };
@@ -63,6 +76,27 @@ impl Health {
     /// Whether anything was ever heard of a member.
     pub(crate) fn has_heard(&self, member: NodeId) -> bool {
         self.heard.contains_key(&member)
+    }
+
+    /// How long a node counts as dead, as far as this leader has seen.
+    pub(crate) fn dead_for(&self, node: NodeId, now: Duration) -> Duration {
+        self.dead.get(&node).map_or(Duration::ZERO, |since| now.saturating_sub(*since))
+    }
+
+    /// The membership of a group by its leader: of two that claim to lead, by the one of the higher term.
+    pub(crate) fn membership(&self, shard: ShardId) -> Option<&Membership> {
+        let led = self.replicas.values().flatten().filter_map(|report| match &report.condition {
+            Condition::Leads(membership) if report.shard == shard => Some(membership),
+            _ => None,
+        });
+        led.max_by_key(|membership| (membership.term, membership.index))
+    }
+
+    /// Whether a replica was reported as lost.
+    pub(crate) fn is_lost(&self, replica: ReplicaId) -> bool {
+        let is_lost =
+            |report: &ReplicaReport| report.replica == replica && matches!(report.condition, Condition::Lost(_));
+        self.replicas.values().flatten().any(is_lost)
     }
 
     /// How long a job stands where it is.

@@ -26,6 +26,7 @@ mod data_dir;
 pub mod handler;
 pub mod health;
 pub mod machine;
+mod moves;
 pub mod plan;
 pub mod proposer;
 mod reconcile;

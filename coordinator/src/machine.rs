@@ -247,7 +247,7 @@ mod tests {
         let machine = machine(&disk());
         let newer = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[codec::VERSION + 1, 0])) };
         assert!(matches!(machine.apply(vec![newer], at(1)), Err(MachineError::TooNew { .. })));
-        let garbage = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[1, 0xff])) };
+        let garbage = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[codec::VERSION, 0xff])) };
         assert!(matches!(machine.apply(vec![garbage], at(1)), Err(MachineError::Corrupt { .. })));
     }
 

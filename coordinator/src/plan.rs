@@ -3,6 +3,7 @@
 
 use crate::catalog::{Attempt, Command, State, old};
 use crate::health::Health;
+use crate::moves;
 use docent_types::catalog::{Catalog, Cluster, Job, JobState, Model, ModelState, Shard};
 use docent_types::{NodeId, ShardId};
 use std::time::Duration;
@@ -33,6 +34,12 @@ pub struct Policy {
     pub staged_models_max: u32,
     /// Records of retired and failed versions that stay.
     pub model_records_max: u32,
+    /// Shards whose replicas change at the same time.
+    pub moves_at_once: usize,
+    /// A node that is dead for so long is given up: its replicas are made anew on others.
+    pub repair_after: Duration,
+    /// Whether replicas move only to even the load.
+    pub auto_balance: bool,
 }
 
 /// The commands that are due at `now`, in order.
@@ -45,6 +52,7 @@ pub fn next(policy: &Policy, state: &State, health: &Health, now: Duration) -> V
     due.extend(coordinators(policy, catalog));
     due.extend(liveness(policy, catalog, health, now));
     due.extend(placement(catalog));
+    due.extend(moves::due(policy, catalog, health, now));
     due.extend(jobs(policy, catalog, health, now));
     due.extend(models(policy, state, health, now));
     if !old(catalog, policy.staged_models_max, policy.model_records_max).is_empty() {
@@ -165,4 +173,4 @@ fn fail(model: &Model, shard: ShardId, refusal: Option<&(NodeId, &str)>) -> Comm
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(crate) mod tests;

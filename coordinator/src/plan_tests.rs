@@ -6,7 +6,7 @@ use docent_types::catalog::TrainSettings;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy {
         me: NodeId(1),
         birth: cluster(1),
@@ -18,6 +18,9 @@ fn policy() -> Policy {
         job_stall: MS(60_000),
         staged_models_max: 2,
         model_records_max: 10,
+        moves_at_once: 2,
+        repair_after: MS(10_000),
+        auto_balance: true,
     }
 }
 

@@ -20,7 +20,7 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the loops work on.
 pub(crate) struct Reconcile {
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) proposer: Proposer,
     pub(crate) machine: Arc<CatalogMachine>,
     pub(crate) health: Arc<Mutex<Health>>,
@@ -101,7 +101,7 @@ pub(crate) async fn beat<C: Caller>(
 ) -> Result<()> {
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let body = codec::encode(&Request::Heartbeat(Heartbeat { node: me, staged: Vec::new(), refused: Vec::new() }));
+    let body = codec::encode(&Request::Heartbeat(Heartbeat { node: me, ..Heartbeat::default() }));
     loop {
         tokio::select! {
             () = supervisor.cancelled() => return Ok(()),
@@ -131,6 +131,15 @@ fn tell(command: &Command) {
         Command::JobFailed { attempt, error, .. } => tracing::info!(job = attempt.job, error, "a job's attempt failed"),
         Command::Stage(version) => tracing::info!(version, "a version is staged"),
         Command::Activate(version) => tracing::info!(version, "a version goes live"),
+        Command::BeginChange { shard, old, to, cause } => {
+            tracing::info!(%shard, old = old.map(|old| old.0), %to, cause = cause.name(), "a replica moves");
+        }
+        Command::CancelChange(shard) => tracing::info!(%shard, "a replica's move is given up"),
+        Command::ObserveMembership { shard, index, replicas } => {
+            let nodes: Vec<u64> = replicas.iter().map(|replica| replica.node.0).collect();
+            tracing::info!(%shard, index, ?nodes, "a shard's replicas changed");
+        }
+        Command::ForgetNode(node) => tracing::info!(%node, "a removed node is forgotten"),
         Command::FailModel { version, error } => tracing::warn!(version, error, "a version failed"),
         _ => {}
     }

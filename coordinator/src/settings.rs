@@ -56,6 +56,12 @@ pub struct Settings {
     pub staged_models_max: u32,
     /// Records of retired and failed versions that stay.
     pub model_records_max: u32,
+    /// Shards whose replicas change at the same time, at least 1: the budget of drains, repairs and balancing.
+    pub moves_at_once: usize,
+    /// A node that is dead for so long is given up: its replicas are made anew on others.
+    pub repair_after_ms: u64,
+    /// Whether replicas move only to even the load, as after a join. Off, they move for drains and repairs alone.
+    pub auto_balance: bool,
     /// The coordinators' raft group.
     pub raft: docent_raft::Options,
     /// The coordinator's journal.
@@ -101,6 +107,9 @@ impl Default for Settings {
             reconcile_interval_ms: 500,
             staged_models_max: 2,
             model_records_max: 50,
+            moves_at_once: 2,
+            repair_after_ms: 300_000,
+            auto_balance: true,
             raft: docent_raft::Options::default(),
             journal: Journal::default(),
             telemetry: telemetry::Settings::default(),
@@ -126,6 +135,12 @@ impl Settings {
         ];
         if let Some((key, _)) = times.iter().find(|(_, ms)| *ms == 0) {
             return refuse(key, "must be above 0");
+        }
+        if self.moves_at_once == 0 {
+            return refuse("moves_at_once", "must be above 0");
+        }
+        if self.repair_after_ms < self.node_timeout_ms {
+            return refuse("repair_after_ms", "must be at least node_timeout_ms");
         }
         if self.node_timeout_ms < 2 * self.reconcile_interval_ms {
             return refuse("node_timeout_ms", "must be at least twice reconcile_interval_ms");
@@ -207,6 +222,9 @@ impl Settings {
             job_stall: Duration::from_millis(self.job_stall_ms),
             staged_models_max: self.staged_models_max,
             model_records_max: self.model_records_max,
+            moves_at_once: self.moves_at_once,
+            repair_after: Duration::from_millis(self.repair_after_ms),
+            auto_balance: self.auto_balance,
         })
     }
 }

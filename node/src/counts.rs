@@ -29,15 +29,16 @@ pub async fn publish(shards: Arc<Shards>, gateway: Gateway, every: Duration, sup
                 continue;
             };
             let before = published.get_mut(&hosted.id).filter(|before| before.term == status.term);
-            let (is_due, since) = before.map_or((true, 0), |before| (before.is_due(status.applied), before.through));
+            let (is_due, since) = before
+                .map_or((true, None), |before| (before.is_due(status.applied), Some((before.base, before.through))));
             if !is_due {
                 continue;
             }
             match round(&hosted, since, &gateway).await {
-                Ok((through, counts)) => {
+                Ok((base, through, counts)) => {
                     let rest = 1 + (counts / COUNTS_PER_INTERVAL).min(REST_MAX);
                     let seen = status.applied;
-                    published.insert(hosted.id, Published { term: status.term, through, rest, seen });
+                    published.insert(hosted.id, Published { term: status.term, base, through, rest, seen });
                 }
                 Err(error) => tracing::debug!(shard = %hosted.id, %error, "counts were not published; trying again"),
             }
@@ -54,6 +55,8 @@ pub async fn publish(shards: Arc<Shards>, gateway: Gateway, every: Duration, sup
 #[derive(Clone, Copy, Debug)]
 struct Published {
     term: u64,
+    /// What made stamps of log indexes then: another since a restore, and then everything is published again.
+    base: u64,
     through: u64,
     /// Intervals until the next round while the shard changes.
     rest: u64,
@@ -71,10 +74,18 @@ impl Published {
     }
 }
 
-/// Publishes what changed after `since`; how far that goes and how many counts it were.
-async fn round(hosted: &crate::shards::Hosted, since: u64, gateway: &Gateway) -> Result<(u64, u64)> {
+/// Publishes what changed after `since`, a base and a log index; the same of how far that goes, and how many counts it were.
+async fn round(
+    hosted: &crate::shards::Hosted,
+    since: Option<(u64, u64)>,
+    gateway: &Gateway,
+) -> Result<(u64, u64, u64)> {
+    crate::backup::check_whole(hosted)?;
     let view = hosted.store.view()?;
-    let at = crate::machine::applied_index(view.applied()?)?;
+    let through = crate::machine::applied_index(view.applied()?)?;
+    let base = crate::backup::stamp_base(&view, hosted.id)?;
+    let at = base.saturating_add(through);
+    let since = since.filter(|(then, _)| *then == base).map_or(0, |(base, through)| base.saturating_add(through));
     let tenant = TenantId::default();
     let mut counts: Vec<(ItemId, u64)> = Vec::new();
     changed(&view, &tenant, since, &mut |id, count| {
@@ -84,7 +95,7 @@ async fn round(hosted: &crate::shards::Hosted, since: u64, gateway: &Gateway) ->
     drop(view);
     let published = counts.len() as u64;
     gateway.publish_counts(hosted.id, at, counts, Deadline::after(ROUND)).await?;
-    Ok((at, published))
+    Ok((base, through, published))
 }
 
 #[cfg(test)]
@@ -93,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_busy_shard_rests_and_a_quiet_one_is_published_at_the_next_look() {
-        let after_round = |rest| Published { term: 1, through: 10, rest, seen: Some(10) };
+        let after_round = |rest| Published { term: 1, base: 0, through: 10, rest, seen: Some(10) };
         assert!(!after_round(1).is_due(Some(10)), "nothing changed");
         assert!(after_round(1).is_due(Some(11)), "few changes are published every interval");
         let mut busy = after_round(3);

@@ -42,9 +42,11 @@ impl ExportService {
         let hosted = self.shards.get(export.shard)?;
         // The barrier makes the view linearizable; the whole export is of that one view.
         let _fresh = hosted.read_leader(deadline, |_| Ok(())).await?;
+        crate::backup::check_whole(&hosted)?;
         let view = hosted.view()?;
         let tenant = export.tenant;
         match export.what {
+            ExportWhat::State => crate::backup::state_pages(&hosted),
             ExportWhat::Events => Ok(event_pages(view, tenant, hosted.slots)),
             ExportWhat::Items => Ok(item_pages(view, tenant, hosted.slots)),
             ExportWhat::Users => Ok(user_pages(view, tenant, hosted.slots)),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use docent_raft::{Applied, Command, LogMark, Machine, MachineError, SnapshotSource};
 use docent_shard::view::{Tx, View};
 use docent_shard::{Effects, ItemShard, UserShard};
-use docent_store::{ShardStore, Snapshot};
+use docent_store::{ShardStore, ShardView, Snapshot};
 use docent_types::command::{ItemCommand, UserCommand};
 use docent_types::{Kind, codec};
 use std::sync::Arc;
@@ -25,35 +25,70 @@ impl ShardMachine {
     }
 
     /// Applies one command inside the batch.
-    fn apply_one(&self, tx: &mut Tx<'_>, command: &Command, effects: &mut Vec<Effects>) -> Done<Bytes> {
+    fn apply_one(
+        &self,
+        view: &Arc<ShardView>,
+        tx: &mut Tx<'_>,
+        command: &Command,
+        effects: &mut Vec<Effects>,
+    ) -> Done<Bytes> {
         let Some(payload) = &command.payload else { return Ok(Bytes::new()) };
-        let (response, effect) = match &self.role {
+        let applied = match &self.role {
             Role::Users(users) => apply_users(&users.machine, tx, command.index, payload)?,
             Role::Items(items) => apply_items(&items.machine, tx, command.index, payload)?,
         };
-        effects.push(effect);
-        Ok(response)
+        if applied.is_digest {
+            // The state as of this very entry, whatever comes behind it in the batch.
+            self.store.digests().pin(command.index, view.clone(), tx.batch().clone());
+        }
+        effects.push(applied.effects);
+        Ok(applied.response)
     }
 
     /// Brings the memory of this replica up to what was committed.
-    fn follow(&self, effects: &[Effects]) {
+    fn follow(&self, effects: &[Effects]) -> Done<()> {
+        if effects.iter().any(|effect| effect.is_restored) {
+            return self.reload();
+        }
         match &self.role {
             Role::Users(users) => follow_users(users, effects),
             Role::Items(items) => items.serving.follow(effects),
         }
+        Ok(())
+    }
+
+    /// Starts the memory of this replica anew from what is committed.
+    fn reload(&self) -> Done<()> {
+        match &self.role {
+            Role::Users(users) => users.vectors.clear(),
+            Role::Items(items) => {
+                let view = self.store.view().map_err(store_error)?;
+                items.serving.reload(&view as &dyn View).map_err(machine_error)?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn apply_users(machine: &UserShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<(Bytes, Effects)> {
-    let command: UserCommand = codec::decode("a command of a user shard", payload).map_err(machine_error)?;
-    let (outcome, effects) = machine.apply(tx, index, command).map_err(machine_error)?;
-    Ok((codec::encode(&outcome), effects))
+/// A command that was applied.
+struct Applying {
+    response: Bytes,
+    effects: Effects,
+    is_digest: bool,
 }
 
-fn apply_items(machine: &ItemShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<(Bytes, Effects)> {
-    let command: ItemCommand = codec::decode("a command of an item shard", payload).map_err(machine_error)?;
+fn apply_users(machine: &UserShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<Applying> {
+    let command: UserCommand = codec::decode("a command of a user shard", payload).map_err(machine_error)?;
+    let is_digest = command == UserCommand::Digest;
     let (outcome, effects) = machine.apply(tx, index, command).map_err(machine_error)?;
-    Ok((codec::encode(&outcome), effects))
+    Ok(Applying { response: codec::encode(&outcome), effects, is_digest })
+}
+
+fn apply_items(machine: &ItemShard, tx: &mut Tx<'_>, index: u64, payload: &[u8]) -> Done<Applying> {
+    let command: ItemCommand = codec::decode("a command of an item shard", payload).map_err(machine_error)?;
+    let is_digest = command == ItemCommand::Digest;
+    let (outcome, effects) = machine.apply(tx, index, command).map_err(machine_error)?;
+    Ok(Applying { response: codec::encode(&outcome), effects, is_digest })
 }
 
 fn follow_users(users: &Users, effects: &[Effects]) {
@@ -97,14 +132,15 @@ impl Machine for ShardMachine {
     }
 
     fn apply(&self, batch: Vec<Command>, applied: Applied) -> Done<Vec<Bytes>> {
-        let view = self.store.view().map_err(store_error)?;
-        let mut tx = Tx::new(&view);
+        let view = Arc::new(self.store.view().map_err(store_error)?);
+        let mut tx = Tx::new(&*view);
         let mut effects = Vec::new();
         let responses: Done<Vec<Bytes>> =
-            batch.iter().map(|command| self.apply_one(&mut tx, command, &mut effects)).collect();
+            batch.iter().map(|command| self.apply_one(&view, &mut tx, command, &mut effects)).collect();
         let responses = responses?;
         self.store.commit(tx.into_batch(), &encode_mark(&applied)).map_err(store_error)?;
-        self.follow(&effects);
+        self.store.digests().expire(applied.last.map_or(0, |mark| mark.index));
+        self.follow(&effects)?;
         Ok(responses)
     }
 
@@ -118,14 +154,7 @@ impl Machine for ShardMachine {
         let chunks =
             chunks.map(|chunk| chunk.map_err(|error| docent_types::Error::new(Kind::Unavailable, error.to_string())));
         self.store.install(&encode_mark(&applied), chunks).map_err(store_error)?;
-        match &self.role {
-            Role::Users(users) => users.vectors.clear(),
-            Role::Items(items) => {
-                let view = self.store.view().map_err(store_error)?;
-                items.serving.reload(&view as &dyn View).map_err(machine_error)?;
-            }
-        }
-        Ok(())
+        self.reload()
     }
 
     fn flushed(&self) -> Done<Option<u64>> {

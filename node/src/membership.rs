@@ -2,6 +2,7 @@
 
 use crate::identity::{Identity, Record};
 use crate::settings::Settings;
+use crate::shards::Shards;
 use bytes::Bytes;
 use docent_meta::Meta;
 use docent_proto::internal::Service;
@@ -9,7 +10,7 @@ use docent_proto::internal::coordinator::{Heartbeat, Join, Request, Response, Wa
 use docent_rpc::Peers;
 use docent_runtime::Deadline;
 use docent_types::catalog::Catalog;
-use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
+use docent_types::{Error, Kind, NodeId, ReplicaId, Result, ShardId, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -293,14 +294,25 @@ pub struct StagedModels {
     pub refused: std::collections::BTreeMap<u64, String>,
 }
 
-/// Tells the coordinator that this node lives, at an interval and whenever something was staged.
-pub async fn beat(node: NodeId, every: Duration, coordinators: Coordinators, mut staged: Staged) -> Result<()> {
+/// Tells the coordinator that this node lives and how its replicas are, at an interval and whenever there are news.
+pub(crate) async fn beat(
+    node: NodeId,
+    every: Duration,
+    coordinators: Coordinators,
+    mut staged: Staged,
+    shards: Arc<Shards>,
+    buried: watch::Receiver<BTreeSet<ReplicaId>>,
+) -> Result<()> {
+    let mut pulse = shards.pulse();
     loop {
         let models = staged.borrow_and_update().clone();
+        pulse.mark_unchanged();
         let heartbeat = Heartbeat {
             node,
             staged: models.ready.into_iter().map(|(version, shards)| (version, shards.into_iter().collect())).collect(),
             refused: models.refused.into_iter().collect(),
+            replicas: shards.report(),
+            buried: buried.borrow().iter().copied().collect(),
         };
         match coordinators.call(&Request::Heartbeat(heartbeat), Deadline::after(ATTEMPT)).await {
             Ok(Response::Index(index)) => coordinators.newest.send_if_modified(|newest| {
@@ -317,6 +329,7 @@ pub async fn beat(node: NodeId, every: Duration, coordinators: Coordinators, mut
         tokio::select! {
             () = tokio::time::sleep(every) => {} // the interval
             changed = staged.changed() => if changed.is_err() { return Ok(()) },
+            changed = pulse.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }

@@ -1,92 +1,256 @@
-//! Opens the replicas that the catalog places on this node.
+//! The replicas that the catalog places on this node: opened where they belong, destroyed where they do not any more.
 
 use crate::machine::{ShardMachine, items_role};
 use crate::serving::items::Items;
 use crate::serving::models::Models;
 use crate::serving::vectors::Vectors;
 use crate::settings::Settings;
-use crate::shards::{Hosted, Role, Shards, Users};
+use crate::shards::{Departed, Hosted, Role, Shards, Users};
+use crate::steward::{Steward, Wished, member, replica_key};
 use docent_gateway::Gateway;
 use docent_journal::Journal;
 use docent_meta::Meta;
 use docent_placement::SlotHasher;
-use docent_raft::{Group, Host, Member};
+use docent_raft::{Host, MachineError};
 use docent_runtime::{OnExit, Supervisor};
 use docent_shard::{ItemShard, UserShard};
 use docent_store::Store;
 use docent_types::catalog::{Catalog, Replica, Shard};
+use docent_types::placement::Grave;
 use docent_types::{Error, Keyspace, Kind, NodeId, ReplicaId, Result, ShardId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Pause before a destruction that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is needed to open a replica.
 #[derive(Clone)]
-pub struct Replicas {
+pub(crate) struct Replicas {
     /// This node.
-    pub node: NodeId,
-    /// Which replicas were opened here.
-    pub meta: Meta,
+    pub(crate) node: NodeId,
+    /// Which replicas had a log here, and which were destroyed.
+    pub(crate) meta: Meta,
     /// Their logs.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// The raft groups.
-    pub host: Host,
+    pub(crate) host: Host,
     /// The materialised states.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Where opened replicas are entered.
-    pub shards: Arc<Shards>,
+    pub(crate) shards: Arc<Shards>,
     /// Loaded versions.
-    pub models: Arc<Models>,
+    pub(crate) models: Arc<Models>,
     /// The cluster's slot hash.
-    pub hasher: SlotHasher,
+    pub(crate) hasher: SlotHasher,
     /// The node's settings.
-    pub settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
     /// Told of each shard's leader, so that it need not search.
-    pub gateway: Gateway,
-    /// Runs the watches.
-    pub supervisor: Supervisor,
+    pub(crate) gateway: Gateway,
+    /// Runs the stewards.
+    pub(crate) supervisor: Supervisor,
+    /// Shared by the stewards.
+    pub(crate) wished: Arc<Wished>,
+    /// Destroyed replicas, told with each heartbeat while the catalog names them.
+    pub(crate) buried: watch::Sender<BTreeSet<ReplicaId>>,
+}
+
+/// Why a replica is not open.
+enum NotOpen {
+    /// It never will be.
+    Lost(String),
+    /// The node must end.
+    Fatal(Error),
+}
+
+impl From<Error> for NotOpen {
+    fn from(error: Error) -> Self {
+        match error.kind {
+            Kind::Corrupt => NotOpen::Lost(error.message),
+            _ => NotOpen::Fatal(error),
+        }
+    }
 }
 
 impl Replicas {
     /// Follows the catalog for the life of the process.
-    pub async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>) -> Result<()> {
+    pub(crate) async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>) -> Result<()> {
         loop {
             let current = catalog.borrow_and_update().clone();
+            // Graves first: a shard's next replica on this node needs the place.
+            let is_done = self.bury(&current, &catalog).await;
             for shard in current.shards.values() {
-                let mine = shard.replicas.iter().find(|replica| replica.node == self.node);
-                if let Some(replica) = mine
-                    && self.shards.get(shard.id).is_err()
-                {
-                    self.open(&current, shard, *replica).await?;
+                // A lost replica and the one that takes its place may both be here: the newer one counts.
+                let here = |replica: &Replica| replica.node == self.node && !current.graves.contains_key(&replica.id);
+                if let Some(replica) = shard.hosts().filter(here).max_by_key(|replica| replica.id) {
+                    self.have(&current, shard, replica, &catalog).await?;
                 }
             }
+            let pause = if is_done { Duration::MAX } else { RETRY };
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
+                () = tokio::time::sleep(pause) => {} // the next try
                 () = self.supervisor.cancelled() => return Ok(()),
             }
         }
     }
 
+    /// Opens a replica that is not open yet, unless its life here is over.
+    async fn have(
+        &self,
+        current: &Catalog,
+        shard: &Shard,
+        replica: Replica,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> Result<()> {
+        let hosted = self.shards.get(shard.id).ok().map(|hosted| hosted.replica);
+        let is_over = self.tombstone(shard.id)?.is_some_and(|last| replica.id <= last);
+        // Another replica of the shard lies here as long as the catalog has no grave for it.
+        if hosted.is_some() || is_over || current.graves.contains_key(&replica.id) {
+            return Ok(());
+        }
+        match self.shards.lost(shard.id) {
+            Some(lost) if lost == replica.id => return Ok(()),
+            Some(lost) => self.destroy(shard.id, lost).await?,
+            None => {}
+        }
+        match self.open(current, shard, replica, catalog).await {
+            Ok(()) => Ok(()),
+            Err(NotOpen::Fatal(error)) => Err(error),
+            // Not the replica's end but the store's, which the next start begins anew.
+            Err(NotOpen::Lost(reason)) if self.store.failure().is_some() => Err(Error::new(Kind::Corrupt, reason)),
+            Err(NotOpen::Lost(reason)) => {
+                tracing::error!(shard = %shard.id, replica = %replica.id, reason, "replica is lost and must be made anew");
+                self.host.close(shard.id.group()).await;
+                self.shards.lose(shard.id, replica.id, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Destroys what the catalog has graves for here; `false` if some of it must be tried again.
+    async fn bury(&self, current: &Catalog, catalog: &watch::Receiver<Arc<Catalog>>) -> bool {
+        let mut is_done = true;
+        let mine = current.graves.iter().filter(|(_, grave)| grave.node == self.node);
+        for (&replica, grave) in mine {
+            if self.buried.borrow().contains(&replica) {
+                continue;
+            }
+            match self.bury_one(current, replica, *grave, catalog).await {
+                Ok(true) => {
+                    self.buried.send_if_modified(|buried| buried.insert(replica));
+                    self.shards.beat_now();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(shard = %grave.shard, %replica, %error, "replica was not destroyed yet");
+                    is_done = false;
+                }
+            }
+        }
+        self.buried.send_if_modified(|buried| {
+            let before = buried.len();
+            buried.retain(|replica| current.graves.contains_key(replica));
+            before != buried.len()
+        });
+        is_done
+    }
+
+    /// Whether nothing is left of the replica.
+    async fn bury_one(
+        &self,
+        current: &Catalog,
+        replica: ReplicaId,
+        grave: Grave,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> Result<bool> {
+        let hosted = self.shards.get(grave.shard).ok().map(|hosted| hosted.replica);
+        if hosted.is_some_and(|hosted| hosted > replica) {
+            return Ok(true);
+        }
+        let shard = current.shards.get(&grave.shard);
+        let change = shard.and_then(|shard| shard.change).filter(|change| change.new.id == replica);
+        // The one that was to come: its leader may have let it in before it heard that the change is given up. Then it stays.
+        if let (Some(shard), Some(change)) = (shard, change)
+            && self.tombstone(shard.id)?.is_none_or(|last| last < replica)
+        {
+            let opened = match hosted {
+                Some(_) => Ok(()),
+                None => self.open(current, shard, change.new, catalog).await,
+            };
+            match opened {
+                Ok(()) if self.stays(current, shard, change.new, catalog).await? => return Ok(false),
+                Ok(()) | Err(NotOpen::Lost(_)) => {}
+                Err(NotOpen::Fatal(error)) => return Err(error),
+            }
+        }
+        self.destroy(grave.shard, replica).await?;
+        Ok(true)
+    }
+
+    /// Closes a replica, and opens it again if it has a vote.
+    async fn stays(
+        &self,
+        current: &Catalog,
+        shard: &Shard,
+        replica: Replica,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> Result<bool> {
+        self.shards.remove(shard.id);
+        if self.host.close_if_voteless(shard.id.group()).await {
+            return Ok(false);
+        }
+        tracing::info!(shard = %shard.id, replica = %replica.id, "the replica has a vote by now and stays");
+        match self.open(current, shard, replica, catalog).await {
+            Ok(()) => Ok(true),
+            Err(NotOpen::Fatal(error)) => Err(error),
+            Err(NotOpen::Lost(reason)) => Err(Error::new(Kind::Corrupt, reason)),
+        }
+    }
+
+    /// Tombstone first, then what it stands for: a crash in between leaves a replica that is never opened again.
+    async fn destroy(&self, shard: ShardId, replica: ReplicaId) -> Result<()> {
+        let last = self.tombstone(shard)?.map_or(replica, |last| last.max(replica));
+        self.meta.put(&tombstone_key(shard), &last).map_err(internal)?;
+        self.shards.remove(shard);
+        self.host.destroy(shard.group(), replica.0).await.map_err(internal)?;
+        let store = self.store.clone();
+        let destroyed = tokio::task::spawn_blocking(move || store.destroy(shard)).await.map_err(internal)?;
+        destroyed.map_err(Error::from)?;
+        self.meta.remove(&replica_key(shard)).map_err(internal)?;
+        self.shards.forget_lost(shard);
+        tracing::info!(%shard, %replica, "replica destroyed");
+        Ok(())
+    }
+
+    /// The highest replica of the shard that was destroyed here.
+    fn tombstone(&self, shard: ShardId) -> Result<Option<ReplicaId>> {
+        self.meta.get(&tombstone_key(shard)).map_err(internal)
+    }
+
     /// A replica that was here before but whose log is gone must not come back: it would vote as if it had never acked anything.
-    fn check_log(&self, shard: &Shard, replica: Replica) -> Result<()> {
-        let key = format!("replica/{}", shard.id);
-        let internal = |error: docent_meta::Error| Error::new(Kind::Internal, error.to_string());
-        let known: Option<ReplicaId> = self.meta.get(&key).map_err(internal)?;
-        if known == Some(replica.id) && self.journal.group(shard.id.group()).state().vote.is_none() {
-            let message = format!(
-                "the journal of shard {} (replica {}) is gone from {}: start this node with an empty data directory and a new token",
-                shard.id,
-                replica.id,
-                self.settings.data_dir.display()
-            );
-            return Err(Error::new(Kind::Corrupt, message));
+    fn check_log(&self, shard: ShardId, replica: ReplicaId) -> std::result::Result<(), NotOpen> {
+        let known: Option<ReplicaId> = self.meta.get(&replica_key(shard)).map_err(internal)?;
+        if known == Some(replica) && self.journal.group(shard.group()).state().vote.is_none() {
+            let dir = self.settings.data_dir.display();
+            return Err(NotOpen::Lost(format!("its journal is gone from {dir}")));
         }
         Ok(())
     }
 
-    async fn open(&self, catalog: &Catalog, shard: &Shard, replica: Replica) -> Result<()> {
-        self.check_log(shard, replica)?;
-        let store = self.store.shard(shard.id).map_err(Error::from)?;
-        let role = match shard.id.keyspace {
+    async fn open(
+        &self,
+        current: &Catalog,
+        shard: &Shard,
+        replica: Replica,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> std::result::Result<(), NotOpen> {
+        let id = shard.id;
+        self.check_log(id, replica.id)?;
+        let store = self.store.shard(id).map_err(Error::from)?;
+        let role = match id.keyspace {
             Keyspace::Users => {
                 let vectors = Vectors::new(self.settings.serving.vector_cache_users);
                 Role::Users(Arc::new(Users { machine: UserShard::new(self.hasher), vectors }))
@@ -99,49 +263,53 @@ impl Replicas {
             }
         };
         let machine = Arc::new(ShardMachine::new(store.clone(), role.clone()));
-        let fatal = |error: docent_raft::Error| {
-            Error::new(Kind::Internal, format!("cannot open shard {} (replica {}): {error}", shard.id, replica.id))
-        };
-        let group = self.host.open(shard.id.group(), replica.id.0, machine).await.map_err(fatal)?;
-        group.initialize(members(catalog, shard)).await.map_err(fatal)?;
-        if self.journal.group(shard.id.group()).state().vote.is_some() {
-            let kept = self.meta.put(&format!("replica/{}", shard.id), &replica.id);
-            kept.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        let group = self.host.open(id.group(), replica.id.0, machine).await;
+        let group = group.map_err(|error| not_open(shard, replica, error))?;
+        // Only the first replicas begin a log; every later one gets it from the leader.
+        if shard.membership == 0 && shard.has(replica.id) {
+            let members = shard.replicas.iter().map(|replica| member(current, replica)).collect();
+            group.initialize(members).await.map_err(|error| not_open(shard, replica, error))?;
         }
-        tracing::info!(shard = %shard.id, replica = %replica.id, "replica opened");
-        let told = tell_leader(shard.id, group.clone(), self.gateway.clone(), self.supervisor.clone());
-        self.supervisor.spawn("leader watch", OnExit::Log, told);
-        self.shards.insert(Arc::new(Hosted {
-            id: shard.id,
+        tracing::info!(shard = %id, replica = %replica.id, "replica opened");
+        let hosted = Arc::new(Hosted {
+            id,
             replica: replica.id,
             slots: shard.slots,
             group,
             store,
             role,
-        }));
+            departed: Departed::default(),
+        });
+        self.shards.insert(hosted.clone());
+        let steward = Steward {
+            hosted,
+            catalog: catalog.clone(),
+            shards: self.shards.clone(),
+            wished: self.wished.clone(),
+            gateway: self.gateway.clone(),
+            meta: self.meta.clone(),
+            node: self.node,
+        };
+        self.supervisor.spawn("steward", OnExit::FatalIfFailed, steward.run(self.supervisor.clone()));
         Ok(())
     }
 }
 
-/// Tells the gateway of each new leader of a hosted shard.
-async fn tell_leader(shard: ShardId, group: Group, gateway: Gateway, supervisor: Supervisor) -> Result<()> {
-    let mut status = group.watch();
-    loop {
-        let leader = status.borrow_and_update().leader.as_ref().map(|leader| NodeId(leader.node));
-        if let Some(leader) = leader {
-            gateway.note_leader(shard, leader);
-        }
-        tokio::select! {
-            changed = status.changed() => if changed.is_err() { return Ok(()) },
-            () = supervisor.cancelled() => return Ok(()),
-        }
+/// Damage loses the replica; anything else ends the node.
+fn not_open(shard: &Shard, replica: Replica, error: docent_raft::Error) -> NotOpen {
+    use docent_raft::Error as Raft;
+    let message = format!("cannot open shard {} (replica {}): {error}", shard.id, replica.id);
+    match error {
+        Raft::Quarantined { .. } | Raft::WrongReplica { .. } | Raft::Malformed { .. } => NotOpen::Lost(message),
+        Raft::Machine { source: MachineError::Corrupt { .. }, .. } => NotOpen::Lost(message),
+        _ => NotOpen::Fatal(Error::new(Kind::Internal, message)),
     }
 }
 
-/// The first voters of a shard, as the catalog places them.
-fn members(catalog: &Catalog, shard: &Shard) -> Vec<Member> {
-    let address =
-        |node: NodeId| catalog.nodes.get(&node).map(|member| member.internal_addr.clone()).unwrap_or_default();
-    let member = |r: &Replica| Member { replica: r.id.0, node: r.node.0, addr: address(r.node) };
-    shard.replicas.iter().map(member).collect()
+fn tombstone_key(shard: ShardId) -> String {
+    format!("tombstone/{shard}")
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, error.to_string())
 }

@@ -1,5 +1,7 @@
 //! The node's side of `docent_proto::internal::shard`: what gateways ask of the shards that are here.
 
+use crate::backup::{check_whole, restoring, standing};
+use crate::digest::Taker;
 use crate::personal::Personal;
 use crate::shards::{Hosted, ItemsRole, Shards};
 use crate::training::cut::Cuts;
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
 use docent_rpc::Handler;
 use docent_runtime::Deadline;
+use docent_types::command::{ItemOutcome, UserOutcome};
 use docent_types::item::ItemState;
 use docent_types::query::ScoredItem;
 use docent_types::{Error, ItemId, Kind, Result, ShardId, TenantId, codec};
@@ -24,6 +27,7 @@ pub struct ShardService {
     personal: Personal,
     staleness: Staleness,
     cuts: Arc<Cuts>,
+    digests: Taker,
 }
 
 /// When a replica is too far behind to answer.
@@ -38,32 +42,42 @@ pub struct Staleness {
 impl ShardService {
     /// A service over these shards.
     pub fn new(shards: Arc<Shards>, personal: Personal, staleness: Staleness, cuts: Arc<Cuts>) -> ShardService {
-        ShardService { shards, personal, staleness, cuts }
+        ShardService { shards, personal, staleness, cuts, digests: Taker::default() }
     }
 
     async fn answer(&self, request: Request, deadline: Deadline) -> Result<Response> {
         match request {
             Request::WriteUsers { shard, command } => {
                 let (position, bytes) = self.shards.get(shard)?.propose(codec::encode(&command), deadline).await?;
-                Ok(Response::WroteUsers { position, outcome: codec::decode("a write's outcome", &bytes)? })
+                match codec::decode("a write's outcome", &bytes)? {
+                    UserOutcome::Restoring => Err(restoring(shard)),
+                    outcome => Ok(Response::WroteUsers { position, outcome }),
+                }
             }
             Request::WriteItems { shard, command } => {
-                let (position, bytes) = self.shards.get(shard)?.propose(codec::encode(&command), deadline).await?;
-                Ok(Response::WroteItems { position, outcome: codec::decode("a write's outcome", &bytes)? })
+                let hosted = self.shards.get(shard)?;
+                let (position, bytes) = hosted.propose(codec::encode(&command), deadline).await?;
+                match codec::decode("a write's outcome", &bytes)? {
+                    ItemOutcome::Restoring => Err(restoring(shard)),
+                    outcome => Ok(Response::WroteItems { position, outcome, holders: hosted.holders() }),
+                }
             }
             Request::GetUser { shard, tenant, user_id } => {
                 let (hosted, users) = self.shards.users(shard)?;
+                check_whole(&hosted)?;
                 let (user, _) =
                     hosted.read_leader(deadline, |view| users.machine.user(view, &tenant, &user_id)).await?;
                 Ok(Response::User(user))
             }
             Request::UserState { shard, tenant, user_id, version } => {
                 let (hosted, users) = self.shards.users(shard)?;
+                check_whole(&hosted)?;
                 let state = self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await?;
                 Ok(Response::UserState(state))
             }
             Request::Explain { shard, tenant, user_id, version, candidates, reasons } => {
                 let (hosted, users) = self.shards.users(shard)?;
+                check_whole(&hosted)?;
                 let explain = self.personal.explain(
                     &hosted,
                     &users,
@@ -76,7 +90,14 @@ impl ShardService {
                 );
                 Ok(Response::Explained(explain.await?))
             }
-            Request::Cut { job, epoch } => Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, deadline).await?)),
+            Request::Digest { shard, index } => {
+                Ok(Response::Digest(self.digests.take(&*self.shards.get(shard)?, index, deadline).await?))
+            }
+            Request::Standing { shard } => Ok(Response::Standing(standing(&*self.shards.get(shard)?, deadline).await?)),
+            Request::Cut { job, epoch } => {
+                self.shards.all().iter().try_for_each(|hosted| check_whole(hosted))?;
+                Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, deadline).await?))
+            }
             other => self.answer_items(other),
         }
     }
@@ -97,7 +118,9 @@ impl ShardService {
                 Ok(Response::Items(each(shards, |id, ids| self.items(&tenant, id, ids))))
             }
             Request::ItemRows { version, shards, .. } => Ok(Response::Rows(each(shards, |id, ids| {
-                let index = self.shards.items(id)?.1.serving.index(version)?;
+                let (hosted, items) = self.shards.items(id)?;
+                check_whole(&hosted)?;
+                let index = items.serving.index(version)?;
                 Ok(ids.iter().map(|id| index.vector(id.as_str())).collect())
             }))),
             Request::Applied { shards } => {
@@ -122,6 +145,7 @@ impl ShardService {
     ) -> Vec<(ShardId, Result<ShardHits>)> {
         let part = |filter: &ShardFilter| {
             let (hosted, items) = self.shards.items(filter.shard)?;
+            check_whole(&hosted)?;
             let is_stale = self.staleness.check(&hosted)?;
             let applied = hosted.group.status().applied.unwrap_or(0);
             let started = tokio::time::Instant::now();
@@ -134,6 +158,7 @@ impl ShardService {
 
     fn items(&self, tenant: &TenantId, id: ShardId, ids: &[ItemId]) -> Result<Vec<Option<ItemState>>> {
         let (hosted, items) = self.shards.items(id)?;
+        check_whole(&hosted)?;
         self.staleness.check(&hosted)?;
         let view = hosted.view()?;
         ids.iter().map(|id| items.machine.item(&*view, tenant, id)).collect()

@@ -30,6 +30,10 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     /// How long a shutdown may take.
     pub shutdown_ms: u64,
+    /// Room kept back on the disk of `data_dir`, an eighth of the disk at most: with less this node takes no writes and goes on reading.
+    pub disk_reserve_bytes: u64,
+    /// How often the replicas of each shard are compared by digest, which reads all of it; 0 for never.
+    pub verify_interval_s: u64,
     /// Raft's timers and limits.
     pub raft: docent_raft::Options,
     /// The journal; its directory is always `data_dir/journal`.
@@ -119,6 +123,8 @@ impl Default for Settings {
             insecure: false,
             heartbeat_interval_ms: 500,
             shutdown_ms: 10_000,
+            disk_reserve_bytes: 256 << 20,
+            verify_interval_s: 3_600,
             raft: docent_raft::Options::default(),
             journal: Journal::default(),
             store: docent_store::StoreOptions::default(),

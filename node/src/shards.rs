@@ -2,14 +2,19 @@
 
 use crate::serving::items::Items;
 use crate::serving::vectors::Vectors;
-use docent_raft::{Group, ProposeError, ReadError};
+use docent_proto::internal::coordinator::{Condition, Membership, ReplicaReport};
+use docent_raft::{Group, MemberStatus, ProposeError, ReadError, Status};
 use docent_runtime::Deadline;
 use docent_shard::view::View;
 use docent_shard::{ItemShard, UserShard};
 use docent_store::ShardStore;
+use docent_types::catalog::Replica;
 use docent_types::{Error, Kind, NodeId, Position, ReplicaId, Result, ShardId, SlotRange};
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// One replica of one shard.
 pub struct Hosted {
@@ -25,6 +30,29 @@ pub struct Hosted {
     pub store: ShardStore,
     /// What it is for.
     pub role: Role,
+    /// Nodes whose replicas the group has left out lately.
+    pub departed: Departed,
+}
+
+/// How long a replica that was left out may still show what it has: it refuses when it has not heard from a leader for six seconds.
+const DEPARTED: Duration = Duration::from_secs(10);
+
+/// Nodes whose replicas a group has left out lately, as its steward saw it.
+#[derive(Default)]
+pub struct Departed(Mutex<Vec<(NodeId, Instant)>>);
+
+impl Departed {
+    /// The members of a group changed.
+    pub fn note(&self, before: &BTreeSet<NodeId>, now: &BTreeSet<NodeId>) {
+        let mut departed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        departed.retain(|(_, at)| at.elapsed() < DEPARTED);
+        departed.extend(before.difference(now).map(|node| (*node, Instant::now())));
+    }
+
+    fn recent(&self) -> Vec<NodeId> {
+        let departed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        departed.iter().filter(|(_, at)| at.elapsed() < DEPARTED).map(|(node, _)| *node).collect()
+    }
 }
 
 /// What a replica is for, with what it keeps in memory.
@@ -60,6 +88,13 @@ impl Hosted {
         Ok(Arc::new(self.store.view()?))
     }
 
+    /// Nodes that may show this shard's items, by this replica's knowledge of its group.
+    pub fn holders(&self) -> Vec<NodeId> {
+        let status = self.group.status();
+        let members = status.members.iter().map(|member| NodeId(member.member.node));
+        members.chain(self.departed.recent()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Proposes and waits for the outcome.
     pub async fn propose(&self, payload: bytes::Bytes, deadline: Deadline) -> Result<(Position, bytes::Bytes)> {
         let committed =
@@ -73,7 +108,12 @@ impl Hosted {
             ProposeError::NotLeader { hint, .. } => self.not_leader(hint.map(|member| NodeId(member.node))),
             ProposeError::Overloaded { retry_after_ms, .. } => {
                 let wait = u32::try_from(retry_after_ms).unwrap_or(u32::MAX);
-                Error::overloaded(format!("shard {shard} has too many writes in flight"), wait)
+                Error::overloaded(
+                    format!(
+                        "shard {shard} takes no writes now: too many are in flight, or the disks of its nodes are full"
+                    ),
+                    wait,
+                )
             }
             ProposeError::TooLarge { bytes, bytes_max, .. } => Error::new(
                 Kind::Invalid,
@@ -112,9 +152,17 @@ impl Hosted {
 }
 
 /// All replicas of this node, by shard.
-#[derive(Default)]
 pub struct Shards {
     hosted: RwLock<BTreeMap<ShardId, Arc<Hosted>>>,
+    lost: RwLock<BTreeMap<ShardId, (ReplicaId, String)>>,
+    /// Counts changes that the coordinator wants to hear of.
+    pulse: watch::Sender<u64>,
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Shards { hosted: RwLock::default(), lost: RwLock::default(), pulse: watch::channel(0).0 }
+    }
 }
 
 impl Shards {
@@ -150,5 +198,71 @@ impl Shards {
     /// Enters a replica that is ready to take part.
     pub fn insert(&self, hosted: Arc<Hosted>) {
         self.hosted.write().unwrap_or_else(PoisonError::into_inner).insert(hosted.id, hosted);
+        self.beat_now();
     }
+
+    /// Takes a replica out: from now on requests for it are sent elsewhere.
+    pub fn remove(&self, id: ShardId) -> Option<Arc<Hosted>> {
+        self.hosted.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    /// Notes that a replica can never take part again; its place is made anew under another id.
+    pub fn lose(&self, id: ShardId, replica: ReplicaId, reason: String) {
+        self.remove(id);
+        self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(id, (replica, reason));
+        metrics::counter!("docent_replicas_lost_total").increment(1);
+        self.beat_now();
+    }
+
+    /// The lost replica of a shard.
+    pub fn lost(&self, id: ShardId) -> Option<ReplicaId> {
+        self.lost.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(replica, _)| *replica)
+    }
+
+    /// A lost replica's remains are gone.
+    pub fn forget_lost(&self, id: ShardId) {
+        self.lost.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.beat_now();
+    }
+
+    /// Something happened that the coordinator should not wait for.
+    pub fn beat_now(&self) {
+        self.pulse.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes with each [`Shards::beat_now`].
+    pub fn pulse(&self) -> watch::Receiver<u64> {
+        self.pulse.subscribe()
+    }
+
+    /// Every replica as it is, for the heartbeat.
+    pub fn report(&self) -> Vec<ReplicaReport> {
+        let hosted = self.all().into_iter().map(|hosted| ReplicaReport {
+            shard: hosted.id,
+            replica: hosted.replica,
+            condition: condition(&hosted.group.status()),
+        });
+        let lost = self.lost.read().unwrap_or_else(PoisonError::into_inner);
+        let lost = lost.iter().map(|(shard, (replica, reason))| ReplicaReport {
+            shard: *shard,
+            replica: *replica,
+            condition: Condition::Lost(reason.clone()),
+        });
+        hosted.chain(lost).collect()
+    }
+}
+
+fn condition(status: &Status) -> Condition {
+    if !status.is_leader() {
+        return Condition::Follows;
+    }
+    let is_voter = |member: &&MemberStatus| status.voters.contains(&member.member.replica);
+    let replica =
+        |member: &MemberStatus| Replica { id: ReplicaId(member.member.replica), node: NodeId(member.member.node) };
+    Condition::Leads(Membership {
+        term: status.term,
+        index: status.membership_index.unwrap_or(0),
+        is_settled: !status.is_joint && status.membership_index <= status.committed,
+        voters: status.members.iter().filter(is_voter).map(replica).collect(),
+    })
 }

@@ -77,9 +77,7 @@ impl Staging {
 
     /// Whether every replica that the catalog places here is open and can answer with the version.
     fn is_staged(&self, catalog: &Catalog, version: u64) -> bool {
-        let is_mine =
-            |shard: &&docent_types::catalog::Shard| shard.replicas.iter().any(|replica| replica.node == self.node);
-        let placed = catalog.shards.values().filter(is_mine).count();
+        let placed = catalog.shards.values().filter(|shard| shard.is_on(self.node)).count();
         let refused = self.staged.borrow().refused.contains_key(&version);
         refused || self.models.has(version) && self.ready(version).len() == placed
     }

@@ -1,5 +1,6 @@
 //! Composition of a node, and its end.
 
+use crate::disk;
 use crate::export::ExportService;
 use crate::identity::Identity;
 use crate::membership::{self, CATALOG, Coordinators, StagedModels};
@@ -23,14 +24,15 @@ use docent_placement::SlotHasher;
 use docent_proto::internal::Service;
 use docent_raft::Host;
 use docent_rpc::{Caller, Handler, Peers, RaftTransport, Server};
-use docent_runtime::disk::RealDisk;
+use docent_runtime::disk::{RealDisk, Reserve};
 use docent_runtime::telemetry::Metrics;
 use docent_runtime::{Clock, OnExit, Supervisor};
 use docent_shard::Positives;
 use docent_store::Store;
 use docent_train::Worker;
 use docent_types::catalog::Catalog;
-use docent_types::{Error, Kind, NodeId, Result};
+use docent_types::{Error, Kind, NodeId, ReplicaId, Result};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub struct Node {
     host: Host,
     journal: Journal,
     store: Store,
+    reserve: Reserve,
 }
 
 /// What the parts of a node share while it is put together.
@@ -70,6 +73,7 @@ struct Ground {
 
 /// What is on this node's disk.
 struct Disk {
+    reserve: Reserve,
     journal: Journal,
     store: Store,
     parts: Arc<Parts>,
@@ -94,12 +98,15 @@ impl Node {
         let query_listener = listen("query_listen", &settings.query_listen).await?;
         let dir = &settings.data_dir;
         prepare(dir)?;
-        let meta = Meta::open(&dir.join("meta")).map_err(internal)?;
+        // Before anything is opened: a disk that is full gets its ballast back, and what opens has room.
+        let reserve = Reserve::open(Arc::new(RealDisk), dir, settings.disk_reserve_bytes).map_err(internal)?;
+        let meta = disk::open_meta(dir)?;
         let process = Arc::new(docent_rpc::Identity::default());
         let mut identity = Identity::open(&meta, process.clone())?;
         let peers = Peers::new(process);
         let coordinators = Coordinators::new(peers.clone(), settings.coordinators.clone());
-        let disk = open_disk(&settings)?;
+        let disk = open_disk(&settings, reserve)?;
+        disk::check_identity(dir, &identity, &disk.journal)?;
         let wait = if identity.record.member.is_some() { JOIN_KNOWN } else { JOIN_NEW };
         let id = membership::join(&settings, &coordinators, &mut identity, wait).await?;
         tracing::info!(node = %id, "member of the cluster");
@@ -112,6 +119,7 @@ impl Node {
     /// lost either way.
     pub async fn shutdown(self) -> bool {
         self.gateway.drain();
+        self.reserve.close();
         let within = Duration::from_millis(self.settings.shutdown_ms);
         let transfers = self.shards.all().into_iter().map(|hosted| async move {
             let status = hosted.group.status();
@@ -171,6 +179,14 @@ impl Ground {
         let (shards, models, cuts) =
             (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
         let host = self.raft_host(&disk)?;
+        host.keep_within(disk.reserve.clone());
+        let watch = disk::Watch {
+            dir: self.settings.data_dir.clone(),
+            reserve: disk.reserve.clone(),
+            store: disk.store.clone(),
+            shards: shards.clone(),
+        };
+        self.supervisor.spawn_cancellable("disk", OnExit::Fatal, watch.run());
         let rows = ItemRows::new(shards.clone(), caller.clone(), catalog.clone(), hasher);
         // One rule for the whole cluster: nodes that differed would train and fold in differently.
         let (positives, history_max) = (Positives::default(), self.settings.serving.history_max);
@@ -208,14 +224,23 @@ impl Ground {
             settings: settings.clone(),
             gateway: gateway.clone(),
             supervisor: supervisor.clone(),
+            wished: Arc::default(),
+            buried: watch::channel(BTreeSet::new()).0,
         };
+        let buried = replicas.buried.subscribe();
         supervisor.spawn_cancellable("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
-        self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog);
+        self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog, buried);
         let every = Duration::from_millis(settings.serving.counts_interval_ms);
         let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
         supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
-        let Disk { journal, store, .. } = disk;
-        Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store })
+        if settings.verify_interval_s > 0 {
+            let every = Duration::from_secs(settings.verify_interval_s);
+            let verify =
+                crate::digest::verify(shards.clone(), gateway.clone(), every, self.clock.clone(), supervisor.clone());
+            supervisor.spawn_cancellable("verify", OnExit::Fatal, verify);
+        }
+        let Disk { reserve, journal, store, .. } = disk;
+        Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store, reserve })
     }
 
     fn raft_host(&self, disk: &Disk) -> Result<Host> {
@@ -277,6 +302,7 @@ impl Ground {
         caller: &Arc<dyn Caller>,
         cuts: Arc<Cuts>,
         catalog: &watch::Receiver<Arc<Catalog>>,
+        buried: watch::Receiver<BTreeSet<ReplicaId>>,
     ) {
         let supervisor = &self.supervisor;
         let (staged, told) = watch::channel(StagedModels::default());
@@ -284,7 +310,7 @@ impl Ground {
             Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
         supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
         let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
-        let beat = membership::beat(id, every, self.coordinators.clone(), told);
+        let beat = membership::beat(id, every, self.coordinators.clone(), told, shards.clone(), buried);
         supervisor.spawn_cancellable("heartbeat", OnExit::Fatal, beat);
         let drive = Drive {
             node: id,
@@ -326,7 +352,7 @@ fn prepare(dir: &Path) -> Result<()> {
 }
 
 /// Opens what is precious first: the journal is the truth, the store is rebuilt from it.
-fn open_disk(settings: &Settings) -> Result<Disk> {
+fn open_disk(settings: &Settings, reserve: Reserve) -> Result<Disk> {
     let dir = &settings.data_dir;
     let limits = &settings.journal;
     let options = docent_journal::Options {
@@ -335,8 +361,9 @@ fn open_disk(settings: &Settings) -> Result<Disk> {
         queue_records_max: limits.queue_records_max,
         cache_bytes_max: limits.cache_bytes_max,
     };
-    let journal = Journal::open(options, Arc::new(RealDisk)).map_err(internal)?;
+    let journal = Journal::open(options, reserve.disk()).map_err(internal)?;
     let store = Store::open(dir.join("state"), &settings.store).map_err(Error::from)?;
+    store.keep_within(reserve.clone());
     let parts = Arc::new(Parts::open(&dir.join("parts"))?);
-    Ok(Disk { journal, store, parts })
+    Ok(Disk { reserve, journal, store, parts })
 }

@@ -176,7 +176,7 @@ fn a_used_token_and_a_foreign_directory_are_refused() {
     let listen = |config: String| {
         let mut ports = ["internal_listen", "query_listen"].map(|key| port(&config, key)).into_iter();
         let (internal, query) = (ports.next().unwrap(), ports.next().unwrap());
-        config.replace(&internal, "127.0.0.1:39871").replace(&query, "127.0.0.1:39872")
+        config.replace(&internal, "127.0.0.1:17871").replace(&query, "127.0.0.1:17872")
     };
     let used = start_expecting_failure(&lab, |config| listen(data_dir(&config, &own, &format!("{own}-second"))));
     assert!(used.contains("token") && used.contains("docent token create"), "{used}");

@@ -7,10 +7,15 @@
 )]
 
 mod answers;
+mod backup;
 mod durability;
 mod immediate;
 mod input;
+mod membership;
+mod quorum;
 mod readme;
+mod rounds;
+mod storage;
 mod tidy;
 mod training;
 mod up;

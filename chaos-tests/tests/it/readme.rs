@@ -77,6 +77,12 @@ const SKIPPED: &[(&str, &str)] = &[
     ("export PATH=\"$PWD/target/release:$PATH\"", "the test puts the binary under test on the path"),
     ("make quality", "minutes of a whole machine"),
     ("make bench", "minutes of a whole machine"),
+    ("make bench-failover", "minutes of a whole machine"),
+    (
+        "DOCENT_OUTAGE_S=60 cargo test --release -p docent-chaos --test it quorum::",
+        "a part of this suite at full length",
+    ),
+    ("DOCENT_ROUNDS=20 cargo test --release -p docent-chaos --test it rounds::", "a part of this suite at full length"),
 ];
 
 struct Block {

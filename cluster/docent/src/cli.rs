@@ -2,7 +2,8 @@
 
 use crate::client::Cluster;
 use crate::commands::{
-    demo, export, generate, import, items, member, models, recommend, secret, status, train, up, users,
+    backup, demo, export, generate, import, items, member, models, placement, recommend, secret, status, train, up,
+    users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -80,6 +81,17 @@ enum Command {
     Token(secret::Token),
     /// Members, shards, live model, readiness
     Status(status::Args),
+    /// Nodes: drain, resume, remove
+    #[command(subcommand)]
+    Nodes(placement::Nodes),
+    /// Shards: where their replicas are, and moving them
+    #[command(subcommand)]
+    Shards(placement::Shards),
+    /// Compare the replicas of every shard by digest
+    Verify(verify::Args),
+    /// Backups: create, list, show, restore
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Recommend items to a user
     Recommend(recommend::RecommendArgs),
     /// Items like an item
@@ -148,6 +160,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Secret(command) => secret::secret(&command),
         Command::Token(command) => secret::token(shared, &command),
         Command::Status(args) => status::run(shared, &args).await,
+        Command::Nodes(command) => placement::nodes(shared, &command).await,
+        Command::Shards(command) => placement::shards(shared, &command).await,
+        Command::Verify(args) => verify::run(shared, &args).await,
+        Command::Backup(command) => backup::run(shared, &command).await,
         Command::Recommend(args) => recommend::recommend(shared, &args).await,
         Command::Similar(args) => recommend::similar(shared, &args).await,
         Command::Popular(args) => recommend::popular(shared, &args).await,

@@ -12,10 +12,12 @@
 //! | [`target`] | files that are complete or absent |
 //! | [`json`] | events, items, profiles and answers as JSON |
 //! | [`import`] | readers of every source format, and the pipeline into the cluster |
+//! | [`backup`] | backups: their files, creation, restoration |
 //! | [`generate`] | the deterministic data generator |
 //! | [`local`] | a local cluster of separate processes: `docent up` |
 //! | [`commands`] | one file a command |
 
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod commands;

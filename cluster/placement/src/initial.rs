@@ -64,7 +64,8 @@ pub fn place(
                 next += 1;
                 Replica { id: ReplicaId(next - 1), node }
             });
-            shards.push(Shard { id: ShardId { keyspace, index }, slots, replicas: replicas.collect() });
+            let replicas = replicas.collect();
+            shards.push(Shard { id: ShardId { keyspace, index }, slots, replicas, membership: 0, change: None });
         }
     }
     Ok(shards)

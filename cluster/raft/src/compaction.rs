@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::group::{self, Kept};
 use crate::meters::Meters;
 use crate::raft::Raft;
 use crate::snapshot::Snapshots;
@@ -29,6 +30,8 @@ pub(crate) struct Compaction {
     pub(crate) bytes_at_snapshot: AtomicU64,
     /// One build or purge at a time in a group.
     pub(crate) busy: Mutex<()>,
+    /// Without room no snapshot is begun: what is kept back is for what is in flight.
+    pub(crate) kept: Kept,
 }
 
 impl Compaction {
@@ -37,6 +40,7 @@ impl Compaction {
         loop {
             tokio::time::sleep(Duration::from_millis(self.options.compaction_interval_ms)).await;
             if self.is_snapshot_due()
+                && !group::is_low(&self.kept)
                 && let Err(error) = self.snapshot().await
             {
                 self.meters.snapshots_failed.increment(1);

@@ -50,6 +50,12 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// This node has no room for more; ask again later.
+    #[error("raft group {group} takes no data here: the disk of this node is full")]
+    NoRoom {
+        /// Group id.
+        group: u64,
+    },
     /// A file or the journal failed.
     #[error("storage of raft group {group} failed: {message}")]
     Storage {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use docent_journal::{GroupLog, Journal};
+use docent_runtime::disk::{Reserve, Room as Free};
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, ForwardReason, InitializeError, RaftError};
 use openraft::raft::ClientWriteResult;
@@ -64,8 +65,41 @@ pub(crate) struct Shared {
     /// Until then this replica grants no votes; `None` in its first life.
     pub(crate) no_votes_until: Option<Instant>,
     pub(crate) room: JournalRoom,
+    /// Replicas that say that their disk is full.
+    pub(crate) full: Full,
     /// Set once; ends the group's tasks.
     pub(crate) closed: watch::Sender<bool>,
+}
+
+/// Replicas whose last answer said that their disk is full. A hint: it saves proposals and transfers that could not succeed.
+#[derive(Clone, Default)]
+pub(crate) struct Full(Arc<Mutex<BTreeSet<u64>>>);
+
+impl Full {
+    pub(crate) fn note(&self, replica: u64, is_full: bool) {
+        let mut full = self.lock();
+        if is_full {
+            full.insert(replica);
+        } else {
+            full.remove(&replica);
+        }
+    }
+
+    fn has(&self, replica: u64) -> bool {
+        self.lock().contains(&replica)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The room that the process keeps back on its disk, once somebody has said so.
+pub(crate) type Kept = Arc<OnceLock<Reserve>>;
+
+/// Whether this process should take no more data.
+pub(crate) fn is_low(kept: &Kept) -> bool {
+    kept.get().is_some_and(|reserve| reserve.room() <= Free::Low)
 }
 
 /// Whether the journal can take more, as one group sees it.
@@ -74,14 +108,16 @@ pub(crate) struct JournalRoom {
     pub(crate) log: GroupLog,
     /// When any group of the process last asked the full journal again.
     pub(crate) asked: Arc<Mutex<Option<Instant>>>,
+    pub(crate) kept: Kept,
 }
 
 impl JournalRoom {
     /// Whether the disk is full. Only a write finds out that it no longer is, and only writes are refused: so once in a while the
     /// committed position, a few bytes, is written again.
     fn is_full(&self) -> bool {
+        let is_out = self.kept.get().is_some_and(|reserve| reserve.room() == Free::Out);
         if !self.journal.is_full() {
-            return false;
+            return is_out;
         }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.is_none_or(|at| at.elapsed() >= Duration::from_millis(FULL_RETRY_AFTER_MS)) {
@@ -229,12 +265,33 @@ impl Group {
         let overloaded = |_| ProposeError::Overloaded { group, retry_after_ms: RETRY_AFTER_MS };
         let size = u32::try_from(bytes).ok().filter(|_| bytes <= bytes_max).ok_or_else(too_large)?;
         // What room is left is for votes and for what is in flight; reads go on.
-        if self.shared.room.is_full() {
+        if self.shared.room.is_full() || !self.has_quorum_with_room() {
             return Err(ProposeError::Overloaded { group, retry_after_ms: FULL_RETRY_AFTER_MS });
         }
         let count = Arc::clone(&self.shared.proposals).try_acquire_owned().map_err(overloaded)?;
         let bytes = Arc::clone(&self.shared.proposal_bytes).try_acquire_many_owned(size).map_err(overloaded)?;
         Ok(Room { _count: count, _bytes: bytes })
+    }
+
+    /// Whether this process should take no more data.
+    pub(crate) fn is_low(&self) -> bool {
+        is_low(&self.shared.room.kept)
+    }
+
+    /// Whether a replica can take data, as far as this leader has heard.
+    pub fn has_room(&self, replica: u64) -> bool {
+        !self.shared.full.has(replica)
+    }
+
+    /// A proposal that too few replicas would take is better refused than left without an outcome.
+    fn has_quorum_with_room(&self) -> bool {
+        if self.shared.full.lock().is_empty() {
+            return true;
+        }
+        let status = self.shared.status.borrow();
+        let voters = status.members.iter().filter(|member| member.is_voter);
+        let able = voters.clone().filter(|member| self.has_room(member.member.replica)).count();
+        2 * able > voters.count()
     }
 
     async fn submit(&self, payload: Bytes, room: Arc<Room>, until: Instant) -> Submitted {
@@ -363,6 +420,9 @@ impl Group {
         }
         if !status.members.iter().any(|member| member.is_voter && member.member.replica == to) {
             return Err(self.membership(&format!("replica {to} has no vote")));
+        }
+        if !self.has_room(to) {
+            return Err(self.membership(&format!("the disk of replica {to} is full")));
         }
         self.shared.transferred_in.fetch_max(status.term, Ordering::AcqRel);
         self.raft().trigger().transfer_leader(to).await.map_err(|error| self.fatal(&error))?;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use docent_journal::Journal;
-use docent_runtime::disk::Disk;
+use docent_runtime::disk::{Disk, Reserve};
 use docent_runtime::{OnExit, Supervisor};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::compaction::Compaction;
 use crate::contact::Contact;
-use crate::group::{Group, JournalRoom, Shared};
+use crate::group::{self, Full, Group, JournalRoom, Kept, Shared};
 use crate::log::Log;
 use crate::meters::Meters;
 use crate::network::Network;
@@ -50,6 +50,7 @@ struct Inner {
     receives: Semaphore,
     /// See [`JournalRoom`].
     full_asked: Arc<Mutex<Option<Instant>>>,
+    kept: Kept,
 }
 
 enum Slot {
@@ -93,8 +94,16 @@ impl Host {
             receives: Semaphore::new(options.snapshots_at_once),
             options: Arc::new(options),
             full_asked: Arc::default(),
+            kept: Arc::new(OnceLock::new()),
         };
         Ok(Host { inner: Arc::new(inner) })
+    }
+
+    /// From now on the groups take data only while there is room: below the reserve none from other leaders, and below half of it no
+    /// proposals either. A second call changes nothing.
+    pub fn keep_within(&self, reserve: Reserve) {
+        // The first one stays.
+        let _second = self.inner.kept.set(reserve);
     }
 
     /// Opens a group as it was left (or new), re-applying what was committed. The group then waits for messages and,
@@ -136,7 +145,9 @@ impl Host {
             Arc::clone(&options),
             meters.clone(),
         )?;
+        check_whole(group, &log, &state, &snapshots)?;
         let applied_bytes = state.applied_bytes();
+        let full = Full::default();
         let network = Network {
             group,
             replica,
@@ -144,6 +155,7 @@ impl Host {
             options: Arc::clone(&options),
             meters: meters.clone(),
             no_votes_until,
+            full: full.clone(),
         };
         let raft = Raft::new(replica, config(group, &options)?, network, log, state).await;
         let raft = raft.map_err(|error| Error::Fatal { group, message: error.to_string() })?;
@@ -158,6 +170,7 @@ impl Host {
             applied_bytes,
             bytes_at_snapshot: AtomicU64::new(0),
             busy: tokio::sync::Mutex::default(),
+            kept: Arc::clone(&inner.kept),
         });
         let (status_sender, status) = watch::channel(Status { group, replica, ..Status::default() });
         let shared = Shared {
@@ -173,7 +186,13 @@ impl Host {
             transferred_in: AtomicU64::new(0),
             leader_contact: Mutex::new(Contact::default()),
             no_votes_until,
-            room: JournalRoom { journal: inner.journal.clone(), log: records, asked: Arc::clone(&inner.full_asked) },
+            room: JournalRoom {
+                journal: inner.journal.clone(),
+                log: records,
+                asked: Arc::clone(&inner.full_asked),
+                kept: Arc::clone(&inner.kept),
+            },
+            full,
             closed: watch::channel(false).0,
         };
         let group = Group::new(shared);
@@ -186,7 +205,7 @@ impl Host {
         let shared = group.shared();
         let (id, raft, meters) = (shared.group, shared.raft.clone(), shared.meters.clone());
         let teller = supervisor.clone();
-        supervisor.spawn("raft status", OnExit::Fatal, async move {
+        supervisor.spawn("raft status", OnExit::FatalIfFailed, async move {
             publish_status(id, &raft, &meters, &status, &teller).await;
             Ok(())
         });
@@ -240,6 +259,9 @@ impl Host {
         chunks: BoxStream<'static, Result<Bytes, TransportError>>,
     ) -> Result<Bytes, Error> {
         let hosted = self.fenced(group, to_replica)?;
+        if group::is_low(&self.inner.kept) {
+            return Err(Error::NoRoom { group });
+        }
         let header: SnapshotHeader = record::decode("snapshot message", &header)?;
         let fatal = |message: String| Error::Fatal { group, message };
         let _turn = self.inner.receives.acquire().await.map_err(|error| fatal(error.to_string()))?;
@@ -287,6 +309,17 @@ impl Host {
         self.groups().remove(&group);
     }
 
+    /// Stops a group, and tells whether its replica has no vote by the last membership in its own log. What it acknowledged as a learner
+    /// counts for nothing, and after the stop it acknowledges nothing: without a vote it may be destroyed, even if some leader is just
+    /// about to give it one. With a vote it has to be opened again. A group that is not open has none to tell of: `false`.
+    pub async fn close_if_voteless(&self, group: u64) -> bool {
+        let Some(hosted) = self.hosted(group) else { return false };
+        self.close(group).await;
+        let metrics = hosted.group.raft().metrics();
+        let last = status::of_metrics(group, &metrics.borrow_watched(), &Status::default());
+        !last.members.iter().any(|member| member.is_voter && member.member.replica == last.replica)
+    }
+
     /// Stops a group and removes its log and its snapshot for good. The replica id must never be used again.
     ///
     /// # Errors
@@ -332,6 +365,20 @@ impl Host {
     fn groups(&self) -> MutexGuard<'_, BTreeMap<u64, Slot>> {
         self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a log whose purged beginning is nowhere any more: what went on from there would be another state than that of the others.
+fn check_whole(group: u64, log: &Log, state: &StateMachine, snapshots: &Snapshots) -> Result<(), Error> {
+    let storage = |error: std::io::Error| Error::Storage { group, message: error.to_string() };
+    let Some(purged) = log.purged_through().map_err(storage)? else { return Ok(()) };
+    let snapshot = snapshots.current().and_then(|snapshot| snapshot.meta.last_log_id);
+    let known = state.last().max(snapshot);
+    if known.is_none_or(|known| known.index < purged.index) {
+        let reason =
+            format!("its log begins after entry {}, and neither its state nor a snapshot reaches that", purged.index);
+        return Err(Error::Quarantined { group, reason });
+    }
+    Ok(())
 }
 
 /// Gives a group's place back if opening it fails or is given up.

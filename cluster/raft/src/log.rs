@@ -99,6 +99,11 @@ impl Log {
         Ok(self.read(last - 1, last)?.pop().map(|entry| entry.log_id).max(purged))
     }
 
+    /// The last entry that is gone, if any is.
+    pub(crate) fn purged_through(&self) -> io::Result<Option<LogId>> {
+        self.purged(&self.journal.state())
+    }
+
     fn purged(&self, state: &docent_journal::GroupState) -> io::Result<Option<LogId>> {
         let purged = state.purged.as_ref().map(|purged| record::decode("purge marker", &purged.marker));
         purged.transpose().map_err(io::Error::other)

@@ -18,11 +18,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::group::Full;
 use crate::meters::Meters;
 use crate::raft::{Peer, TypeConfig, Vote};
 use crate::snapshot::Snapshot;
 use crate::state::blocking;
-use crate::wire::{AppendRequest, AppendResponse, SnapshotHeader};
+use crate::wire::{self, AppendRequest, AppendResponse, SnapshotHeader};
 use crate::{Member, MessageKind, Options, Transport, TransportError, record};
 
 type RaftSnapshot = openraft::Snapshot<crate::raft::LeaderId, u64, Peer, Snapshot>;
@@ -36,6 +37,8 @@ pub(crate) struct Network {
     pub(crate) meters: Meters,
     /// Until then this replica stands for no election; `None` in its first life.
     pub(crate) no_votes_until: Option<Instant>,
+    /// Replicas whose disk is full.
+    pub(crate) full: Full,
 }
 
 impl Network {
@@ -49,6 +52,7 @@ impl Network {
             options: Arc::clone(&self.options),
             meters: self.meters.clone(),
             no_votes_until: self.no_votes_until,
+            full: self.full.clone(),
         }
     }
 }
@@ -75,6 +79,7 @@ pub(crate) struct Link {
     options: Arc<Options>,
     meters: Meters,
     no_votes_until: Option<Instant>,
+    full: Full,
 }
 
 impl Link {
@@ -84,6 +89,16 @@ impl Link {
         request: &Q,
         deadline: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
+        let bytes = self.send(kind, request, deadline).await?;
+        record::decode("answer", &bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    async fn send<Q: Serialize>(
+        &self,
+        kind: MessageKind,
+        request: &Q,
+        deadline: Duration,
+    ) -> Result<Bytes, RPCError<TypeConfig>> {
         let body = record::encode(request);
         let call = self.transport.call(&self.target, self.group, kind, body, deadline);
         // The transport keeps the deadline; this is for one that does not.
@@ -91,8 +106,7 @@ impl Link {
             Ok(answer) => answer,
             Err(_) => Err(TransportError::TimedOut { node: self.target.node }),
         };
-        let bytes = answer.map_err(|error| self.explain(&error, kind, deadline))?;
-        record::decode("answer", &bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        answer.map_err(|error| self.explain(&error, kind, deadline))
     }
 
     fn explain(&self, error: &TransportError, kind: MessageKind, timeout: Duration) -> RPCError<TypeConfig> {
@@ -147,7 +161,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
             MessageKind::Append => Duration::from_millis(self.options.election_timeout_max_ms),
             _ => option.soft_ttl(),
         };
-        self.call(self.append, &request, deadline).await
+        let bytes = self.send(self.append, &request, deadline).await?;
+        let (response, is_full) =
+            wire::decode_append_answer(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        self.full.note(self.target.replica, is_full);
+        Ok(response)
     }
 
     async fn vote(

@@ -68,11 +68,24 @@ pub(crate) fn prepare(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
 }
 
 impl Snapshots {
-    /// Opens the replica's last snapshot, if there is one, and verifies all of it.
+    /// Opens the replica's last snapshot, if there is one, and verifies all of it. A damaged one is removed: the state or the log may
+    /// still have what it held, and where they do not the group is quarantined.
     pub(crate) fn open(group: u64, replica: u64, disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Snapshots, Error> {
         let name = format!("{group:016x}-{replica:016x}.snap");
         let current = match disk.open(&dir.join(&name)) {
-            Ok(file) => Some(verify(group, file)?),
+            Ok(file) => match verify(group, file) {
+                Ok(snapshot) => Some(snapshot),
+                // Not damaged, but newer: refused by its version.
+                Err(error) if is_newer(&*disk.open(&dir.join(&name)).map_err(|error| failed(group, &error))?) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!(group, file = %dir.join(&name).display(), %error, "removing a damaged snapshot");
+                    let removed = disk.remove(&dir.join(&name)).and_then(|()| disk.sync_dir(&dir));
+                    removed.map_err(|error| failed(group, &error))?;
+                    None
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(group, &error)),
         };
@@ -209,6 +222,11 @@ impl Writer {
         self.put(&length.to_le_bytes())?;
         self.put(block)
     }
+}
+
+fn is_newer(file: &dyn DiskFile) -> bool {
+    let mut start = [0; MAGIC.len() + 1];
+    file.read_at(&mut start, 0).is_ok() && start.starts_with(MAGIC) && start[MAGIC.len()] > VERSION
 }
 
 /// Walks the whole file: structure, group, hash, nothing behind the end.

@@ -53,6 +53,11 @@ impl StateMachine {
         Ok(Self { machine, last, membership, snapshots, options, meters, applied_bytes })
     }
 
+    /// The last entry that the machine has applied.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.last
+    }
+
     pub(crate) fn applied_bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.applied_bytes)
     }

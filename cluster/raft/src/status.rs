@@ -59,8 +59,10 @@ pub struct Status {
     pub membership_index: Option<u64>,
     /// The membership this replica goes by.
     pub members: Arc<[MemberStatus]>,
-    /// Whether a change of voters is half done (joint): the coordinator must finish it by asking again.
+    /// Whether a change of voters is half done (joint): [`crate::Group::change_replicas`] to `voters` finishes it.
     pub is_joint: bool,
+    /// The voters of the membership; of a joint one, those that it leads to.
+    pub voters: Arc<[u64]>,
     /// On the leader: milliseconds since a quorum last acknowledged it, as of the last change of this status.
     pub millis_since_quorum_ack: Option<u64>,
     /// On the leader: last entry known to be on each other replica; `None` when nothing is known yet.
@@ -109,7 +111,10 @@ pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Stat
     let is_same = membership_index.is_some()
         && membership_index == before.membership_index
         && before.term == metrics.current_term;
-    let members = if is_same { Arc::clone(&before.members) } else { members_of(metrics) };
+    let (members, voters) = match is_same {
+        true => (Arc::clone(&before.members), Arc::clone(&before.voters)),
+        false => (members_of(metrics), voters_of(metrics)),
+    };
     let leader = metrics.current_leader.and_then(|replica| {
         members.iter().find(|status| status.member.replica == replica).map(|status| status.member.clone())
     });
@@ -131,6 +136,7 @@ pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Stat
         purged: metrics.purged.map(|id| id.index),
         membership_index,
         members,
+        voters,
         is_joint: metrics.membership_config.get_joint_config().len() > 1,
         millis_since_quorum_ack: millis_since_quorum_ack(metrics),
         matched: matched
@@ -140,6 +146,11 @@ pub(crate) fn of_metrics(group: u64, metrics: &Metrics, before: &Status) -> Stat
         fatal,
         is_closed: matches!(metrics.running_state, Err(Fatal::Stopped)),
     }
+}
+
+fn voters_of(metrics: &Metrics) -> Arc<[u64]> {
+    let configs = metrics.membership_config.get_joint_config();
+    configs.last().map(|voters| voters.iter().copied().collect()).unwrap_or_default()
 }
 
 fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {

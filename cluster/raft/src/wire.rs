@@ -41,6 +41,24 @@ fn decode_append(body: &[u8]) -> Result<AppendRequest, Error> {
     Ok(request)
 }
 
+/// Set behind an append's answer by a replica whose disk is full; without it there is nothing behind.
+const IS_FULL: &[u8] = &[1];
+
+/// The answer to an append, and whether the replica's disk is full.
+pub(crate) fn decode_append_answer(body: &[u8]) -> Result<(AppendResponse, bool), Error> {
+    if let Some(flagged) = body.strip_suffix(IS_FULL)
+        && let Ok(response) = decode("append answer", flagged)
+    {
+        return Ok((response, true));
+    }
+    decode("append answer", body).map(|response| (response, false))
+}
+
+fn encode_append_answer(response: &AppendResponse, is_full: bool) -> Bytes {
+    let answer = encode(response);
+    if is_full { [&answer, IS_FULL].concat().into() } else { answer }
+}
+
 /// Hands a message to the group's raft and encodes its answer.
 pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> Result<Bytes, Error> {
     let (group, raft) = (hosted.id(), hosted.raft());
@@ -48,12 +66,16 @@ pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> 
     match kind {
         MessageKind::Append | MessageKind::Heartbeat => {
             let request = decode_append(body)?;
+            let is_low = hosted.is_low();
+            if is_low && !request.entries.is_empty() {
+                return Err(Error::NoRoom { group });
+            }
             let (arrived, commit) = (Instant::now(), request.leader_commit.map(|id| id.index));
             let response = raft.append_entries(request).await;
             if matches!(response, Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_))) {
                 hosted.note_leader_contact(arrived, commit);
             }
-            response.map(|response| encode::<AppendResponse>(&response)).map_err(|error| fatal(&error))
+            response.map(|response| encode_append_answer(&response, is_low)).map_err(|error| fatal(&error))
         }
         MessageKind::Vote => {
             let request: VoteRequest<TypeConfig> = decode("vote message", body)?;

@@ -25,6 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// Raft frames of one stream that are handled at the same time; more wait in the stream, which holds the sender back.
 const FRAMES_IN_FLIGHT: usize = 512;
 /// A connection is asked whether it lives after this silence and cut when it does not answer for as long again: without it the streams
+/// Calls that a member may give up before they were looked at: deadlines and hedges do that all at once in a stall, and h2 closes the
+/// connection beyond its own limit of 20.
+const RESETS_MAX: usize = 1_000;
 /// of a member that lost power hold their places until the kernel gives up.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -69,6 +72,7 @@ impl Server {
             .initial_connection_window_size(16 << 20)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
             .add_service(service);
         supervisor.spawn("internal server", OnExit::Fatal, async move {
             tokio::select! {

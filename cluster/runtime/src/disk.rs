@@ -8,6 +8,7 @@
 mod conformance;
 mod mem;
 mod real;
+mod reserve;
 
 use std::io;
 use std::path::Path;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use mem::{Crash, MemDisk};
 pub use real::RealDisk;
+pub use reserve::{Reserve, Room};
 
 /// A place for files. All calls block; async callers go through a thread of their own.
 pub trait Disk: Send + Sync + 'static {
@@ -66,6 +68,21 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` if another holder, in this process or another, has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// Size of the file system that holds `dir`, and what of it this process may still write.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
+}
+
+/// A file system's size and what is left of it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What this process may still write.
+    pub free_bytes: u64,
 }
 
 /// An open file. Shared freely: every operation names its offset.
@@ -94,6 +111,21 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn size(&self) -> io::Result<u64>;
+
+    /// Takes room on the disk for the first `bytes` of the file, which read as zeros where nothing was written.
+    ///
+    /// # Errors
+    /// `StorageFull` when there is no room; a part may have been taken.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let zeros = vec![0; 1 << 20];
+        let mut at = self.size()?;
+        while at < bytes {
+            let step = usize::try_from(bytes - at).unwrap_or(zeros.len()).min(zeros.len());
+            self.write_at(&zeros[..step], at)?;
+            at += step as u64;
+        }
+        Ok(())
+    }
 }
 
 /// A held lock; dropping it lets go.

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 pub enum OnExit {
     /// The process cannot go on without it: it ends.
     Fatal,
+    /// It may come to its end, with what it looked after; but if it fails the process ends.
+    FatalIfFailed,
     /// It served one peer or one request: the error is logged.
     Log,
 }
@@ -95,10 +97,10 @@ impl Supervisor {
 
     fn ended(&self, name: &'static str, on_exit: OnExit, outcome: Result<()>) {
         match (outcome, on_exit) {
-            (Ok(()), OnExit::Log) => {}
+            (Ok(()), OnExit::Log | OnExit::FatalIfFailed) => {}
             (Ok(()), OnExit::Fatal) if self.is_cancelled() => {}
             (Ok(()), OnExit::Fatal) => self.fatal(format!("task {name} ended by itself")),
-            (Err(error), OnExit::Fatal) => self.fatal(format!("task {name} failed: {error}")),
+            (Err(error), OnExit::Fatal | OnExit::FatalIfFailed) => self.fatal(format!("task {name} failed: {error}")),
             (Err(error), OnExit::Log) => tracing::debug!(task = name, %error, "task failed"),
         }
     }

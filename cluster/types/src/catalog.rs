@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::{ClusterId, NodeId, ReplicaId};
+use crate::placement::{Change, Grave, NodeState};
 use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub struct Catalog {
     pub live: Option<Activation>,
     /// Jobs, by id.
     pub jobs: BTreeMap<u64, Job>,
+    /// Replicas that belong to no group any more and must be destroyed where they lie.
+    pub graves: BTreeMap<ReplicaId, Grave>,
 }
 
 /// What is fixed at the birth of a cluster.
@@ -62,6 +65,8 @@ pub struct Member {
     pub is_alive: bool,
     /// The highest version of records and messages it understands.
     pub format: u32,
+    /// What it may hold; a coordinator is always active.
+    pub state: NodeState,
 }
 
 /// A shard of the map.
@@ -73,6 +78,10 @@ pub struct Shard {
     pub slots: SlotRange,
     /// Where it lives.
     pub replicas: Vec<Replica>,
+    /// The index, in the shard's own log, of the membership that `replicas` shows; 0 for the first placement.
+    pub membership: u64,
+    /// The change of its replicas that is under way.
+    pub change: Option<Change>,
 }
 
 /// A replica of a shard.
@@ -284,6 +293,30 @@ pub struct JobProgress {
     pub seconds: f64,
     /// Bytes exchanged between nodes so far.
     pub bytes: u64,
+}
+
+impl Shard {
+    /// Its replicas as they will be, and while a change is under way the one that comes too.
+    pub fn hosts(&self) -> impl Iterator<Item = Replica> + '_ {
+        self.replicas.iter().copied().chain(self.change.map(|change| change.new).filter(|new| !self.has(new.id)))
+    }
+
+    /// Whether the node has one of these.
+    pub fn is_on(&self, node: NodeId) -> bool {
+        self.hosts().any(|replica| replica.node == node)
+    }
+
+    /// Whether the replica is one of those that the group counts, as far as is known.
+    pub fn has(&self, replica: ReplicaId) -> bool {
+        self.replicas.iter().any(|known| known.id == replica)
+    }
+
+    /// The replicas once the change under way is done.
+    pub fn target(&self) -> Vec<Replica> {
+        let Some(change) = self.change.filter(|change| !change.is_cancelled) else { return self.replicas.clone() };
+        let stay = self.replicas.iter().copied().filter(|replica| Some(replica.id) != change.old);
+        stay.chain([change.new].into_iter().filter(|new| !self.has(new.id))).collect()
+    }
 }
 
 impl Catalog {

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version that this binary writes, and the highest that it reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+/// The lowest that it reads: version 1 was never released.
+pub const OLDEST: u8 = 2;
 
 /// The bytes of `value` under [`VERSION`].
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
@@ -21,10 +23,11 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
     match bytes.split_first() {
         None => Err(Error::new(Kind::Corrupt, format!("{what} is empty"))),
-        Some((&version, _)) if version == 0 || version > VERSION => Err(Error::new(
-            Kind::Unsupported,
-            format!("{what} has format {version}; this binary reads 1 to {VERSION}: run a newer docent"),
-        )),
+        Some((&version, _)) if !(OLDEST..=VERSION).contains(&version) => {
+            let way_out = if version > VERSION { "run a newer docent" } else { "start with empty data directories" };
+            let message = format!("{what} has format {version}; this binary reads {OLDEST} to {VERSION}: {way_out}");
+            Err(Error::new(Kind::Unsupported, message))
+        }
         Some((_, body)) => match postcard::take_from_bytes::<T>(body) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(Error::new(Kind::Corrupt, format!("{what} has {} bytes too many", rest.len()))),
@@ -42,7 +45,7 @@ mod tests {
     fn a_newer_format_is_refused_by_number() {
         let error = decode::<u32>("user record", &[VERSION + 1, 0]).unwrap_err();
         assert_eq!(error.kind, Kind::Unsupported);
-        assert!(error.message.contains("format 2"), "{error}");
+        assert!(error.message.contains(&format!("format {}", VERSION + 1)), "{error}");
     }
 
     proptest! {

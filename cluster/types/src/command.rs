@@ -54,6 +54,12 @@ pub enum UserCommand {
         /// Who.
         user_id: UserId,
     },
+    /// Changes nothing: every replica takes a digest of its state as of this entry, for the replicas to be compared.
+    Digest,
+    /// A part of a backup, into an empty shard.
+    Restore(RestorePart),
+    /// The end of a backup's parts: from here on the shard is alive.
+    RestoreDone(RestoreEnd),
 }
 
 /// What `apply` answers to a [`UserCommand`].
@@ -65,6 +71,10 @@ pub enum UserOutcome {
     Done,
     /// There is no such user; nothing was done.
     NotFound,
+    /// To `Restore` and `RestoreDone`.
+    Restore(RestoreOutcome),
+    /// The shard is being restored from a backup and takes no other writes; nothing was done.
+    Restoring,
 }
 
 /// A command of an item shard's log.
@@ -111,6 +121,12 @@ pub enum ItemCommand {
         /// Kept events with each item on that shard.
         counts: Vec<(ItemId, u64)>,
     },
+    /// As [`UserCommand::Digest`].
+    Digest,
+    /// As [`UserCommand::Restore`].
+    Restore(RestorePart),
+    /// As [`UserCommand::RestoreDone`].
+    RestoreDone(RestoreEnd),
 }
 
 /// What `apply` answers to an [`ItemCommand`].
@@ -120,4 +136,57 @@ pub enum ItemOutcome {
     Done,
     /// There is no such item; nothing was done.
     NotFound,
+    /// To `Restore` and `RestoreDone`.
+    Restore(RestoreOutcome),
+    /// The shard is being restored from a backup and takes no other writes; nothing was done.
+    Restoring,
+}
+
+/// Names a backup: the first bytes of its manifest's hash.
+pub type BackupId = [u8; 16];
+
+/// Records of a shard's backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePart {
+    /// Of which backup.
+    pub backup: BackupId,
+    /// From 0, each once and in order; a part that was applied before does nothing.
+    pub seq: u64,
+    /// Records in key order, as `docent-shard` frames them: at most 1 MiB, or one record. May be empty: the first part of a restore
+    /// only closes the shard to every other write.
+    pub records: Vec<u8>,
+}
+
+/// What a shard has to be when all parts are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreEnd {
+    /// Of which backup.
+    pub backup: BackupId,
+    /// The number of parts.
+    pub seq: u64,
+    /// The newest stamp that a restored record may have; what is written from now on is stamped above it.
+    pub stamp: u64,
+    /// How many records of content there have to be.
+    pub records: u64,
+    /// The digest of the content.
+    pub content: [u8; 32],
+}
+
+/// What became of a step of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestoreOutcome {
+    /// Applied, now or before: this part is next.
+    Next(u64),
+    /// The shard is whole, now or before.
+    Whole,
+    /// Refused: the shard has records that are not of this backup.
+    NotEmpty,
+    /// Refused: the shard is being restored from another backup.
+    OtherBackup,
+    /// Refused: this part is next.
+    OutOfOrder(u64),
+    /// Refused: the record at this place in the part cannot be a record of this shard.
+    Damaged(u32),
+    /// Refused: the content is not what the backup says; the shard stays closed.
+    WrongDigest,
 }

@@ -12,11 +12,10 @@
 //! | [`item`] | item metadata |
 //! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
 //! | [`query`] | queries and answers: coverage, scored items, reasons |
-//! | [`codec`] | version byte + postcard, for records and messages |
+//! | [`placement`] | how replicas come and go |
 //! | [`command`] | the commands of the shards' logs |
 //! | [`error`] | the one error that crosses process boundaries |
 //! | [`codec`] | version byte + postcard, for records and messages |
-//! | [`command`] | the commands of the shards' logs |
 //! | [`limits`] | every size limit a client can meet |
 
 pub mod catalog;
@@ -27,6 +26,7 @@ pub mod event;
 pub mod id;
 pub mod item;
 pub mod limits;
+pub mod placement;
 pub mod query;
 pub mod shard;
 pub mod user;

@@ -1,7 +1,9 @@
 //! Keyspaces, slots, shards and positions in their logs.
 
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// Slots of each keyspace, fixed for ever: `slot = hash >> 52`.
 pub const SLOTS: u16 = 4_096;
@@ -82,6 +84,24 @@ impl fmt::Display for ShardId {
     }
 }
 
+impl FromStr for ShardId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ShardId> {
+        let parsed = text.split_once('/').and_then(|(space, index)| {
+            let keyspace = match space {
+                "users" => Keyspace::Users,
+                "items" => Keyspace::Items,
+                _ => return None,
+            };
+            Some(ShardId { keyspace, index: index.parse().ok()? })
+        });
+        parsed.ok_or_else(|| {
+            Error::invalid("shard", "shard must be users/N or items/N, as `docent shards list` shows it")
+        })
+    }
+}
+
 /// A place in a shard's log. The spine of the system: whatever is derived says from which positions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Position {
@@ -101,7 +121,11 @@ mod tests {
             for index in [0, 7, u16::MAX] {
                 let shard = ShardId { keyspace, index };
                 assert_eq!(ShardId::from_group(shard.group()), Some(shard));
+                assert_eq!(shard.to_string().parse(), Ok(shard));
             }
+        }
+        for text in ["", "users", "users/", "users/65536", "items/-1", "nodes/1", "users/1/2"] {
+            assert_eq!(text.parse::<ShardId>().unwrap_err().field.as_deref(), Some("shard"));
         }
         assert_eq!(ShardId::from_group(0), None);
         assert_eq!(ShardId::from_group(3 << 16), None);

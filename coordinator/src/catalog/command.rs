@@ -3,8 +3,9 @@
 //! Whatever a clock, a random number or a setting decides is in the command: the proposer put it there.
 
 use docent_proto::internal::coordinator::TrainedModel;
-use docent_types::catalog::{Activation, Cluster, Job, JobProgress, TrainSettings};
-use docent_types::{ClusterId, NodeId, ShardId};
+use docent_types::catalog::{Activation, Cluster, Job, JobProgress, Replica, TrainSettings};
+use docent_types::placement::{Cause, NodeState};
+use docent_types::{ClusterId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
 /// One entry of the coordinator's log.
@@ -118,6 +119,44 @@ pub enum Command {
         /// Its replicas of which shards.
         shards: Vec<ShardId>,
     },
+    /// What a node may hold from now on.
+    SetNodeState {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        state: NodeState,
+    },
+    /// A replica of a shard moves, or one is added. The new replica's id is made of this entry's index.
+    BeginChange {
+        /// Of which shard.
+        shard: ShardId,
+        /// The replica that goes.
+        old: Option<ReplicaId>,
+        /// Where the new one comes.
+        to: NodeId,
+        /// Why.
+        cause: Cause,
+    },
+    /// A shard's change is given up.
+    CancelChange(ShardId),
+    /// A group's committed membership, as its leader reported it.
+    ObserveMembership {
+        /// Whose.
+        shard: ShardId,
+        /// The log index of the membership.
+        index: u64,
+        /// Who votes.
+        replicas: Vec<Replica>,
+    },
+    /// Replicas that a node has destroyed.
+    Bury {
+        /// Which node.
+        node: NodeId,
+        /// Which replicas.
+        replicas: Vec<ReplicaId>,
+    },
+    /// A removed node has nothing any more and is no member from now on.
+    ForgetNode(NodeId),
 }
 
 /// See [`Command::Join`]. The proposer has verified the token.

@@ -3,6 +3,7 @@
 use super::{Answer, Applied, Join, State, Step, conflict, unborn};
 use docent_placement::initial::{Candidate, place};
 use docent_types::catalog::{Cluster, JobState, Member};
+use docent_types::placement::NodeState;
 use docent_types::{Error, Kind, NodeId};
 
 /// Coordinators have ids from 1 to this, their position in the settings; nodes have higher ones.
@@ -11,7 +12,7 @@ pub const LAST_COORDINATOR: u64 = 99;
 pub const FIRST_NODE: u64 = 101;
 /// Replica ids of the placement at log index `i` are `i << REPLICA_BITS ..`: two keyspaces of at most 64 shards with at most
 /// 255 replicas each stay below 65,536.
-const REPLICA_BITS: u32 = 16;
+pub(super) const REPLICA_BITS: u32 = 16;
 
 impl State {
     pub(super) fn birth(&mut self, cluster: Cluster) -> Applied {
@@ -37,6 +38,7 @@ impl State {
                 is_alive: old.is_none_or(|old| old.is_alive),
                 // The others' is not known here; the first format is what every binary understands.
                 format: if *id == by { format } else { old.map_or(1, |old| old.format) },
+                state: NodeState::Active,
             };
             (*id, member)
         });
@@ -69,7 +71,7 @@ impl State {
             None => Err(conflict(format!(
                 "node {id} is not a member of cluster {ours}; start it with an empty data directory"
             ))),
-            Some(&nonce) if nonce == join.nonce => Ok(self.readmit(id, join, ours)),
+            Some(&nonce) if nonce == join.nonce => self.readmit(id, join, ours),
             Some(_) if join.previous.is_some() => Err(conflict(format!(
                 "the data directory says node {id}, but it is not the one that joined as node {id}; \
                  start it with an empty data directory and a new token"
@@ -90,14 +92,18 @@ impl State {
     }
 
     /// A process started on a known data directory: its addresses may be new, and what it drove and had staged before is lost.
-    fn readmit(&mut self, id: NodeId, join: Join, cluster: docent_types::ClusterId) -> Step {
+    fn readmit(&mut self, id: NodeId, join: Join, cluster: docent_types::ClusterId) -> Applied {
         let answer = Answer::Joined { cluster, node: id };
-        let next = member(id, join);
+        let known = self.catalog.nodes.get(&id).map(|node| node.state);
+        if known.is_none_or(|state| state == NodeState::Removed) {
+            return Err(removed(id));
+        }
+        let next = Member { state: known.unwrap_or_default(), ..member(id, join) };
         let drives = |job: &docent_types::catalog::Job| job.state == JobState::Running && job.driver == Some(id);
         let staged = self.catalog.models.values().any(|model| model.staged.iter().any(|(_, holder)| *holder == id));
         let is_same = self.catalog.nodes.get(&id) == Some(&next) && !staged && !self.catalog.jobs.values().any(drives);
         if is_same {
-            return Step::Same(answer);
+            return Ok(Step::Same(answer));
         }
         let catalog = self.catalog_mut();
         catalog.nodes.insert(id, next);
@@ -110,7 +116,7 @@ impl State {
             job.progress = None;
             job.error = Some(format!("its driver, node {id}, restarted"));
         }
-        Step::Changed(answer)
+        Ok(Step::Changed(answer))
     }
 
     pub(super) fn set_alive(&mut self, changes: &[(NodeId, bool)]) -> Step {
@@ -148,6 +154,13 @@ impl State {
     }
 }
 
+/// A removed node's replicas live elsewhere by now: what it has is of no use to anybody.
+fn removed(node: NodeId) -> Error {
+    conflict(format!(
+        "node {node} was removed from this cluster; start it with an empty data directory and a new token"
+    ))
+}
+
 fn member(id: NodeId, join: Join) -> Member {
     Member {
         id,
@@ -156,5 +169,6 @@ fn member(id: NodeId, join: Join) -> Member {
         zone: join.zone,
         is_alive: true,
         format: join.format,
+        state: NodeState::Active,
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`command`] | the log's entries and their answers |
 //! | `members` | birth, coordinators, joining, liveness, the initial placement |
+//! | `placement` | nodes that drain or go, replicas that move |
 //! | `jobs` | the life of a training job |
 //! | `models` | the life of a model version |
 
@@ -11,6 +12,7 @@ pub mod command;
 mod jobs;
 mod members;
 mod models;
+mod placement;
 #[cfg(test)]
 pub(crate) mod properties;
 
@@ -18,6 +20,7 @@ pub use command::{Answer, Attempt, Command, Join, Outcome};
 pub use jobs::{ATTEMPTS_MAX, EPOCHS_MAX};
 pub use members::{FIRST_NODE, LAST_COORDINATOR};
 pub(crate) use models::old;
+pub(crate) use placement::holds;
 
 use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId};
@@ -102,6 +105,12 @@ impl State {
             Command::Rollback => self.rollback(),
             Command::RetireOld { staged_max, records_max } => Ok(self.retire_old(staged_max, records_max)),
             Command::Unstage { node, version, shards } => self.unstage(node, version, &shards),
+            Command::SetNodeState { node, state } => self.set_node_state(node, state),
+            Command::BeginChange { shard, old, to, cause } => self.begin_change(index, shard, old, to, cause),
+            Command::CancelChange(shard) => self.cancel_change(shard),
+            Command::ObserveMembership { shard, index, replicas } => self.observe_membership(shard, index, replicas),
+            Command::Bury { node, replicas } => Ok(self.bury(node, &replicas)),
+            Command::ForgetNode(node) => self.forget_node(node),
         }
     }
 

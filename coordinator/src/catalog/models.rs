@@ -48,8 +48,7 @@ impl State {
         if model.state == ModelState::Failed {
             return Ok(Step::Same(Answer::Done));
         }
-        let hosts =
-            |id: &ShardId| self.catalog.shards.get(id).is_some_and(|s| s.replicas.iter().any(|r| r.node == node));
+        let hosts = |id: &ShardId| self.catalog.shards.get(id).is_some_and(|shard| shard.is_on(node));
         let new = shards.iter().filter(|id| hosts(id) && !model.staged.contains(&(**id, node)));
         let new: Vec<_> = new.map(|id| (*id, node)).collect();
         if let Some(refused) = self.book.refused.get_mut(&version) {

@@ -178,7 +178,7 @@ impl Cluster {
     }
 
     pub(crate) fn beat(&self, node: NodeId) {
-        let beat = Heartbeat { node, staged: vec![], refused: vec![] };
+        let beat = Heartbeat { node, ..Heartbeat::default() };
         assert!(matches!(self.request(&Request::Heartbeat(beat)).unwrap(), Response::Index(_)));
     }
 

@@ -134,7 +134,7 @@ impl Node<'_> {
     }
 
     fn staged(&self, version: u64, shards: Vec<ShardId>) {
-        let beat = Heartbeat { node: self.id, staged: vec![(version, shards)], refused: vec![] };
+        let beat = Heartbeat { node: self.id, staged: vec![(version, shards)], ..Heartbeat::default() };
         self.cluster.request(&Request::Heartbeat(beat)).unwrap();
     }
 }
@@ -200,7 +200,7 @@ fn a_silent_member_is_told_and_a_word_revives_it() {
     cluster.kill(follower);
     let id = NodeId(follower as u64 + 1);
     cluster.wait("a dead coordinator", |catalog| !catalog.coordinators[&id].is_alive);
-    let stranger = Request::Heartbeat(Heartbeat { node: NodeId(150), staged: vec![], refused: vec![] });
+    let stranger = Request::Heartbeat(Heartbeat { node: NodeId(150), ..Heartbeat::default() });
     assert_eq!(cluster.request(&stranger).unwrap_err().kind, Kind::NotFound);
 }
 

@@ -7,6 +7,7 @@ use docent_proto::internal::shard::Request;
 use docent_runtime::Deadline;
 use docent_types::catalog::{Activation, Catalog, Job, JobState, Model, TrainSettings};
 use docent_types::command::ItemCommand;
+use docent_types::placement::{PlacementChange, PlannedMove};
 use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId, UserId};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -147,6 +148,20 @@ impl Gateway {
             }
             _ => Err(unfitting()),
         }
+    }
+
+    /// Changes where replicas live, or with `is_dry_run` only tells the moves that it would lead to.
+    ///
+    /// # Errors
+    /// The coordinator's: `NotFound`, `Conflict` with what has to be done first.
+    pub async fn change_placement(&self, change: PlacementChange, is_dry_run: bool) -> Result<Vec<PlannedMove>> {
+        let work = async {
+            match self.shared.coordinators.call(Ask::Place { change, is_dry_run }, self.write_deadline()).await? {
+                Told::Moves(moves) => Ok(moves),
+                _ => Err(unfitting()),
+            }
+        };
+        self.admit_write("change_placement", work).await
     }
 
     /// Waits until this node's catalog satisfies `is_there`, at most `within`.

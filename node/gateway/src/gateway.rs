@@ -83,7 +83,7 @@ impl Gateway {
 
     /// Notes the leader of a shard, learnt outside of requests (a hosted replica's raft status).
     pub fn note_leader(&self, shard: ShardId, leader: NodeId) {
-        self.shared.route.leaders.set(shard, leader);
+        self.shared.route.leaders.confirm(shard, leader, false);
     }
 
     /// From now on the node says that it is not ready; requests are still answered.

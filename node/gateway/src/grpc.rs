@@ -1,5 +1,7 @@
 //! `docent.v1` over gRPC: decode, call the gateway, encode.
 
+mod backup;
+
 use crate::admin::ClusterStatus;
 use crate::events::{Draft, EventResult};
 use crate::gateway::Gateway;
@@ -200,6 +202,18 @@ impl Docent for Grpc {
         answer(self.0.cancel_job(request.into_inner().job).await, |job| (&job).into())
     }
 
+    async fn change_placement(
+        &self,
+        request: Request<v1::ChangePlacementRequest>,
+    ) -> Answer<v1::ChangePlacementResponse> {
+        let request = request.into_inner();
+        let is_dry_run = request.dry_run;
+        let change = catalog::placement_change(request).map_err(status)?;
+        answer(self.0.change_placement(change, is_dry_run).await, |moves| v1::ChangePlacementResponse {
+            moves: moves.into_iter().map(Into::into).collect(),
+        })
+    }
+
     type ExportEventsStream = Stream<v1::EventPage>;
     async fn export_events(&self, _request: Request<v1::ExportRequest>) -> Answer<Self::ExportEventsStream> {
         let page = |events: Vec<_>| v1::EventPage { events: events.into_iter().map(Into::into).collect() };
@@ -241,5 +255,27 @@ impl Docent for Grpc {
             users: page.users.into_iter().map(user).collect(),
         };
         answer(self.0.export_recommendations(n).await, |pages| pages.map_ok(page).map_err(status).boxed())
+    }
+
+    type VerifyShardsStream = Stream<v1::ShardVerdict>;
+    async fn verify_shards(&self, request: Request<v1::VerifyShardsRequest>) -> Answer<Self::VerifyShardsStream> {
+        backup::verify_shards(&self.0, request.into_inner()).await
+    }
+
+    async fn describe_placement(&self, request: Request<v1::DescribePlacementRequest>) -> Answer<v1::Placement> {
+        backup::describe_placement(&self.0, request.into_inner()).await
+    }
+
+    type BackupShardStream = Stream<v1::BackupPage>;
+    async fn backup_shard(&self, request: Request<v1::BackupShardRequest>) -> Answer<Self::BackupShardStream> {
+        backup::backup_shard(&self.0, request.into_inner()).await
+    }
+
+    async fn get_standing(&self, request: Request<v1::GetStandingRequest>) -> Answer<v1::Standing> {
+        backup::get_standing(&self.0, request.into_inner()).await
+    }
+
+    async fn restore_shard(&self, request: Request<v1::RestoreShardRequest>) -> Answer<v1::Standing> {
+        backup::restore_shard(&self.0, request.into_inner()).await
     }
 }

@@ -59,6 +59,7 @@ pub(crate) fn router(gateway: Gateway, render_metrics: RenderMetrics) -> Router 
         .route("/v1/recommend", post(ask::recommend))
         .route("/v1/popular", get(ask::popular))
         .route("/v1/cluster", get(admin::cluster))
+        .route("/v1/placement", post(admin::change_placement))
         .route("/v1/models", get(admin::models))
         .route("/v1/models:rollback", post(admin::rollback))
         .route("/v1/models/{version}", post(admin::model_action))

@@ -14,7 +14,7 @@ use docent_types::command::{ItemCommand, ItemOutcome};
 use docent_types::item::{Item, ItemState};
 use docent_types::{Error, ItemId, Kind, NodeId, Position, Result, ShardId, codec, limits};
 use futures::future::join_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Between two looks at how far the replicas are; a heartbeat carries the commit to them at the latest after 250 ms.
@@ -146,14 +146,16 @@ impl Gateway {
         let view = self.view()?;
         let shard = view.item_shard(&self.tenant(), item_id)?;
         let deadline = self.write_deadline();
-        let (position, outcome) = self.write_items(shard, command, deadline).await?;
+        let (position, outcome, holders) = self.write_items(shard, command, deadline).await?;
         if outcome == ItemOutcome::NotFound {
             return Err(no_such_item());
         }
         let silence = self.silence();
         // A late commit leaves no less time than an unreachable replica takes.
         let deadline = deadline.max(silence);
-        let waits = view.replicas(shard).into_iter().map(|node| self.wait_applied(node, position, silence, deadline));
+        // Some gateways still ask by an older map, and others by a newer one than this.
+        let nodes: BTreeSet<NodeId> = view.replicas(shard).into_iter().chain(holders).collect();
+        let waits = nodes.into_iter().map(|node| self.wait_applied(node, position, silence, deadline));
         join_all(waits).await.into_iter().collect()
     }
 
@@ -178,10 +180,12 @@ impl Gateway {
         loop {
             let is_last = deadline.is_over();
             match self.applied(node, position.shard, deadline).await {
-                Some(index) if index >= position.index => return Ok(()),
-                Some(_) => silence = self.silence(),
-                None if silence.is_over() => return Ok(()),
-                None => {}
+                Ok(index) if index >= position.index => return Ok(()),
+                Ok(_) => silence = self.silence(),
+                // Its replica is gone; one that comes anew begins with what its leader has.
+                Err(Kind::WrongShard) => return Ok(()),
+                Err(_) if silence.is_over() => return Ok(()),
+                Err(_) => {}
             }
             if is_last {
                 let shard = position.shard;
@@ -193,17 +197,18 @@ impl Gateway {
         }
     }
 
-    /// The index that `node` has applied of `shard`; `None` if it cannot be reached or refuses.
-    async fn applied(&self, node: NodeId, shard: ShardId, deadline: Deadline) -> Option<u64> {
+    /// The index that `node` has applied of `shard`; what kind of error it is if it cannot be reached or refuses.
+    async fn applied(&self, node: NodeId, shard: ShardId, deadline: Deadline) -> std::result::Result<u64, Kind> {
         let body = codec::encode(&Request::Applied { shards: vec![shard] });
         let within = deadline.at_most(Duration::from_millis(self.settings().late_after_ms));
         let call = self.shared.route.caller.call(node, Service::Shard, body, within);
-        let answer = within.bound("the applied index", call).await.ok()?;
-        match codec::decode::<Response>("the shard's answer", &answer).ok()? {
+        let answer = within.bound("the applied index", call).await.map_err(|error| error.kind)?;
+        match codec::decode::<Response>("the shard's answer", &answer).map_err(|error| error.kind)? {
             Response::Applied(shards) => {
-                shards.into_iter().find(|(answered, _)| *answered == shard).and_then(|(_, applied)| applied.ok())
+                let found = shards.into_iter().find(|(answered, _)| *answered == shard);
+                found.map_or(Err(Kind::Internal), |(_, applied)| applied.map_err(|error| error.kind))
             }
-            _ => None,
+            _ => Err(Kind::Internal),
         }
     }
 
@@ -237,10 +242,10 @@ impl Gateway {
         shard: ShardId,
         command: ItemCommand,
         deadline: Deadline,
-    ) -> Result<(Position, ItemOutcome)> {
+    ) -> Result<(Position, ItemOutcome, Vec<NodeId>)> {
         let request = Request::WriteItems { shard, command };
         match self.shared.route.leader(shard, &request, Repeat::Never, deadline).await? {
-            Response::WroteItems { position, outcome } => Ok((position, outcome)),
+            Response::WroteItems { position, outcome, holders } => Ok((position, outcome, holders)),
             _ => Err(unfitting(shard)),
         }
     }

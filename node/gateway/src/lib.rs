@@ -7,6 +7,8 @@
 //! | [`events`], [`users`], [`items`] | writes and the reads beside them |
 //! | [`recommend`] | queries: plan, scatter, merge, fill, hydrate |
 //! | [`export`] | everything out, as streams |
+//! | [`verify`] | replicas compared by digest |
+//! | [`backup`] | whole shards out, and into an empty cluster |
 //! | [`admin`] | cluster, models, jobs |
 //! | `batch` | proposals of a bounded size |
 //! | `route` | leaders, replicas, retries, hedges |
@@ -14,6 +16,7 @@
 //! | [`service`] | the port: gRPC (`grpc`) and HTTP/JSON (`http`) over one router |
 
 pub mod admin;
+pub mod backup;
 mod batch;
 pub mod events;
 pub mod export;
@@ -28,6 +31,7 @@ mod route;
 pub mod service;
 pub mod settings;
 pub mod users;
+pub mod verify;
 mod view;
 
 pub use gateway::{Coordinator, Gateway};

@@ -44,6 +44,8 @@ pub(crate) enum Repeat {
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// An election takes about a second: five looks at it are enough.
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
+/// A search that another one does the asking for looks again by itself after this.
+const FOLLOW_MAX: Duration = Duration::from_millis(500);
 /// A try is not cut shorter than this.
 const TRY_MIN: Duration = Duration::from_millis(100);
 
@@ -132,6 +134,8 @@ impl Route {
             last: None,
             hinted: BTreeSet::new(),
         };
+        let mut scout = None;
+        let mut seen = self.leaders.news(shard);
         for _ in 0..self.settings.tries_max {
             if deadline.is_over() {
                 break;
@@ -153,12 +157,24 @@ impl Route {
             match outcome {
                 Ok(answer) => {
                     self.health.trust(target);
-                    self.leaders.set(shard, target);
+                    self.leaders.confirm(shard, target, search.failures > 0);
                     return Ok(answer);
                 }
                 Err(error) => {
-                    let wait = self.failed(&mut search, target, replicas.len(), error)?;
-                    tokio::time::sleep(wait.min(deadline.remaining())).await;
+                    let is_overload = error.kind == Kind::Overloaded;
+                    let mut wait = self.failed(&mut search, target, replicas.len(), error)?;
+                    if wait.is_zero() {
+                        continue;
+                    }
+                    if !is_overload {
+                        scout = scout.or_else(|| self.leaders.scout(shard));
+                        wait = if scout.is_some() { wait } else { FOLLOW_MAX };
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(wait.min(deadline.remaining())) => {} // the next round
+                        () = self.leaders.more_news(shard, seen), if !is_overload => {}
+                    }
+                    seen = self.leaders.news(shard);
                 }
             }
         }
@@ -174,9 +190,9 @@ impl Route {
         replicas
     }
 
-    /// The presumed leader, else the replicas in turn.
+    /// The presumed leader, else the replicas in turn. A replica that has just moved leads before this node's catalog shows it.
     fn target(&self, search: &Search, replicas: &[NodeId]) -> Option<NodeId> {
-        let known = self.leaders.get(search.shard).filter(|node| replicas.contains(node));
+        let known = self.leaders.get(search.shard);
         known.or_else(|| replicas.get(search.failures % replicas.len().max(1)).copied())
     }
 

@@ -43,7 +43,7 @@ struct Pending {
     changed: u64,
 }
 
-/// Records what the command at `index` changed.
+/// Records what the command stamped `index` changed.
 pub(crate) fn record(tx: &mut Tx<'_>, tenant: &TenantId, index: u64, delta: &BTreeMap<ItemId, i64>) -> Result<()> {
     let entries: Vec<(&str, i64)> =
         delta.iter().filter(|(_, by)| **by != 0).map(|(item_id, by)| (item_id.as_str(), *by)).collect();
@@ -94,6 +94,23 @@ pub fn changed(
         is_over = visit(item_id, record.count)?.is_break();
     }
     Ok(())
+}
+
+/// Whether these bytes, behind the prefix of `kind`, are a record of ours.
+pub(crate) fn is_record(kind: Kind, rest: &[u8], value: &[u8]) -> bool {
+    let is_id = |id: &str| ItemId::new(id).is_ok();
+    match kind {
+        Kind::Delta => {
+            let entries = decode::<Vec<(&str, i64)>>("delta", value);
+            rest.len() == 8 && entries.is_ok_and(|entries| entries.iter().all(|(id, _)| is_id(id)))
+        }
+        Kind::Count => {
+            key::split_id(rest).is_ok_and(|(id, rest)| is_id(&id) && rest.is_empty())
+                && decode::<CountRecord>("count", value).is_ok()
+        }
+        Kind::Fold => rest.is_empty() && decode::<FoldRecord>("fold", value).is_ok(),
+        _ => false,
+    }
 }
 
 fn fold(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<()> {

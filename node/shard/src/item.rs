@@ -1,14 +1,14 @@
 //! The item shard's state machine: metadata, take-down, counters.
 
-use crate::Effects;
 use crate::key::{self, Kind};
 use crate::record::{ItemRecord, decode, encode};
 use crate::view::{Tx, View};
+use crate::{Effects, restore};
 use docent_placement::SlotHasher;
 use docent_types::command::{ItemCommand, ItemOutcome};
 use docent_types::error::Result;
 use docent_types::item::{Item, ItemState};
-use docent_types::{ItemId, ShardId, Slot, SlotRange, TenantId};
+use docent_types::{ItemId, Keyspace, ShardId, Slot, SlotRange, TenantId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -39,6 +39,10 @@ impl ItemShard {
 
     /// Applies a command. Errors are the store's and stop the replica; what is refused is an outcome.
     pub fn apply(&self, tx: &mut Tx<'_>, _index: u64, command: ItemCommand) -> Result<(ItemOutcome, Effects)> {
+        let is_restore = matches!(command, ItemCommand::Digest | ItemCommand::Restore(_) | ItemCommand::RestoreDone(_));
+        if !is_restore && restore::lineage(tx, Keyspace::Items)?.is_some_and(|lineage| !lineage.is_whole) {
+            return Ok((ItemOutcome::Restoring, Effects::default()));
+        }
         match command {
             ItemCommand::Ensure { tenant, item_ids } => self.ensure(tx, tenant, item_ids),
             ItemCommand::Put { tenant, items } => self.put(tx, tenant, items),
@@ -47,6 +51,15 @@ impl ItemShard {
             }
             ItemCommand::Delete { tenant, item_id } => self.delete(tx, tenant, item_id),
             ItemCommand::Counts { tenant, from, at, counts } => self.counts(tx, tenant, from, at, counts),
+            ItemCommand::Digest => Ok((ItemOutcome::Done, Effects::default())),
+            ItemCommand::Restore(part) => {
+                let outcome = restore::part(tx, Keyspace::Items, self.hasher, &part)?;
+                Ok((ItemOutcome::Restore(outcome), Effects::default()))
+            }
+            ItemCommand::RestoreDone(end) => {
+                let outcome = restore::done(tx, Keyspace::Items, &end)?;
+                Ok((ItemOutcome::Restore(outcome), Effects::restored(outcome)))
+            }
         }
     }
 

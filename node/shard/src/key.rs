@@ -32,19 +32,66 @@ pub enum Kind {
     Count = 5,
     /// Shard-wide: how far deltas are folded into counts.
     Fold = 6,
+    /// Shard-wide, of a user shard: the backup that it was restored from.
+    UserLineage = 7,
     /// An item: metadata and take-down.
     Item = 16,
     /// An item's count from each user shard.
     ItemCounts = 17,
+    /// Shard-wide, of an item shard: the backup that it was restored from.
+    ItemLineage = 18,
 }
 
 impl Kind {
-    fn keyspace(self) -> Keyspace {
+    pub(crate) fn keyspace(self) -> Keyspace {
         match self {
-            Kind::Item | Kind::ItemCounts => Keyspace::Items,
+            Kind::Item | Kind::ItemCounts | Kind::ItemLineage => Keyspace::Items,
             _ => Keyspace::Users,
         }
     }
+
+    fn of(number: u8) -> Option<Kind> {
+        use Kind::*;
+        let all = [User, Blocks, Event, Delta, Count, Fold, UserLineage, Item, ItemCounts, ItemLineage];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// The key of the one record that says which backup a shard was restored from. It is of no tenant.
+pub fn lineage(keyspace: Keyspace) -> Vec<u8> {
+    let (space, kind) = match keyspace {
+        Keyspace::Users => (1, Kind::UserLineage),
+        Keyspace::Items => (2, Kind::ItemLineage),
+    };
+    let [high, low] = SHARD_WIDE.0.to_be_bytes();
+    vec![space, high, low, 0, kind as u8]
+}
+
+/// A key taken apart, up to the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// Where it belongs; [`SHARD_WIDE`] for records of the shard as a whole.
+    pub slot: Slot,
+    /// Whose; empty for a lineage.
+    pub tenant: &'a str,
+    /// What.
+    pub kind: Kind,
+    /// The id, and what follows it.
+    pub rest: &'a [u8],
+}
+
+/// Takes a key apart; `None` where it cannot be one, or is of a kind that this binary does not know.
+pub fn parts(key: &[u8]) -> Option<Parts<'_>> {
+    let (head, rest) = key.split_at_checked(4)?;
+    let (tenant, rest) = rest.split_at_checked(usize::from(head[3]))?;
+    let (&kind, rest) = rest.split_first()?;
+    let kind = Kind::of(kind)?;
+    let space = match kind.keyspace() {
+        Keyspace::Users => 1,
+        Keyspace::Items => 2,
+    };
+    let slot = Slot(u16::from_be_bytes([head[1], head[2]]));
+    (head[0] == space).then_some(Parts { slot, tenant: std::str::from_utf8(tenant).ok()?, kind, rest })
 }
 
 /// The prefix of all records of one kind in one slot.
@@ -157,6 +204,26 @@ mod tests {
         assert_eq!(delta(&tenant, 258), b"\x01\x10\x00\x07default\x04\0\0\0\0\0\0\x01\x02");
         assert_eq!(item(SHARD_WIDE, &tenant, Kind::Count, &item_id), b"\x01\x10\x00\x07default\x05i\x00\x01");
         assert_eq!(prefix(SHARD_WIDE, &tenant, Kind::Fold), b"\x01\x10\x00\x07default\x06");
+        assert_eq!(lineage(Keyspace::Users), b"\x01\x10\x00\x00\x07");
+        assert_eq!(lineage(Keyspace::Items), b"\x02\x10\x00\x00\x12");
+    }
+
+    #[test]
+    fn a_key_is_taken_apart_and_a_foreign_one_is_not() {
+        let tenant = TenantId::default();
+        let event = event(&user(Slot(0x0abc), &tenant, Kind::Event, &user_id("u")), &EventId::new("e1").unwrap());
+        let expected = Parts { slot: Slot(0x0abc), tenant: "default", kind: Kind::Event, rest: b"u\x00\x01e1" };
+        assert_eq!(parts(&event), Some(expected));
+        assert_eq!(parts(&lineage(Keyspace::Items)).unwrap().kind, Kind::ItemLineage);
+        for bad in [
+            &b""[..],
+            b"\x01",
+            b"\x02\x00\x01\x07default\x01u\x00\x01",
+            b"\x01\x00\x01\x07default\x63u",
+            b"\x01\x00\x01\xffd",
+        ] {
+            assert_eq!(parts(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -13,24 +13,30 @@
 //! | [`counts`] | a user shard's partial counts of each item, and what changed since an index |
 //! | [`history`] | reads of a user shard: users, histories, training input, exports |
 //! | [`item`] | [`ItemShard`]: metadata, take-down, counters |
+//! | [`digest`] | digests of a state, to compare replicas and backups |
+//! | [`restore`] | a state out of a backup |
 //! | [`features`] | which events are positives and how much they weigh |
 
 pub mod conformance;
 pub mod counts;
+pub mod digest;
 pub mod features;
 pub mod history;
 pub mod item;
 pub mod key;
 pub mod record;
+pub mod restore;
 pub mod user;
 pub mod view;
 
+pub use digest::Digest;
 pub use features::Positives;
 pub use history::{History, Positive, TrainingUser};
 pub use item::ItemShard;
 pub use user::UserShard;
 pub use view::{Batch, MemView, Tx, View};
 
+use docent_types::command::RestoreOutcome;
 use docent_types::item::ItemState;
 use docent_types::{ItemId, TenantId, UserId};
 
@@ -51,10 +57,16 @@ pub struct Effects {
     pub items_deleted: Vec<ItemId>,
     /// Items whose count of events over all user shards changed, with the new count.
     pub counts_changed: Vec<(ItemId, u64)>,
+    /// The state came out of a backup and is whole now: whatever was derived from it starts anew.
+    pub is_restored: bool,
 }
 
 impl Effects {
     fn of(tenant: TenantId) -> Effects {
         Effects { tenant, ..Effects::default() }
+    }
+
+    fn restored(outcome: RestoreOutcome) -> Effects {
+        Effects { is_restored: outcome == RestoreOutcome::Whole, ..Effects::default() }
     }
 }

@@ -124,6 +124,16 @@ pub fn decode<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> 
     }
 }
 
+/// The version byte of a record and what follows its first field, which is a `T`.
+pub(crate) fn decode_head<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<(u8, &'a [u8])> {
+    let split = bytes.split_first().filter(|(version, _)| (1..=VERSION).contains(*version));
+    let (&version, body) = split.ok_or_else(|| corrupt(format!("a stored {what} has an unknown format")))?;
+    match postcard::take_from_bytes::<T>(body) {
+        Ok((_, rest)) => Ok((version, rest)),
+        Err(error) => Err(corrupt(format!("a stored {what} cannot be decoded: {error}"))),
+    }
+}
+
 /// A stored id that breaks its limits is corrupt, not the client's fault.
 pub(crate) fn stored<T>(id: Result<T>) -> Result<T> {
     id.map_err(|error| corrupt(format!("a stored id is broken: {error}")))

@@ -4,13 +4,13 @@ use crate::counts;
 use crate::key::{self, Kind};
 use crate::record::{EventRecord, Sequence, UserRecord, decode, encode};
 use crate::view::{Tx, View};
-use crate::{Effects, record};
+use crate::{Effects, record, restore};
 use docent_placement::SlotHasher;
 use docent_types::command::{UserCommand, UserOutcome};
 use docent_types::error::Result;
 use docent_types::event::{Event, EventOutcome};
 use docent_types::user::Profile;
-use docent_types::{ItemId, Slot, TenantId, UserId};
+use docent_types::{ItemId, Keyspace, Slot, TenantId, UserId};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::ControlFlow;
@@ -43,6 +43,13 @@ impl UserShard {
     /// Applies the command at log index `index`, which must rise from call to call. Errors are the store's and stop the replica;
     /// what is refused is an outcome.
     pub fn apply(&self, tx: &mut Tx<'_>, index: u64, command: UserCommand) -> Result<(UserOutcome, Effects)> {
+        let lineage = restore::lineage(tx, Keyspace::Users)?;
+        let is_restore = matches!(command, UserCommand::Digest | UserCommand::Restore(_) | UserCommand::RestoreDone(_));
+        if lineage.as_ref().is_some_and(|lineage| !lineage.is_whole) && !is_restore {
+            return Ok((UserOutcome::Restoring, Effects::default()));
+        }
+        // The stamp of what this command writes: above everything that came with a backup.
+        let index = lineage.map_or(0, |lineage| lineage.base).saturating_add(index);
         match command {
             UserCommand::Append { tenant, events, received_ms: _ } => self.append(tx, index, tenant, &events),
             UserCommand::PutProfiles { tenant, profiles } => self.put_profiles(tx, tenant, profiles),
@@ -52,6 +59,15 @@ impl UserShard {
             }
             UserCommand::SetBlocks { tenant, user_id, blocks } => self.set_blocks(tx, tenant, user_id, blocks),
             UserCommand::DeleteUser { tenant, user_id } => self.delete(tx, index, tenant, user_id),
+            UserCommand::Digest => Ok((UserOutcome::Done, Effects::default())),
+            UserCommand::Restore(part) => {
+                let outcome = restore::part(tx, Keyspace::Users, self.hasher, &part)?;
+                Ok((UserOutcome::Restore(outcome), Effects::default()))
+            }
+            UserCommand::RestoreDone(end) => {
+                let outcome = restore::done(tx, Keyspace::Users, &end)?;
+                Ok((UserOutcome::Restore(outcome), Effects::restored(outcome)))
+            }
         }
     }
 

@@ -82,6 +82,16 @@ impl<'v> Tx<'v> {
         Tx { base, batch: Batch::default() }
     }
 
+    /// A transaction that goes on from `batch`.
+    pub fn over(base: &'v dyn View, batch: Batch) -> Tx<'v> {
+        Tx { base, batch }
+    }
+
+    /// The writes so far.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
     /// The value of `key`, and whether the state before this transaction has one.
     pub fn get_both(&self, key: &[u8]) -> Result<(Option<Bytes>, bool)> {
         match self.batch.writes.get(key) {

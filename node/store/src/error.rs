@@ -50,6 +50,14 @@ pub enum Error {
         /// The highest known.
         known: u32,
     },
+    /// Written by a version of fjall that this binary does not read.
+    #[error("the state in {} was written as fjall's format {found}, which this binary does not read: run the docent that wrote it", .dir.display())]
+    Foreign {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What fjall said.
+        found: String,
+    },
     /// Bytes that are not as they were written.
     #[error("{what} is corrupt: {message}")]
     Corrupt {
@@ -73,12 +81,17 @@ impl Error {
             Error::Option(_) => Kind::Invalid,
             Error::Full { .. } | Error::Poisoned { .. } => Kind::Unavailable,
             Error::Locked { .. } => Kind::Conflict,
-            Error::TooNew { .. } => Kind::Unsupported,
+            Error::TooNew { .. } | Error::Foreign { .. } => Kind::Unsupported,
             Error::Corrupt { .. } => Kind::Corrupt,
             Error::Source(error) => error.kind,
             Error::Destroyed(_) => Kind::WrongShard,
             Error::Io { .. } => Kind::Internal,
         }
+    }
+
+    /// Whether what the disk holds is not to be believed after this.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Error::Corrupt { .. } | Error::Io { .. } | Error::Poisoned { .. })
     }
 
     /// What fjall said about the database in `dir`.
@@ -88,13 +101,16 @@ impl Error {
         match &error {
             fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => match io.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full { dir },
+                // A file that is missing, cut short or not what it should be.
+                std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::UnexpectedEof
+                | std::io::ErrorKind::InvalidData
+                | std::io::ErrorKind::InvalidInput => corrupt(io.to_string()),
                 _ => Error::Io { dir, message: io.to_string() },
             },
             fjall::Error::Poisoned => Error::Poisoned { dir },
             fjall::Error::Locked => Error::Locked { dir },
-            fjall::Error::InvalidVersion(Some(version)) => {
-                corrupt(format!("fjall wrote it as {version:?}, which this binary does not read"))
-            }
+            fjall::Error::InvalidVersion(Some(version)) => Error::Foreign { dir, found: format!("{version:?}") },
             _ => corrupt(error.to_string()),
         }
     }

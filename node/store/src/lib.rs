@@ -2,6 +2,7 @@
 //!
 //! State here is derived: the raft journal is the truth. A commit is atomic (writes and the *applied mark* together) but not
 //! durable until [`Store::flush`]; after a crash a shard is where some earlier mark says, and the journal replays from there.
+//! A database that is damaged, or that failed a write, is removed at the next start and begun anew: snapshots and journal hold it all.
 //! All calls may block on the disk; call them from threads that may.
 //!
 //! | module | owns |
@@ -11,8 +12,12 @@
 //! | [`shard`] | [`ShardStore`]: views, commits, installs of one shard |
 //! | [`view`] | [`ShardView`]: the `docent-shard` seam over a fjall snapshot |
 //! | [`snapshot`] | [`Snapshot`]: a view as checksummed chunks, and back |
+//! | [`digest`] | [`Digests`]: the state at chosen log indexes, hashed |
+//! | `damage` | the note that a store is to be begun anew |
 //! | [`error`] | what can go wrong |
 
+mod damage;
+pub mod digest;
 pub mod error;
 pub mod options;
 pub mod shard;
@@ -20,6 +25,7 @@ pub mod snapshot;
 pub mod store;
 pub mod view;
 
+pub use digest::Digests;
 pub use error::{Error, Result};
 pub use options::StoreOptions;
 pub use shard::ShardStore;

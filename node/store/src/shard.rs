@@ -1,5 +1,6 @@
 //! One shard's state: views for reading, atomic commits, installation of a snapshot beside the old state.
 
+use crate::digest::Digests;
 use crate::error::{Error, Result};
 use crate::snapshot::{Snapshot, Unpacker};
 use crate::store::{Database, lock};
@@ -8,6 +9,9 @@ use bytes::Bytes;
 use docent_shard::Batch;
 use docent_types::ShardId;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// About what a record takes in the database's journal beside its key and value.
+const RECORD_BYTES: usize = 64;
 
 /// A shard's state. Cheap to clone; all clones are one shard.
 #[derive(Clone)]
@@ -24,6 +28,7 @@ struct Inner {
     flushing: Arc<Mutex<()>>,
     /// `None` once destroyed. Held for moments only, so that a view never waits for a commit.
     live: Mutex<Option<Live>>,
+    digests: Digests,
 }
 
 /// What is current.
@@ -45,7 +50,14 @@ impl ShardStore {
         let view = ShardView { database: database.clone(), snapshot: database.fjall.snapshot(), store_id };
         let applied = view.applied()?;
         let live = Live { store_id, flushed: applied.clone(), applied };
-        let inner = Inner { database, id, writing: Mutex::default(), flushing, live: Mutex::new(Some(live)) };
+        let inner = Inner {
+            database,
+            id,
+            writing: Mutex::default(),
+            flushing,
+            live: Mutex::new(Some(live)),
+            digests: Digests::default(),
+        };
         Ok(ShardStore { inner: Arc::new(inner) })
     }
 
@@ -96,6 +108,11 @@ impl ShardStore {
         Ok(())
     }
 
+    /// Digests of the state at chosen log indexes.
+    pub fn digests(&self) -> &Digests {
+        &self.inner.digests
+    }
+
     /// The state as it is now, as chunks to send to another replica.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::of(self.view()?)
@@ -140,7 +157,9 @@ impl ShardStore {
         let database = &self.inner.database;
         let mut writes = fjall::OwnedWriteBatch::with_capacity(database.fjall.clone(), batch.len() + 1)
             .durability(Some(fjall::PersistMode::Buffer));
+        let mut bytes = 0;
         for (key, write) in batch {
+            bytes += RECORD_BYTES + key.len() + write.as_ref().map_or(0, Bytes::len);
             match write {
                 Some(value) => writes.insert(&database.state, store_id.key(&key), &value[..]),
                 None => writes.remove(&database.state, store_id.key(&key)),
@@ -149,6 +168,7 @@ impl ShardStore {
         if let Some(applied) = applied {
             writes.insert(&database.state, store_id.key(b""), applied);
         }
+        database.wait_for_room(bytes as u64)?;
         writes.commit().map_err(|error| database.error(error))
     }
 
@@ -169,6 +189,7 @@ impl ShardStore {
     pub(crate) fn close(&self) -> MutexGuard<'_, ()> {
         let writing = lock(&self.inner.writing);
         *lock(&self.inner.live) = None;
+        self.inner.digests.clear();
         writing
     }
 }

@@ -4,16 +4,18 @@
 //! (the next store id) and `shard` + group number -> store id. What no `shard` record names is garbage of an interrupted
 //! installation or removal and is deleted when the store is opened.
 
+use crate::damage;
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 use crate::shard::{Live, ShardStore};
 use crate::view::StoreId;
+use docent_runtime::disk::Reserve;
 use docent_types::ShardId;
 use fjall::{KeyspaceCreateOptions, PersistMode, Readable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The layout described above.
 const FORMAT: u32 = 1;
@@ -52,6 +54,9 @@ pub(crate) struct Database {
     meta: fjall::Keyspace,
     /// The next store id, as on disk.
     next: Mutex<u32>,
+    /// The first error after which the disk is not believed any more.
+    failure: OnceLock<String>,
+    reserve: OnceLock<Reserve>,
 }
 
 /// A lock whose holders never panic half-way: what they protect is written in one assignment.
@@ -60,15 +65,43 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    /// Opens or makes the store in `dir`. What is found is made durable first, so that every mark it then reports is.
+    /// Opens or makes the store in `dir`. What is found is made durable first, so that every mark it then reports is. A store that is
+    /// damaged, or that failed in its last life, is removed and begun anew: all of it is rebuilt from snapshots and logs.
     pub fn open(dir: impl AsRef<Path>, options: &StoreOptions) -> Result<Store> {
         options.validate()?;
-        let database = Arc::new(Database::open(dir.as_ref(), options)?);
+        let dir = dir.as_ref();
+        if let Some(reason) = damage::noted(dir) {
+            damage::begin_anew(dir, &reason)?;
+        }
+        match Store::open_as_it_is(dir, options) {
+            Err(error @ Error::Corrupt { .. }) => {
+                damage::note(dir, &error.to_string());
+                damage::begin_anew(dir, &error.to_string())?;
+                Store::open_as_it_is(dir, options)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as_it_is(dir: &Path, options: &StoreOptions) -> Result<Store> {
+        let database = Arc::new(Database::open(dir, options)?);
         let shards = Arc::default();
         let store = Store { database, shards, flushing: Arc::default() };
         store.database.sync()?;
         store.collect_garbage()?;
         Ok(store)
+    }
+
+    /// From now on a write first waits until it fits: a database that met a full disk takes no more writes.
+    pub fn keep_within(&self, reserve: Reserve) {
+        // The first one stays.
+        let _second = self.database.reserve.set(reserve);
+    }
+
+    /// Why the store is not to be used any more, if so: the process has to end, and its next start begins the store anew.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.database.failure.get().map(String::as_str)
     }
 
     /// The shards with a state on this node.
@@ -170,7 +203,15 @@ impl Database {
         let state = fjall
             .keyspace("state", || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))
             .map_err(fail)?;
-        let mut database = Database { dir: dir.to_owned(), fjall, state, meta, next: Mutex::new(0) };
+        let mut database = Database {
+            dir: dir.to_owned(),
+            fjall,
+            state,
+            meta,
+            next: Mutex::new(0),
+            failure: OnceLock::new(),
+            reserve: OnceLock::new(),
+        };
         match database.number(FORMAT_KEY)? {
             Some(FORMAT) => {}
             Some(found) => {
@@ -184,8 +225,20 @@ impl Database {
         Ok(database)
     }
 
+    /// What fjall said; where it means damage, that is noted for the next start.
     pub(crate) fn error(&self, error: fjall::Error) -> Error {
-        Error::of(&self.dir, error)
+        let error = Error::of(&self.dir, error);
+        if error.is_damage() && self.failure.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "the state store has failed; it is rebuilt from snapshots and logs at the next start");
+            damage::note(&self.dir, &error.to_string());
+        }
+        error
+    }
+
+    /// Waits until `bytes` may be written without filling the disk.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<()> {
+        let Some(reserve) = self.reserve.get() else { return Ok(()) };
+        reserve.wait_for(bytes).map_err(|error| self.error(fjall::Error::Io(error)))
     }
 
     /// Returns once everything written so far is on disk.
@@ -201,6 +254,7 @@ impl Database {
             what: format!("the state in {}", self.dir.display()),
             message: "all store ids are used up".to_owned(),
         })?;
+        self.wait_for_room(0)?;
         self.meta.insert(NEXT_KEY, after.to_be_bytes()).map_err(|error| self.error(error))?;
         self.sync()?;
         *next = after;
@@ -209,6 +263,7 @@ impl Database {
 
     /// Makes `store_id` the state of `shard`, durably: the one step that flips an installation.
     pub(crate) fn point(&self, shard: ShardId, store_id: Option<StoreId>) -> Result<()> {
+        self.wait_for_room(0)?;
         let key = [SHARD_KEYS, &shard.group().to_be_bytes()].concat();
         let done = match store_id {
             Some(StoreId(id)) => self.meta.insert(key, id.to_be_bytes()),
@@ -229,6 +284,7 @@ impl Database {
             if batch.is_empty() {
                 return Ok(());
             }
+            self.wait_for_room(batch.len() as u64 * 64)?;
             batch.commit().map_err(|error| self.error(error))?;
         }
     }

@@ -1,6 +1,6 @@
 //! A shard's state at one moment, as its state machine reads it.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Database;
 use bytes::Bytes;
 use docent_shard::view::{View, Visit};
@@ -66,7 +66,7 @@ impl ShardView {
     }
 
     fn fail(&self, error: fjall::Error) -> docent_types::Error {
-        Error::of(&self.database.dir, error).into()
+        self.database.error(error).into()
     }
 }
 

@@ -5,7 +5,8 @@ use crate::v1;
 use docent_types::catalog::{
     Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, TrainSettings,
 };
-use docent_types::{NodeId, Result};
+use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::{Error, NodeId, Result};
 
 impl From<&Member> for v1::Member {
     fn from(member: &Member) -> v1::Member {
@@ -15,8 +16,57 @@ impl From<&Member> for v1::Member {
             query_addr: member.query_addr.clone(),
             zone: member.zone.clone(),
             is_alive: member.is_alive,
+            state: match member.query_addr.is_empty() {
+                true => String::new(),
+                false => member.state.name().to_owned(),
+            },
         }
     }
+}
+
+/// The replica of a shard that is on its way.
+fn under_way(shard: &Shard) -> Option<v1::ReplicaMove> {
+    let change = shard.change?;
+    let from = shard.replicas.iter().find(|replica| Some(replica.id) == change.old);
+    Some(v1::ReplicaMove {
+        shard: shard.id.to_string(),
+        from: from.map_or(0, |from| from.node.0),
+        to: change.new.node.0,
+        cause: change.cause.name().to_owned(),
+        is_cancelled: change.is_cancelled,
+    })
+}
+
+impl From<PlannedMove> for v1::ReplicaMove {
+    fn from(planned: PlannedMove) -> v1::ReplicaMove {
+        v1::ReplicaMove {
+            shard: planned.shard.to_string(),
+            from: planned.from.unwrap_or_default().0,
+            to: planned.to.0,
+            cause: planned.cause.name().to_owned(),
+            is_cancelled: false,
+        }
+    }
+}
+
+/// What a client asks of the placement.
+///
+/// # Errors
+/// `Invalid` naming the field.
+pub fn placement_change(request: v1::ChangePlacementRequest) -> Result<PlacementChange> {
+    use v1::change_placement_request::Change;
+    let change = request
+        .change
+        .ok_or_else(|| Error::invalid("change", "say what to change: drain, resume, remove, move or cancel"))?;
+    Ok(match change {
+        Change::Drain(node) => PlacementChange::Drain(NodeId(node)),
+        Change::Resume(node) => PlacementChange::Resume(NodeId(node)),
+        Change::Remove(node) => PlacementChange::Remove(NodeId(node)),
+        Change::Cancel(shard) => PlacementChange::Cancel(shard.parse()?),
+        Change::Move(v1::MoveReplica { shard, from, to }) => {
+            PlacementChange::Move { shard: shard.parse()?, from: NodeId(from), to: NodeId(to) }
+        }
+    })
 }
 
 /// A shard with its leader, where the answering node knows it.
@@ -27,6 +77,8 @@ pub fn shard(shard: &Shard, leader: Option<NodeId>) -> v1::Shard {
         slot_end: shard.slots.end.into(),
         nodes: shard.replicas.iter().map(|replica| replica.node.0).collect(),
         leader: leader.unwrap_or_default().0,
+        r#move: under_way(shard),
+        replicas: shard.replicas.iter().map(|replica| v1::Replica { id: replica.id.0, node: replica.node.0 }).collect(),
     }
 }
 

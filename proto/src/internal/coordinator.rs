@@ -1,7 +1,8 @@
 //! What members ask of the coordinator. Any coordinator takes a request; one that does not lead answers `NotLeader` with a hint.
 
-use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, TrainSettings};
-use docent_types::{ClusterId, NodeId, Position, ShardId};
+use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica, TrainSettings};
+use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::{ClusterId, NodeId, Position, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,13 @@ pub enum Request {
     Activate(u64),
     /// Make the previous version live.
     Rollback,
+    /// Change where replicas live.
+    Place {
+        /// What to change.
+        change: PlacementChange,
+        /// Only tell what it would lead to.
+        is_dry_run: bool,
+    },
 }
 
 /// See [`Request::Join`].
@@ -44,7 +52,7 @@ pub struct Join {
 }
 
 /// See [`Request::Heartbeat`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Who.
     pub node: NodeId,
@@ -52,6 +60,45 @@ pub struct Heartbeat {
     pub staged: Vec<(u64, Vec<ShardId>)>,
     /// Versions that it cannot stage, and why.
     pub refused: Vec<(u64, String)>,
+    /// The replicas that it has, each as it is.
+    pub replicas: Vec<ReplicaReport>,
+    /// Replicas of the catalog's graves that are gone from its disk.
+    pub buried: Vec<ReplicaId>,
+}
+
+/// A replica as its node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Which.
+    pub replica: ReplicaId,
+    /// How it is.
+    pub condition: Condition,
+}
+
+/// How a replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Takes part.
+    Follows,
+    /// Leads its group.
+    Leads(Membership),
+    /// Can never take part again, and why: its log or its state is damaged or gone.
+    Lost(String),
+}
+
+/// A group's membership as its leader has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The leader's term.
+    pub term: u64,
+    /// The log index of the membership.
+    pub index: u64,
+    /// Whether that entry is committed, and no change of voters is half done: only then the rest is a fact.
+    pub is_settled: bool,
+    /// Who votes.
+    pub voters: Vec<Replica>,
 }
 
 /// See [`Request::ReportJob`].
@@ -112,6 +159,8 @@ pub enum Response {
     Job(Job),
     /// To `Activate` and `Rollback`.
     Activated(Activation),
+    /// To `Place`: the moves that it leads to.
+    Moves(Vec<PlannedMove>),
 }
 
 /// A catalog watch: the stream opens with the catalog as it is and goes on with each newer one.

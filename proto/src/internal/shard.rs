@@ -1,11 +1,11 @@
 //! What gateways ask of shards. Requests to a leader are fenced by the shard id; item requests cover all shards that one node serves.
 
-use docent_types::command::{ItemCommand, ItemOutcome, UserCommand, UserOutcome};
+use docent_types::command::{BackupId, ItemCommand, ItemOutcome, UserCommand, UserOutcome};
 use docent_types::event::Event;
 use docent_types::item::ItemState;
 use docent_types::query::ScoredItem;
 use docent_types::user::{Consent, User};
-use docent_types::{Error, ItemId, Position, ShardId, TenantId, UserId};
+use docent_types::{Error, ItemId, NodeId, Position, ShardId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// A request to a node about shards that it hosts.
@@ -110,6 +110,18 @@ pub enum Request {
         /// The attempt; an older one's pins are dropped.
         epoch: u64,
     },
+    /// The digest that this replica took at a `Digest` command; any replica. Waits until it has applied it.
+    Digest {
+        /// Which shard.
+        shard: ShardId,
+        /// The command's log index.
+        index: u64,
+    },
+    /// What the shard is to a restore; leader only, linearizable.
+    Standing {
+        /// Which shard.
+        shard: ShardId,
+    },
 }
 
 /// A shard and the ids (all of that shard) that it must not return.
@@ -140,6 +152,8 @@ pub enum Response {
         position: Position,
         /// What became of it.
         outcome: ItemOutcome,
+        /// Nodes that may show the shard's items: a take-down waits for them, whatever its gateway's catalog says.
+        holders: Vec<NodeId>,
     },
     /// To `GetUser`.
     User(Option<User>),
@@ -157,6 +171,45 @@ pub enum Response {
     Applied(PerShard<u64>),
     /// To `Cut`: the shards that this node leads, each with its pinned position.
     Cut(Vec<Position>),
+    /// To `Digest`.
+    Digest(StateDigest),
+    /// To `Standing`.
+    Standing(Standing),
+}
+
+/// A digest of a shard's state; `docent_shard::digest` says of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigest {
+    /// Records of content.
+    pub records: u64,
+    /// Of the content, independent of the log that carried it.
+    pub content: [u8; 32],
+    /// Of every stored byte.
+    pub state: [u8; 32],
+}
+
+/// What a shard is to a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Nothing was ever written.
+    Empty,
+    /// A restore is under way: of this backup, with this part next.
+    Restoring(BackupId, u64),
+    /// A restore of this backup is complete.
+    Restored(BackupId),
+    /// It has records of its own.
+    Live,
+}
+
+/// The end of a shard's state on its way into a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEnd {
+    /// The log index that the state is of.
+    pub position: u64,
+    /// The newest stamp that a record can have.
+    pub stamp: u64,
+    /// Of all records sent.
+    pub digest: StateDigest,
 }
 
 /// What a query needs of its user.
@@ -216,6 +269,8 @@ pub enum ExportWhat {
     },
     /// Ids of the users of a shard that have kept events.
     Users,
+    /// The whole state as raw records, for a backup.
+    State,
 }
 
 /// A page of an export, at most 1 MiB of payload.
@@ -229,4 +284,8 @@ pub enum ExportPage {
     Vectors(Vec<(String, Vec<f32>)>),
     /// Users, by id.
     Users(Vec<UserId>),
+    /// Framed records, in key order.
+    State(Vec<u8>),
+    /// The last page of a state.
+    StateEnd(StateEnd),
 }

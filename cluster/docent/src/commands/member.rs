@@ -63,23 +63,16 @@ async fn live<M, F: Future<Output = bool>>(
         }
     };
     tracing::info!("{what} started");
-    let fatal = tokio::select! {
-        fatal = supervisor.wait_fatal() => Some(fatal),
-        name = signals.next() => {
-            tracing::info!(signal = name, "{what} ends");
-            None
-        }
-    };
-    // Further signals change nothing: the kernel sends several when a parent with threads dies, and the end is bounded anyway.
-    let is_complete = stop(member).await;
-    match (fatal, is_complete) {
-        (Some(fatal), _) => Err(Failure::failed(fatal)),
-        (None, true) => Ok(()),
-        (None, false) => {
-            tracing::warn!("{what} did not end in order; nothing acknowledged is lost");
-            Ok(())
-        }
+    tokio::select! {
+        // At once: what its disk holds may not be known any more, and nothing that an orderly end would write is needed.
+        fatal = supervisor.wait_fatal() => return Err(Failure::failed(fatal)),
+        name = signals.next() => tracing::info!(signal = name, "{what} ends"),
     }
+    // Further signals change nothing: the kernel sends several when a parent with threads dies, and the end is bounded anyway.
+    if !stop(member).await {
+        tracing::warn!("{what} did not end in order; nothing acknowledged is lost");
+    }
+    Ok(())
 }
 
 /// A member that cannot start: a bad setting is the operator's to change.

@@ -1,5 +1,6 @@
 //! One file a command: its flags, its calls, what it prints.
 
+pub mod backup;
 pub mod demo;
 pub mod export;
 pub mod generate;
@@ -7,9 +8,11 @@ pub mod import;
 pub mod items;
 pub mod member;
 pub mod models;
+pub mod placement;
 pub mod recommend;
 pub mod secret;
 pub mod status;
 pub mod train;
 pub mod up;
 pub mod users;
+pub mod verify;

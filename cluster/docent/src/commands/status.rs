@@ -69,6 +69,12 @@ fn print(state: &v1::Cluster) {
     show::say(format!("cluster  {}  ({is_ready})", state.cluster_id));
     show::say(format!("model    {live}"));
     show::say(format!("answered by node {}, catalog index {}\n", state.node, state.catalog_index));
+    print_members(state);
+    print_shards(state);
+}
+
+/// The members, with what each node holds.
+pub fn print_members(state: &v1::Cluster) {
     let rows = |kind: &'static str, members: &[v1::Member]| -> Vec<Vec<String>> {
         let row = |m: &v1::Member| {
             vec![
@@ -76,7 +82,7 @@ fn print(state: &v1::Cluster) {
                 m.query_addr.clone(),
                 m.internal_addr.clone(),
                 m.zone.clone(),
-                if m.is_alive { "alive" } else { "silent" }.to_owned(),
+                condition(m),
                 state.shards.iter().filter(|s| s.nodes.contains(&m.id) && kind == "node").count().to_string(),
                 state.shards.iter().filter(|s| s.leader == m.id && kind == "node").count().to_string(),
             ]
@@ -87,10 +93,33 @@ fn print(state: &v1::Cluster) {
     members.extend(rows("node", &state.nodes));
     let header = ["member", "query", "internal", "zone", "state", "replicas", "leads"];
     show::say(show::table(&header, &["replicas", "leads"], members).to_string());
+}
+
+/// The shards, with where they live and what is on its way.
+pub fn print_shards(state: &v1::Cluster) {
     let shards = state.shards.iter().map(|s| {
         let nodes: Vec<String> = s.nodes.iter().map(u64::to_string).collect();
         let leader = if s.leader == 0 { "none known".to_owned() } else { format!("node {}", s.leader) };
-        vec![s.id.clone(), format!("{}..{}", s.slot_first, s.slot_end), nodes.join(", "), leader]
+        let moving = s.r#move.as_ref().map(|m| {
+            let (from, given_up) = (m.from, if m.is_cancelled { ", given up" } else { "" });
+            let from = if from == 0 { String::new() } else { format!("{from} ") };
+            format!("{from}-> {} ({}{given_up})", m.to, m.cause)
+        });
+        vec![
+            s.id.clone(),
+            format!("{}..{}", s.slot_first, s.slot_end),
+            nodes.join(", "),
+            leader,
+            moving.unwrap_or_default(),
+        ]
     });
-    show::say(show::table(&["shard", "slots", "nodes", "leader"], &["slots"], shards).to_string());
+    show::say(show::table(&["shard", "slots", "nodes", "leader", "moving"], &["slots"], shards).to_string());
+}
+
+fn condition(member: &v1::Member) -> String {
+    let alive = if member.is_alive { "alive" } else { "silent" };
+    match member.state.as_str() {
+        "" | "active" => alive.to_owned(),
+        state => format!("{alive}, {state}"),
+    }
 }

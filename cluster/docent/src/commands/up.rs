@@ -1,5 +1,6 @@
 //! `docent up`: a local cluster of separate processes in the foreground.
 
+use crate::backup::manifest;
 use crate::cli::Shared;
 use crate::commands::member::Signals;
 use crate::failure::{Failure, Result};
@@ -36,6 +37,9 @@ pub struct Args {
     /// The key of the slot hash, 32 hexadecimal digits: the same key places the same ids alike [default: drawn]
     #[arg(long, value_name = "HEX")]
     placement_key: Option<String>,
+    /// Take the placement key and the shards of a backup, to restore it: then run `docent backup restore DIR`
+    #[arg(long, value_name = "DIR", conflicts_with = "placement_key")]
+    from_backup: Option<PathBuf>,
     /// How long the cluster may take to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     wait_timeout: u64,
@@ -43,13 +47,21 @@ pub struct Args {
 
 /// Runs a cluster until a signal; fails at the end if a member died.
 pub async fn run(shared: &Shared, args: &Args) -> Result<()> {
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         nodes: args.nodes,
         coordinators: args.coordinators,
         base_port: args.base_port,
         replication: args.replication,
         placement_key: args.placement_key.clone(),
+        ..Wanted::default()
     };
+    if let Some(dir) = &args.from_backup {
+        let (manifest, _) = manifest::read(&manifest::locate(dir)?)?;
+        let (users, items) = manifest.shard_counts();
+        // At most 64 each, by the coordinator's settings.
+        (wanted.user_shards, wanted.item_shards) = (u16::try_from(users).ok(), u16::try_from(items).ok());
+        wanted.placement_key = Some(manifest.placement_key);
+    }
     let mut signals = Signals::listen()?;
     let layout = Layout::prepare(&args.data_dir, &wanted)?;
     let how = if layout.is_new { "a new cluster" } else { "the cluster" };

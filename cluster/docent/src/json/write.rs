@@ -101,6 +101,12 @@ pub fn answer(answer: &v1::RecommendResponse) -> Value {
     })
 }
 
+/// A replica on its way, or in a plan.
+pub fn replica_move(m: &v1::ReplicaMove) -> Value {
+    let from = (m.from > 0).then_some(m.from);
+    json!({ "shard": m.shard, "from": from, "to": m.to, "cause": m.cause, "is_cancelled": m.is_cancelled })
+}
+
 /// The state of the cluster.
 pub fn cluster(cluster: &v1::Cluster) -> Value {
     let members = |members: &[v1::Member]| -> Vec<Value> {
@@ -109,7 +115,7 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
             .map(|m| {
                 json!({
                     "id": m.id, "internal_addr": m.internal_addr, "query_addr": m.query_addr, "zone": m.zone,
-                    "is_alive": m.is_alive,
+                    "is_alive": m.is_alive, "state": m.state,
                 })
             })
             .collect()
@@ -120,6 +126,7 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
         .map(|s| {
             json!({
                 "id": s.id, "slot_first": s.slot_first, "slot_end": s.slot_end, "nodes": s.nodes, "leader": s.leader,
+                "move": s.r#move.as_ref().map(replica_move),
             })
         })
         .collect();

@@ -45,6 +45,12 @@ pub struct Shape {
     /// The key of the slot hash, hexadecimal; drawn when the cluster is born if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement_key: Option<String>,
+    /// User shards, where it is not the coordinator's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_shards: Option<u16>,
+    /// Item shards, where it is not the coordinator's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_shards: Option<u16>,
 }
 
 /// What the command line asks for; absent means whatever the directory has, else the default.
@@ -60,6 +66,10 @@ pub struct Wanted {
     pub replication: Option<u16>,
     /// 32 hexadecimal digits.
     pub placement_key: Option<String>,
+    /// User shards of a new cluster, the coordinator's default.
+    pub user_shards: Option<u16>,
+    /// Item shards of a new cluster, the coordinator's default.
+    pub item_shards: Option<u16>,
 }
 
 impl Wanted {
@@ -93,6 +103,8 @@ impl Wanted {
             base_port,
             replication,
             placement_key: self.placement_key.clone(),
+            user_shards: self.user_shards,
+            item_shards: self.item_shards,
         })
     }
 
@@ -240,6 +252,11 @@ impl Layout {
         ]);
         if let Some(key) = &s.placement_key {
             table.insert("placement_key".to_owned(), Value::from(key.as_str()));
+        }
+        for (name, shards) in [("user_shards", s.user_shards), ("item_shards", s.item_shards)] {
+            if let Some(shards) = shards {
+                table.insert(name.to_owned(), Value::from(i64::from(shards)));
+            }
         }
         table
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use docent_raft::{ProposeError, Status};
-use docent_runtime::disk::{Disk, DiskFile, DiskLock, RealDisk};
+use docent_runtime::disk::{Disk, DiskFile, DiskLock, RealDisk, Space};
 
 use crate::cluster::{Cluster, leader, options, propose};
 
@@ -73,6 +73,9 @@ impl Disk for GatedDisk {
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         RealDisk.lock(path)
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        RealDisk.space(dir)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, Space};
 
 /// Unit in which a torn write is kept or lost, as a device would (512-byte sectors).
 const SECTOR_BYTES: usize = 512;
@@ -326,6 +326,12 @@ impl Disk for MemDisk {
         state.locks.push(path.to_owned());
         let epoch = state.epoch;
         Ok(Box::new(MemLock { disk: self.clone(), path: path.to_owned(), epoch }))
+    }
+
+    fn space(&self, _dir: &Path) -> io::Result<Space> {
+        let state = self.alive()?;
+        let total_bytes = state.capacity_bytes.unwrap_or(u64::MAX);
+        Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used_bytes()) })
     }
 }
 

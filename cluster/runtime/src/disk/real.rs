@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, Space};
 
 /// The operating system's files.
 #[derive(Debug, Default, Clone, Copy)]
@@ -64,6 +64,12 @@ impl Disk for RealDisk {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stat = nix::sys::statvfs::statvfs(dir)?;
+        let unit = stat.fragment_size();
+        Ok(Space { total_bytes: stat.blocks() * unit, free_bytes: stat.blocks_available() * unit })
+    }
 }
 
 /// `Path::parent` of a bare relative name is the empty path; the directory it means is `.`.
@@ -105,6 +111,12 @@ impl DiskFile for RealFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    /// Without writing, where the file system can.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let length = i64::try_from(bytes).map_err(io::Error::other)?;
+        Ok(nix::fcntl::posix_fallocate(&self.0, 0, length)?)
     }
 }
 

@@ -5,11 +5,44 @@ use super::problem::Problem;
 use super::{Answer, App, Segment, segment, view};
 use axum::extract::State;
 use axum::http::StatusCode;
-use docent_types::Error;
 use docent_types::catalog::{Activation, TrainSettings};
+use docent_types::placement::PlacementChange;
+use docent_types::{Error, NodeId};
+use serde::Deserialize;
 
 pub(super) async fn cluster(State(app): State<App>) -> Answer<view::Cluster> {
     Ok(axum::Json(app.gateway.cluster().await?.into()))
+}
+
+/// `POST /v1/placement`.
+#[derive(Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+enum Action {
+    Drain { node: NodeId },
+    Resume { node: NodeId },
+    Remove { node: NodeId },
+    Move { shard: String, from: NodeId, to: NodeId },
+    Cancel { shard: String },
+}
+
+#[derive(Deserialize)]
+pub(super) struct Placement {
+    #[serde(flatten)]
+    action: Action,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+pub(super) async fn change_placement(State(app): State<App>, Json(body): Json<Placement>) -> Answer<view::Moves> {
+    let change = match body.action {
+        Action::Drain { node } => PlacementChange::Drain(node),
+        Action::Resume { node } => PlacementChange::Resume(node),
+        Action::Remove { node } => PlacementChange::Remove(node),
+        Action::Move { shard, from, to } => PlacementChange::Move { shard: shard.parse()?, from, to },
+        Action::Cancel { shard } => PlacementChange::Cancel(shard.parse()?),
+    };
+    let moves = app.gateway.change_placement(change, body.dry_run).await?;
+    Ok(axum::Json(view::Moves { moves: moves.into_iter().map(Into::into).collect(), dry_run: body.dry_run }))
 }
 
 pub(super) async fn models(State(app): State<App>) -> Answer<view::Models> {

@@ -7,6 +7,7 @@ use docent_proto::convert::catalog::{job_state_name, model_state_name};
 use docent_proto::convert::query::source_name;
 use docent_proto::convert::{keyspace_name, position_text};
 use docent_types::catalog::{self, JobProgress, TrainSettings};
+use docent_types::placement::{Cause, NodeState, PlannedMove};
 use docent_types::{ItemId, query};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -182,6 +183,50 @@ struct Member {
     query_addr: String,
     zone: String,
     is_alive: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<NodeState>,
+}
+
+/// A replica on its way, or in a plan.
+#[derive(Serialize)]
+pub(crate) struct Move {
+    shard: String,
+    from: Option<u64>,
+    to: u64,
+    cause: Cause,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_cancelled: bool,
+}
+
+impl From<PlannedMove> for Move {
+    fn from(planned: PlannedMove) -> Move {
+        Move {
+            shard: planned.shard.to_string(),
+            from: planned.from.map(|from| from.0),
+            to: planned.to.0,
+            cause: planned.cause,
+            is_cancelled: false,
+        }
+    }
+}
+
+/// The moves that a change of the placement leads to.
+#[derive(Serialize)]
+pub(crate) struct Moves {
+    pub(crate) moves: Vec<Move>,
+    pub(crate) dry_run: bool,
+}
+
+fn under_way(shard: &catalog::Shard) -> Option<Move> {
+    let change = shard.change?;
+    let from = shard.replicas.iter().find(|replica| Some(replica.id) == change.old);
+    Some(Move {
+        shard: shard.id.to_string(),
+        from: from.map(|from| from.node.0),
+        to: change.new.node.0,
+        cause: change.cause,
+        is_cancelled: change.is_cancelled,
+    })
 }
 
 #[derive(Serialize)]
@@ -191,6 +236,9 @@ struct Shard {
     slot_end: u16,
     nodes: Vec<u64>,
     leader: Option<u64>,
+    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
+    under_way: Option<Move>,
+    replicas: Vec<catalog::Replica>,
 }
 
 impl From<ClusterStatus> for Cluster {
@@ -202,6 +250,7 @@ impl From<ClusterStatus> for Cluster {
             query_addr: member.query_addr.clone(),
             zone: member.zone.clone(),
             is_alive: member.is_alive,
+            state: (!member.query_addr.is_empty()).then_some(member.state),
         };
         let shard = |shard: &catalog::Shard| Shard {
             id: shard.id.to_string(),
@@ -209,6 +258,8 @@ impl From<ClusterStatus> for Cluster {
             slot_end: shard.slots.end,
             nodes: shard.replicas.iter().map(|replica| replica.node.0).collect(),
             leader: status.leaders.get(&shard.id).map(|node| node.0),
+            under_way: under_way(shard),
+            replicas: shard.replicas.clone(),
         };
         Cluster {
             cluster_id: catalog.cluster.as_ref().map(|cluster| cluster.id.to_string()),

@@ -9,4 +9,5 @@ mod http;
 mod items;
 mod queries;
 mod routing;
+mod verify;
 mod world;

@@ -5,7 +5,7 @@ use docent_gateway::{Coordinator, Gateway, GatewaySettings};
 use docent_placement::SlotHasher;
 use docent_placement::initial::{Candidate, place};
 use docent_proto::internal::shard::{
-    Export, ExportPage, ExportWhat, Request, Response, ShardFilter, ShardHits, UserState,
+    Export, ExportPage, ExportWhat, Request, Response, ShardFilter, ShardHits, StateDigest, UserState,
 };
 use docent_proto::internal::{Service, coordinator};
 use docent_rpc::Caller;
@@ -15,6 +15,7 @@ use docent_types::catalog::{Activation, Catalog, Cluster, Member};
 use docent_types::command::{ItemCommand, ItemOutcome, UserCommand, UserOutcome};
 use docent_types::event::EventOutcome;
 use docent_types::item::{Item, ItemState};
+use docent_types::placement::NodeState;
 use docent_types::query::{Recommend, ScoredItem, rank};
 use docent_types::user::{Consent, User};
 use docent_types::*;
@@ -63,6 +64,8 @@ pub(crate) struct World {
     pub(crate) refusing: BTreeSet<NodeId>,
     /// Replicas that lag behind every write.
     pub(crate) lagging: BTreeSet<NodeId>,
+    /// Replicas whose state is not the others'.
+    pub(crate) diverged: BTreeSet<NodeId>,
     pub(crate) log: Vec<(NodeId, Request)>,
     pub(crate) index: u64,
 }
@@ -93,7 +96,8 @@ pub(crate) fn catalog() -> Catalog {
         query_addr: format!("node-{node}:2"),
         zone: String::new(),
         is_alive: true,
-        format: 1,
+        format: u32::from(codec::VERSION),
+        state: NodeState::Active,
     };
     Catalog {
         index: 5,
@@ -289,7 +293,7 @@ impl World {
             }
             Request::WriteItems { shard, command } => {
                 let position = self.written(shard, node)?;
-                Response::WroteItems { position, outcome: self.write_items(command) }
+                Response::WroteItems { position, outcome: self.write_items(command), holders: Vec::new() }
             }
             Request::GetUser { shard, user_id, .. } => {
                 self.led(shard, node)?;
@@ -300,6 +304,12 @@ impl World {
                     blocks: state.blocks.clone(),
                     events: 1,
                 }))
+            }
+            Request::Digest { shard, index } => {
+                self.serves(shard, node)?;
+                assert_eq!(index, self.index, "replicas are asked about the command's index");
+                let state = [u8::from(self.diverged.contains(&node)); 32];
+                Response::Digest(StateDigest { records: 1, content: [0; 32], state })
             }
             Request::UserState { shard, user_id, .. } => {
                 self.led(shard, node)?;
@@ -372,7 +382,7 @@ impl World {
                 let row = |thing: &Thing| (thing.state.item.item_id.to_string(), thing.row.clone().unwrap_or_default());
                 vec![ExportPage::Vectors(self.things_of(export.shard).map(row).collect())]
             }
-            ExportWhat::Events => Vec::new(),
+            ExportWhat::Events | ExportWhat::State => Vec::new(),
         })
     }
 }

@@ -62,6 +62,8 @@ impl Model {
                     UserOutcome::Done
                 }
             },
+            UserCommand::Digest => UserOutcome::Done,
+            UserCommand::Restore(_) | UserCommand::RestoreDone(_) => unreachable!("restore.rs has their tests"),
         }
     }
 

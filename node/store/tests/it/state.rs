@@ -107,3 +107,35 @@ fn a_store_in_use_is_refused_by_name() {
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     assert!(error.to_string().contains("in use by another process"), "{error}");
 }
+
+#[test]
+fn a_digest_is_of_the_state_at_its_entry_and_survives_later_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(30);
+    let [a, b] = [0, 1].map(|index| open(dir.path().join(index.to_string()).as_path()).shard(shard(index)).unwrap());
+    apply(&a, &log, 0, 20, 7);
+    apply(&b, &log, 0, 18, 1);
+    let at_20 = docent_shard::digest::digest(&a.view().unwrap(), &|| false).unwrap();
+    // The pin is of a batch at work: two entries that are not committed yet.
+    let view = std::sync::Arc::new(b.view().unwrap());
+    let batch = {
+        let mut tx = docent_shard::Tx::new(&*view);
+        let machine = docent_shard::UserShard::new(docent_placement::SlotHasher::new(&[1; 16]));
+        for (index, command) in (19u64..).zip(&log[18..20]) {
+            machine.apply(&mut tx, index, command.clone()).unwrap();
+        }
+        tx.into_batch()
+    };
+    b.digests().pin(20, view, batch);
+    apply(&b, &log, 18, 30, 5);
+    assert_eq!(b.digests().take(19, &|| false).unwrap(), None, "never pinned");
+    assert_eq!(b.digests().take(20, &|| true).unwrap(), None, "broken off");
+    assert_eq!(b.digests().take(20, &|| false).unwrap(), at_20);
+    b.digests().expire(1_000_000);
+    assert_eq!(b.digests().take(20, &|| true).unwrap(), at_20, "a digest once taken stays");
+    let now = docent_shard::digest::digest(&b.view().unwrap(), &|| false).unwrap();
+    assert_ne!(now, at_20);
+    b.digests().pin(30, std::sync::Arc::new(b.view().unwrap()), Batch::default());
+    b.digests().expire(1_000_000);
+    assert_eq!(b.digests().take(30, &|| false).unwrap(), None, "a pin that nobody asked for goes");
+}

@@ -1,0 +1,292 @@
+//! `make bench-failover`: rounds of SIGKILL of the node that leads most shards, under load, beside etcd's leader loss in the same run.
+//! Fails where a query through a living node failed, an acked event is lost or doubled, or our median write outage is longer than etcd's.
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real processes in real time")]
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::Parser;
+use docent_chaos::client::Client;
+use docent_chaos::cost::load_average;
+use docent_chaos::etcd::{self, Etcd};
+use docent_chaos::failover::{self, Drill, Outage, PROBE_TIMEOUT, Round, first, last};
+use docent_chaos::gateways::Gateways;
+use docent_chaos::lab::{Lab, Options};
+use docent_chaos::spread::Spread;
+use docent_chaos::timers::{self, DOCENT};
+use docent_chaos::traffic::{Load, Report, Traffic};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Measures three coordinators and three nodes on this machine, and three members of etcd beside them.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Rounds, each one SIGKILL of ours and one of etcd's
+    #[arg(long, default_value_t = 30)]
+    rounds: usize,
+    /// Events a second
+    #[arg(long, default_value_t = 1_000.0)]
+    events: f64,
+    /// Events of one user in one request
+    #[arg(long, default_value_t = 10)]
+    batch: usize,
+    /// Queries a second
+    #[arg(long, default_value_t = 200.0)]
+    queries: f64,
+    /// Users, each with a history before the first round
+    #[arg(long, default_value_t = 5_000)]
+    users: usize,
+    /// Items
+    #[arg(long, default_value_t = 3_000)]
+    items: usize,
+    /// How long the cluster is left alone between rounds
+    #[arg(long, default_value_t = 1_500)]
+    settle_ms: u64,
+    /// etcd's heartbeat interval; its election time-out is chosen to find a dead leader as late as ours
+    #[arg(long, default_value_t = 50)]
+    etcd_heartbeat_ms: u32,
+    /// Without the yardstick
+    #[arg(long)]
+    without_etcd: bool,
+}
+
+/// What etcd's rounds gave: seconds to the first acknowledged write through any survivor.
+type Yardstick = Vec<Option<f64>>;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(
+        args.rounds > 0 && args.batch > 0 && args.etcd_heartbeat_ms > 0,
+        "rounds, batch and heartbeat must be above 0"
+    );
+    let etcd_timers = timers::Etcd::as_late_as(&DOCENT.detection(), args.etcd_heartbeat_ms);
+    introduce(&args, etcd_timers)?;
+    let mut lab = Lab::start(&Options { node_settings: DOCENT.settings(), ..Options::default() })?;
+    let mut etcd = (!args.without_etcd).then(|| Etcd::start(etcd_timers)).transpose()?;
+    let gateways = Gateways::new(&lab.addresses());
+    let load = Load {
+        events: args.events,
+        batch: args.batch,
+        queries: args.queries,
+        n: 10,
+        users: args.users,
+        items: args.items,
+    };
+    let traffic = Traffic::new("load", &gateways, load);
+    let homes = traffic.seed(&lab.client(0), 8)?;
+    lab.docent(&["train", "--wait", "--dim", "16", "--epochs", "3", "--holdout", "0"])?;
+
+    let (rounds, yardstick, report) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| traffic.run());
+        let drill = Drill { lab: &mut lab, gateways: &gateways, traffic: &traffic, homes: &homes };
+        let outcome = rounds(&args, drill, &mut etcd);
+        traffic.stop();
+        let report = running.join().map_err(|_| anyhow!("the load panicked")).flatten();
+        outcome.and_then(|(rounds, yardstick)| Ok((rounds, yardstick, report?)))
+    })?;
+    lab.wait_ready(Duration::from_secs(90))?;
+    let audit = traffic.ledger().audit(&lab);
+    let mut wrong = tell(&rounds, &yardstick, &report);
+    match &audit {
+        Ok(()) => println!("audit: {} acked events, each exported exactly once", traffic.ledger().acked()),
+        Err(error) => wrong.push(format!("audit: {error:#}")),
+    }
+    let complaints = lab.complaints();
+    complaints.iter().take(10).for_each(|line| println!("in a log: {line}"));
+    println!("{} lines of WARN, ERROR or panic in the logs; load average {}", complaints.len(), load_average());
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("; "));
+    }
+    Ok(())
+}
+
+fn introduce(args: &Args, etcd_timers: timers::Etcd) -> Result<()> {
+    println!(
+        "three coordinators, three nodes, RF 3, 8 user and 4 item shards; {} events/s in batches of {} and {} queries/s through the living nodes",
+        args.events, args.batch, args.queries
+    );
+    println!("time to find a dead leader, from its last word:");
+    println!(
+        "  docent: heartbeat {} ms, max {} + random({}..{}) ms, looked at each {} ms: {}",
+        DOCENT.heartbeat,
+        DOCENT.election_max,
+        DOCENT.election_min,
+        DOCENT.election_max,
+        DOCENT.tick,
+        DOCENT.detection().describe()
+    );
+    if !args.without_etcd {
+        println!(
+            "  {}: --heartbeat-interval={} --election-timeout={}, random(T..2T): {}",
+            etcd::version()?,
+            etcd_timers.heartbeat,
+            etcd_timers.election_ms(),
+            etcd_timers.detection().describe()
+        );
+    }
+    Ok(())
+}
+
+/// Ours and etcd's in turn, the load on all the time, so that both meet the same machine.
+fn rounds(args: &Args, mut drill: Drill<'_>, etcd: &mut Option<Etcd>) -> Result<(Vec<Round>, Yardstick)> {
+    let (mut rounds, mut yardstick) = (Vec::new(), Vec::new());
+    for number in 1..=args.rounds {
+        std::thread::sleep(Duration::from_millis(args.settle_ms)); // a cluster at rest under load: what is measured
+        let round = drill.round(number).with_context(|| format!("round {number}"))?;
+        let of = |pick: fn(&Outage) -> Option<f64>| Spread::of(round.outages.iter().filter_map(pick));
+        print!(
+            "{number:>3}: {} led {} shards; median of {} user shards: led {:.3} s, write {:.3} s, personal {:.3} s; back after {:.1} s",
+            round.victim,
+            round.led,
+            round.outages.len(),
+            of(|outage| outage.led).p50(),
+            of(|outage| first(&outage.written)).p50(),
+            of(|outage| first(&outage.personal)).p50(),
+            round.returned,
+        );
+        rounds.push(round);
+        if let Some(etcd) = etcd {
+            let outage = etcd_round(etcd, args.settle_ms)?;
+            print!("; etcd: write {:.3} s", outage.unwrap_or(f64::NAN));
+            yardstick.push(outage);
+        }
+        println!();
+    }
+    Ok((rounds, yardstick))
+}
+
+/// SIGKILL of etcd's leader while each member takes about as many writes as one of our shards; then it is started again.
+fn etcd_round(etcd: &mut Etcd, settle_ms: u64) -> Result<Option<f64>> {
+    let (addresses, is_over) = (etcd.addresses(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let clients: Vec<Client> = addresses.iter().map(|addr| Client::with_timeout(addr, PROBE_TIMEOUT)).collect();
+            for client in clients.iter().cycle().take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                etcd::put(client);
+                std::thread::sleep(Duration::from_millis(80)); // 12 writes a second, as a shard of ours gets
+            }
+        });
+        std::thread::sleep(Duration::from_millis(settle_ms)); // under these writes, as ours is under its own
+        let outcome = etcd_killed(etcd);
+        is_over.store(true, Ordering::SeqCst);
+        outcome
+    })
+}
+
+fn etcd_killed(etcd: &mut Etcd) -> Result<Option<f64>> {
+    let leader = etcd.leader()?;
+    let survivors = etcd.survivors(leader);
+    let killed = Instant::now();
+    etcd.kill(leader)?;
+    let times: Mutex<Vec<Option<f64>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for addr in &survivors {
+            scope.spawn(|| {
+                let client = Client::with_timeout(addr, PROBE_TIMEOUT);
+                let time = failover::first_success(killed, |_| etcd::put(&client));
+                times.lock().unwrap_or_else(PoisonError::into_inner).push(time);
+            });
+        }
+    });
+    etcd.restart(leader)?;
+    Ok(first(&times.into_inner().unwrap_or_default()))
+}
+
+/// Prints the figures; what is wrong with them.
+fn tell(rounds: &[Round], yardstick: &Yardstick, report: &Report) -> Vec<String> {
+    let outages: Vec<&Outage> = rounds.iter().flat_map(|round| &round.outages).collect();
+    let of = |pick: &dyn Fn(&Outage) -> Option<f64>| Spread::of(outages.iter().filter_map(|outage| pick(outage)));
+    let (written, personal) = (of(&|o| first(&o.written)), of(&|o| first(&o.personal)));
+    println!(
+        "\n{} rounds, {} times a user shard lost its leader; seconds from the SIGKILL:",
+        rounds.len(),
+        outages.len()
+    );
+    println!("  until a survivor stood for election    {}", of(&|o| o.stood));
+    println!("  until a survivor led                   {}", of(&|o| o.led));
+    println!("  until the first acked write            {written}");
+    println!("  ... through the slower gateway         {}", of(&|o| last(&o.written)));
+    println!("  until the first personal answer        {personal}");
+    println!("  ... through the slower gateway         {}", of(&|o| last(&o.personal)));
+    println!("of these, seconds:");
+    println!("  from standing to leading               {}", of(&|o| Some(o.led? - o.stood?)));
+    let after = |times: fn(&Outage) -> &Vec<Option<f64>>, at_leader: bool| {
+        let each = move |o: &&Outage| -> Vec<f64> {
+            let places = times(o).iter().enumerate().filter(|(place, _)| (o.leader == Some(*place)) == at_leader);
+            places.filter_map(|(_, time)| Some((*time)? - o.led?)).collect()
+        };
+        Spread::of(outages.iter().flat_map(each))
+    };
+    println!("  from leading to an ack: leader's node  {}", after(|o| &o.written, true));
+    println!("  ... through the other node             {}", after(|o| &o.written, false));
+    println!("  to a personal answer: leader's node    {}", after(|o| &o.personal, true));
+    println!("  ... through the other node             {}", after(|o| &o.personal, false));
+    println!(
+        "until the killed node was ready again and caught up, seconds: {}",
+        Spread::of(rounds.iter().map(|r| r.returned))
+    );
+    let etcd = Spread::of(yardstick.iter().flatten().copied());
+    if !yardstick.is_empty() {
+        println!("etcd, until the first acknowledged write {etcd}");
+    }
+    tell_load(report);
+    judge(&outages, (&written, &personal, &etcd), yardstick, report)
+}
+
+fn tell_load(report: &Report) {
+    let Report { queries, events, refused, cut_off, impersonal } = report;
+    println!(
+        "\nqueries: {} answered, {} failed through living nodes, {impersonal} not personal; p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        queries.latencies.len(),
+        queries.failures.len(),
+        queries.percentile_ms(0.5),
+        queries.percentile_ms(0.99),
+        queries.percentile_ms(1.0),
+    );
+    println!(
+        "events: {} batches acked, {} never; {} tries refused or unknown through living nodes and sent again; until acked p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        events.latencies.len(),
+        events.failures.len(),
+        refused.len(),
+        events.percentile_ms(0.5),
+        events.percentile_ms(0.99),
+        events.percentile_ms(1.0),
+    );
+    refused.iter().take(3).for_each(|line| println!("  such as {line}"));
+    println!("{cut_off} requests met the end of their node; the driver was late by at most {:.1} ms", {
+        queries.late_max.max(events.late_max).as_secs_f64() * 1e3
+    });
+}
+
+fn judge(
+    outages: &[&Outage],
+    spreads: (&Spread, &Spread, &Spread),
+    yardstick: &Yardstick,
+    report: &Report,
+) -> Vec<String> {
+    let ((written, personal, etcd), mut wrong) = (spreads, Vec::new());
+    if let Some(failure) = report.queries.failures.first() {
+        wrong
+            .push(format!("{} queries through living nodes failed, such as: {failure}", report.queries.failures.len()));
+    }
+    if let Some(failure) = report.events.failures.first() {
+        wrong.push(format!("{} batches were never acked, such as: {failure}", report.events.failures.len()));
+    }
+    let endless = outages.iter().filter(|o| last(&o.written).is_none() || last(&o.personal).is_none());
+    if let Some(outage) = endless.clone().next() {
+        wrong.push(format!("{} outages did not end in 30 s, such as {outage:?}", endless.count()));
+    }
+    if yardstick.iter().any(Option::is_none) {
+        wrong.push("an outage of etcd did not end in 30 s".to_owned());
+    }
+    if !yardstick.is_empty() && written.p50() > etcd.p50() {
+        wrong.push(format!("our p50 write outage, {:.3} s, is longer than etcd's, {:.3} s", written.p50(), etcd.p50()));
+    }
+    if !yardstick.is_empty() && personal.p50() > etcd.p50() {
+        println!(
+            "our p50 without personal answers, {:.3} s, is longer than etcd's write outage, {:.3} s",
+            personal.p50(),
+            etcd.p50()
+        );
+    }
+    wrong
+}

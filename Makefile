@@ -6,8 +6,9 @@ SHELL := /bin/bash
 DOCENT := target/release/docent
 DATA ?=
 KEEP ?=
+PREV ?= HEAD~1
 
-.PHONY: help setup build demo test quality bench bench-failover check
+.PHONY: help setup build demo test quality bench bench-failover test-upgrade check
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +38,15 @@ bench: build ## Import, idle and query figures of a three-node cluster
 bench-failover: build ## 30 rounds of kill -9 of the node that leads most shards, under load, beside Debian's etcd
 	command -v etcd >/dev/null || .ci/etcd target/etcd
 	PATH="$$PATH:$(CURDIR)/target/etcd/usr/bin" cargo run --release --locked -p docent-chaos --bin docent-failover -- $(ARGS)
+
+test-upgrade: build ## Upgrade a cluster of another commit's docent to this one under load, member by member. PREV=REF (default HEAD~1)
+	tree=target/previous/tree
+	git worktree remove --force "$$tree" 2>/dev/null || true
+	git worktree prune
+	git worktree add --force --detach "$$tree" "$(PREV)"
+	trap 'git worktree remove --force "$$tree"' EXIT
+	(cd "$$tree" && CARGO_TARGET_DIR="$(CURDIR)/target/previous/build" cargo build --release --locked -p docent)
+	DOCENT_PREVIOUS="$(CURDIR)/target/previous/build/release/docent" cargo test --release --locked -p docent-chaos --test it -- upgrade:: --nocapture --test-threads 1
 
 check: setup ## Lints and formatting
 	cargo fmt --all --check

@@ -31,6 +31,8 @@ pub struct Options {
     pub node_settings: String,
     /// Further lines of every coordinator's settings file.
     pub coordinator_settings: String,
+    /// What the members run at first; the binary under test where it is not given.
+    pub binary: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             placement_key: "000102030405060708090a0b0c0d0e0f".to_owned(),
             node_settings: String::new(),
             coordinator_settings: String::new(),
+            binary: None,
         }
     }
 }
@@ -57,6 +60,8 @@ pub struct Member {
     config: PathBuf,
     log: PathBuf,
     child: Option<Child>,
+    /// What its next start runs.
+    pub binary: PathBuf,
     /// Where clients reach it; empty for a coordinator.
     pub query_addr: String,
 }
@@ -72,6 +77,8 @@ pub struct Lab {
     /// The coordinators' internal addresses, as settings files list them.
     list: String,
     node_settings: String,
+    /// What a new member runs.
+    binary: PathBuf,
     _only_one: Flock<File>,
 }
 
@@ -120,6 +127,7 @@ impl Lab {
             dir,
             list: String::new(),
             node_settings: options.node_settings.clone(),
+            binary: options.binary.clone().map_or_else(docent, Ok)?,
             _only_one: only_one,
         };
         lab.prepare(options)?;
@@ -150,7 +158,8 @@ impl Lab {
                 options.placement_key,
                 options.coordinator_settings,
             );
-            self.coordinators.push(Member::write(&dir, name, "coordinator", &text, String::new())?);
+            let binary = self.binary.clone();
+            self.coordinators.push(Member::write(&dir, name, "coordinator", &text, binary, String::new())?);
         }
         self.list = list;
         rest.chunks(2).try_for_each(|ports| self.write_node(ports))
@@ -171,7 +180,8 @@ impl Lab {
             self.list,
             self.node_settings,
         );
-        self.nodes.push(Member::write(&dir, name, "node", &text, format!("127.0.0.1:{}", ports[1]))?);
+        let binary = self.binary.clone();
+        self.nodes.push(Member::write(&dir, name, "node", &text, binary, format!("127.0.0.1:{}", ports[1]))?);
         Ok(())
     }
 
@@ -302,17 +312,24 @@ fn path(path: &Path) -> Result<&str> {
 }
 
 impl Member {
-    fn write(dir: &Path, name: String, kind: &'static str, text: &str, query_addr: String) -> Result<Member> {
+    fn write(
+        dir: &Path,
+        name: String,
+        kind: &'static str,
+        text: &str,
+        binary: PathBuf,
+        query_addr: String,
+    ) -> Result<Member> {
         let config = dir.join(format!("{name}.toml"));
         std::fs::write(&config, text)?;
         let log = dir.join(format!("{name}.log"));
-        Ok(Member { name, kind, config, log, child: None, query_addr })
+        Ok(Member { name, kind, config, log, child: None, binary, query_addr })
     }
 
     /// Starts the process.
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(docent()?);
+        let mut command = Command::new(&self.binary);
         command.arg(self.kind).arg("--config").arg(&self.config).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log).env("DOCENT_PARENT_PID", std::process::id().to_string());
         self.child = Some(command.spawn()?);

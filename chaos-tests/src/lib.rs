@@ -5,11 +5,12 @@
 //! | [`lab`] | a cluster of processes on loopback: start, kill, pause, restart, clean up |
 //! | [`client`] | a client of one node's query port, and the wire's answers |
 //! | [`data`], [`lists`] | data sets where they are, the generator where they are not |
+//! | [`docs`] | the commands of a document, which tests run |
 //! | [`ledger`] | what was acked, kept by the test itself |
 //! | [`judge`] | our metrics beside the independent judge's |
 //! | [`load`], [`cost`], [`spread`] | open-loop load, CPU time by process, percentiles |
 //! | [`gateways`], [`traffic`] | the nodes that clients may use now; events and queries through them, every event accounted for |
-//! | [`leaders`], [`failover`] | who leads which shard; a node's death as its clients see it |
+//! | [`leaders`], [`failover`], [`drain`] | who leads which shard; a node's death, and its planned drain, as clients see them |
 //! | [`faults`] | a node's disk: syncs that fail, a file system that runs full, bytes that change |
 //! | [`etcd`], [`timers`] | the yardstick beside it, with timers that find a dead leader as late as ours |
 #![allow(clippy::disallowed_methods, reason = "the lab drives and measures real processes in real time")]
@@ -17,6 +18,8 @@
 pub mod client;
 pub mod cost;
 pub mod data;
+pub mod docs;
+pub mod drain;
 pub mod etcd;
 pub mod failover;
 pub mod faults;

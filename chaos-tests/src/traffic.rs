@@ -50,6 +50,47 @@ pub struct Report {
     pub impersonal: u64,
 }
 
+impl Report {
+    /// Prints it.
+    pub fn tell(&self) {
+        let Report { queries, events, refused, cut_off, impersonal } = self;
+        println!(
+            "\nqueries: {} answered, {} failed through living nodes, {impersonal} not personal; p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            queries.latencies.len(),
+            queries.failures.len(),
+            queries.percentile_ms(0.5),
+            queries.percentile_ms(0.99),
+            queries.percentile_ms(1.0),
+        );
+        println!(
+            "events: {} batches acked, {} never; {} tries refused or unknown through living nodes and sent again; until acked p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            events.latencies.len(),
+            events.failures.len(),
+            refused.len(),
+            events.percentile_ms(0.5),
+            events.percentile_ms(0.99),
+            events.percentile_ms(1.0),
+        );
+        refused.iter().take(3).for_each(|line| println!("  such as {line}"));
+        println!("{cut_off} requests met the end of their node; the driver was late by at most {:.1} ms", {
+            queries.late_max.max(events.late_max).as_secs_f64() * 1e3
+        });
+    }
+
+    /// Queries that failed through living nodes, and events that were never acked.
+    pub fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Some(failure) = self.queries.failures.first() {
+            let count = self.queries.failures.len();
+            wrong.push(format!("{count} queries through living nodes failed, such as: {failure}"));
+        }
+        if let Some(failure) = self.events.failures.first() {
+            wrong.push(format!("{} batches were never acked, such as: {failure}", self.events.failures.len()));
+        }
+        wrong
+    }
+}
+
 /// The clients of a cluster.
 #[derive(Debug)]
 pub struct Traffic<'a> {

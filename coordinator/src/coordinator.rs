@@ -141,10 +141,11 @@ impl Coordinator {
         let (me, beats) = (policy.me, policy.node_timeout / BEATS_PER_TIMEOUT);
         let interval = Duration::from_millis(self.settings.reconcile_interval_ms);
         let machine = self.machine.clone();
+        let told = machine.clone();
         let reconcile = Reconcile { policy, proposer: proposer.clone(), machine, health, clock, interval };
         let supervisor = &self.supervisor;
         supervisor.spawn("coordinator plan", OnExit::Fatal, reconcile.run(supervisor.clone()));
-        let beat = beat(me, proposer, self.peers.clone(), beats, supervisor.clone());
+        let beat = beat(me, proposer, self.peers.clone(), told, beats, supervisor.clone());
         supervisor.spawn("coordinator heartbeat", OnExit::Fatal, beat);
         Ok(())
     }

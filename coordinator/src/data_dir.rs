@@ -2,7 +2,7 @@
 
 use crate::state_file;
 use docent_runtime::disk::{Disk, DiskLock, RealDisk};
-use docent_types::{ClusterId, Error, Kind, Result};
+use docent_types::{ClusterId, Error, Kind, Result, codec};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -52,7 +52,7 @@ impl DataDir {
         let theirs = state_file::read::<Owner>(disk, &file, "the data directory's owner")?;
         let shown = self.path.display();
         match theirs {
-            None => state_file::write(disk, &file, &ours),
+            None => state_file::write(disk, &file, codec::OLDEST.into(), &ours),
             Some(theirs) if theirs == ours => Ok(()),
             Some(Owner { cluster, .. }) if cluster != ours.cluster => Err(refuse(
                 Kind::Conflict,

@@ -71,6 +71,7 @@ impl Handler {
             Request::Activate(version) => self.activation(Command::Activate(version), deadline).await,
             Request::Rollback => self.activation(Command::Rollback, deadline).await,
             Request::Place { change, is_dry_run } => self.place(change, is_dry_run, deadline).await,
+            Request::TellFormat { coordinator, format } => self.tell_format(coordinator, format, deadline).await,
         }
     }
 
@@ -146,6 +147,22 @@ impl Handler {
         Ok(self.index())
     }
 
+    /// Only the leader writes what coordinators understand; the others tell it.
+    async fn tell_format(&self, coordinator: NodeId, format: u32, deadline: Deadline) -> Result<Response> {
+        self.proposer.lead()?;
+        let known = self.machine.read(|state| state.catalog().coordinators.get(&coordinator).map(|known| known.format));
+        let members = self.policy.coordinators.clone();
+        match known {
+            None => return Err(Error::new(Kind::NotFound, format!("there is no coordinator {coordinator}"))),
+            Some(known) if known == format => {}
+            Some(_) => {
+                drop(self.propose(Command::RegisterCoordinators { members, by: coordinator, format }, deadline).await?);
+            }
+        }
+        self.hear(coordinator);
+        Ok(self.index())
+    }
+
     fn report(&self, report: JobReport) -> Command {
         let attempt = Attempt { job: report.job, epoch: report.epoch, driver: report.driver };
         match report.update {
@@ -176,6 +193,7 @@ impl Handler {
     }
 
     async fn propose(&self, command: Command, deadline: Deadline) -> Result<Answer> {
+        self.machine.read(|state| command.check(state.catalog()))?;
         self.proposer.propose(&command, deadline.remaining()).await
     }
 
@@ -284,6 +302,7 @@ fn name(request: &Request) -> &'static str {
         Request::Activate(_) => "activate",
         Request::Rollback => "rollback",
         Request::Place { .. } => "place",
+        Request::TellFormat { .. } => "tell_format",
     }
 }
 

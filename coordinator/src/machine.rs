@@ -81,8 +81,9 @@ impl CatalogMachine {
 
     fn write(&self, written: &mut Option<u64>, now: Now) -> Result<(), MachineError> {
         let index = now.applied.last.map(|last| last.index);
+        let format = now.state.catalog().format();
         let stored = Stored { last: now.applied.last, mark: now.applied.mark.to_vec(), state: now.state };
-        state_file::write(self.disk.as_ref(), &self.path, &stored).map_err(MachineError::storage)?;
+        state_file::write(self.disk.as_ref(), &self.path, format, &stored).map_err(MachineError::storage)?;
         *written = index;
         Ok(())
     }
@@ -115,7 +116,7 @@ impl Machine for CatalogMachine {
 
     fn snapshot(&self) -> Result<Box<dyn SnapshotSource>, MachineError> {
         let now = self.now().clone();
-        Ok(Box::new(View { rest: codec::encode(&now.state), applied: now.applied }))
+        Ok(Box::new(View { rest: codec::encode_in(now.state.catalog().format(), &now.state), applied: now.applied }))
     }
 
     fn install(
@@ -202,7 +203,7 @@ mod tests {
     }
 
     fn entry(index: u64, command: Option<Command>) -> Entry {
-        Entry { index, term: 1, payload: command.as_ref().map(codec::encode) }
+        Entry { index, term: 1, payload: command.as_ref().map(|c| codec::encode_in(c.format(), c)) }
     }
 
     #[test]
@@ -247,6 +248,8 @@ mod tests {
         let machine = machine(&disk());
         let newer = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[codec::VERSION + 1, 0])) };
         assert!(matches!(machine.apply(vec![newer], at(1)), Err(MachineError::TooNew { .. })));
+        let unknown = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[codec::VERSION, 120])) };
+        assert!(matches!(machine.apply(vec![unknown], at(1)), Err(MachineError::TooNew { .. })), "a variant");
         let garbage = Entry { index: 1, term: 1, payload: Some(Bytes::from_static(&[codec::VERSION, 0xff])) };
         assert!(matches!(machine.apply(vec![garbage], at(1)), Err(MachineError::Corrupt { .. })));
     }

@@ -40,6 +40,8 @@ pub struct Policy {
     pub repair_after: Duration,
     /// Whether replicas move only to even the load.
     pub auto_balance: bool,
+    /// Whether the cluster's format rises as soon as every member understands a higher one.
+    pub auto_finalize: bool,
 }
 
 /// The commands that are due at `now`, in order.
@@ -50,6 +52,7 @@ pub fn next(policy: &Policy, state: &State, health: &Health, now: Duration) -> V
     }
     let mut due = Vec::new();
     due.extend(coordinators(policy, catalog));
+    due.extend(finalize(policy, catalog));
     due.extend(liveness(policy, catalog, health, now));
     due.extend(placement(catalog));
     due.extend(moves::due(policy, catalog, health, now));
@@ -59,7 +62,18 @@ pub fn next(policy: &Policy, state: &State, health: &Health, now: Duration) -> V
         let (staged_max, records_max) = (policy.staged_models_max, policy.model_records_max);
         due.push(Command::RetireOld { staged_max, records_max });
     }
+    // One that some coordinator does not know would end that coordinator.
+    due.retain(|command| command.check(catalog).is_ok());
     due
+}
+
+/// The highest format that everybody understands, this binary included, where that is higher than the cluster's. A member that is away
+/// counts as it was heard last: it has to be upgraded too, or removed.
+fn finalize(policy: &Policy, catalog: &Catalog) -> Option<Command> {
+    let members = catalog.coordinators.values().chain(catalog.nodes.values());
+    let lowest = members.map(|member| member.format).min()?.min(policy.format);
+    let is_due = policy.auto_finalize && lowest > catalog.format() && !catalog.coordinators.is_empty();
+    is_due.then_some(Command::Finalize(lowest))
 }
 
 fn coordinators(policy: &Policy, catalog: &Catalog) -> Option<Command> {

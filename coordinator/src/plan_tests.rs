@@ -21,6 +21,7 @@ pub(crate) fn policy() -> Policy {
         moves_at_once: 2,
         repair_after: MS(10_000),
         auto_balance: true,
+        auto_finalize: true,
     }
 }
 
@@ -86,6 +87,43 @@ fn a_new_cluster_is_born_then_told_its_coordinators_then_placed() {
     assert_eq!(case.next(0), [Command::PlaceShards]);
     case.log.must(Command::PlaceShards);
     assert_eq!(case.next(0), []);
+}
+
+#[test]
+fn the_format_rises_when_every_member_understands_a_higher_one_and_never_before() {
+    let mut case = Case::placed(2);
+    let policy = Policy { format: 4, ..policy() };
+    let due = |case: &Case, policy: &Policy| next(policy, &case.log.state, &case.health, MS(0));
+    let format = |case: &Case| case.log.state.catalog().format();
+    let register = |by, format| Command::RegisterCoordinators { members: policy.coordinators.clone(), by, format };
+    let again = |nonce: u128, format| {
+        let previous = Some((docent_types::ClusterId(1), NodeId(100 + nonce as u64)));
+        Command::Join(crate::catalog::Join { previous, format, ..joining(nonce, nonce) })
+    };
+    case.log.must(register(NodeId(1), 4));
+    case.log.must(again(1, 4));
+    case.log.must(again(2, 3));
+    assert_eq!(due(&case, &policy), [], "the other coordinator has not said what it understands");
+    let early = case.log.apply(Command::Finalize(3)).unwrap_err();
+    assert!(early.message.contains("member 2") && format(&case) == 2, "{early}");
+    case.log.must(register(NodeId(2), 4));
+    assert_eq!(due(&case, &Policy { auto_finalize: false, ..policy.clone() }), []);
+    assert_eq!(due(&case, &policy), [Command::Finalize(3)], "the lowest of all");
+    case.log.must(Command::Finalize(3));
+    assert_eq!((format(&case), due(&case, &policy)), (3, vec![]));
+    case.log.must(Command::Finalize(2));
+    assert_eq!(format(&case), 3, "never lower");
+
+    let before = case.log.state.clone();
+    for join in [again(1, 2), Command::Join(joining(9, 9))] {
+        let older = case.log.apply(join).unwrap_err();
+        assert_eq!(older.kind, docent_types::Kind::Unsupported);
+        assert!(older.message.contains("newer docent") && older.message.contains("format 3"), "{older}");
+    }
+    assert_eq!(case.log.state, before, "refused before anything changed");
+    case.log.must(again(2, 4));
+    assert_eq!(due(&case, &policy), [Command::Finalize(4)]);
+    assert_eq!(due(&case, &Policy { format: 3, ..policy }), [], "a leader raises to nothing that it does not know itself");
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Proposer {
 
     /// Waits until the command is applied here. `Kind::Unknown` means that it may yet be.
     pub async fn propose(&self, command: &Command, within: Duration) -> Result<Answer> {
-        let outcome = match self.group.propose(codec::encode(command), within).await {
+        let outcome = match self.group.propose(codec::encode_in(command.format(), command), within).await {
             Ok(committed) => {
                 codec::decode::<Outcome>("a catalog answer", &committed.response).and_then(|outcome| outcome)
             }

@@ -17,6 +17,8 @@ use tokio::time::MissedTickBehavior;
 
 /// A plan's command is proposed again by the next plan; this only bounds one try.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
+/// The format that `Request::TellFormat` came with.
+const TELLS_FORMAT: u32 = 3;
 
 /// What the loops work on.
 pub(crate) struct Reconcile {
@@ -96,12 +98,15 @@ pub(crate) async fn beat<C: Caller>(
     me: NodeId,
     proposer: Proposer,
     peers: C,
+    machine: Arc<CatalogMachine>,
     interval: Duration,
     supervisor: Supervisor,
 ) -> Result<()> {
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let body = codec::encode(&Request::Heartbeat(Heartbeat { node: me, ..Heartbeat::default() }));
+    let beat = codec::encode(&Request::Heartbeat(Heartbeat { node: me, ..Heartbeat::default() }));
+    let format = u32::from(codec::VERSION);
+    let news = codec::encode_in(TELLS_FORMAT, &Request::TellFormat { coordinator: me, format });
     loop {
         tokio::select! {
             () = supervisor.cancelled() => return Ok(()),
@@ -109,10 +114,18 @@ pub(crate) async fn beat<C: Caller>(
         }
         let status = proposer.group().status();
         let Some(leader) = status.leader.filter(|leader| leader.node != me.0) else { continue };
-        let call = peers.call(NodeId(leader.node), Service::Coordinator, body.clone(), Deadline::after(interval));
+        let is_known = |catalog: &Catalog| catalog.coordinators.get(&me).is_some_and(|known| known.format == format);
+        let has_news = !machine.read(|state| is_known(state.catalog()));
+        let calls = async {
+            for body in [Some(&beat), Some(&news).filter(|_| has_news)].into_iter().flatten() {
+                let within = Deadline::after(interval);
+                peers.call(NodeId(leader.node), Service::Coordinator, body.clone(), within).await?;
+            }
+            Ok::<_, docent_types::Error>(())
+        };
         tokio::select! {
             () = supervisor.cancelled() => return Ok(()),
-            beaten = call => if let Err(error) = beaten {
+            beaten = calls => if let Err(error) = beaten {
                 tracing::debug!(%error, leader = leader.node, "the leader did not take a heartbeat");
             },
         }
@@ -140,6 +153,7 @@ fn tell(command: &Command) {
             tracing::info!(%shard, index, ?nodes, "a shard's replicas changed");
         }
         Command::ForgetNode(node) => tracing::info!(%node, "a removed node is forgotten"),
+        Command::Finalize(format) => tracing::info!(format, "every member understands this format: the cluster uses it"),
         Command::FailModel { version, error } => tracing::warn!(version, error, "a version failed"),
         _ => {}
     }

@@ -62,6 +62,9 @@ pub struct Settings {
     pub repair_after_ms: u64,
     /// Whether replicas move only to even the load, as after a join. Off, they move for drains and repairs alone.
     pub auto_balance: bool,
+    /// Whether the cluster takes to a newer format by itself once every member understands it. Off, members can still go back to the
+    /// older docent.
+    pub auto_finalize: bool,
     /// The coordinators' raft group.
     pub raft: docent_raft::Options,
     /// The coordinator's journal.
@@ -110,6 +113,7 @@ impl Default for Settings {
             moves_at_once: 2,
             repair_after_ms: 300_000,
             auto_balance: true,
+            auto_finalize: true,
             raft: docent_raft::Options::default(),
             journal: Journal::default(),
             telemetry: telemetry::Settings::default(),
@@ -213,6 +217,7 @@ impl Settings {
                 item_shards: self.item_shards,
                 replication: self.replication,
                 expect_nodes: self.expect_nodes,
+                format: codec::OLDEST.into(),
             },
             coordinators: self.members(),
             format: u32::from(codec::VERSION),
@@ -225,6 +230,7 @@ impl Settings {
             moves_at_once: self.moves_at_once,
             repair_after: Duration::from_millis(self.repair_after_ms),
             auto_balance: self.auto_balance,
+            auto_finalize: self.auto_finalize,
         })
     }
 }

@@ -12,9 +12,9 @@ const SUM_BYTES: usize = 32;
 /// A larger file is not ours: the catalog and its bookkeeping stay far below.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Replaces the file's value; durable when this returns.
-pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, value: &T) -> Result<()> {
-    let mut bytes = codec::encode(value).to_vec();
+/// Replaces the file's value, which needs `format`; durable when this returns.
+pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, format: u32, value: &T) -> Result<()> {
+    let mut bytes = codec::encode_in(format, value).to_vec();
     let sum = blake3::hash(&bytes);
     bytes.extend_from_slice(sum.as_bytes());
     replace(disk, path, &bytes)
@@ -76,7 +76,7 @@ mod tests {
         disk.create_dir_all(Path::new("/d")).unwrap();
         assert_eq!(read::<u64>(&disk, path, "value").unwrap(), None);
         for value in [7u64, 8] {
-            write(&disk, path, &value).unwrap();
+            write(&disk, path, codec::OLDEST.into(), &value).unwrap();
             assert_eq!(read::<u64>(&disk, path, "value").unwrap(), Some(value));
         }
         let file = disk.open(path).unwrap();

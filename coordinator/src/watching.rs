@@ -43,7 +43,7 @@ fn stream(catalog: watch::Receiver<Arc<Catalog>>, after: u64) -> Chunks {
         let next = catalog.wait_for(|catalog| catalog.index >= least).await.map(|catalog| (*catalog).clone());
         // The sender ends with the process.
         let next = next.ok()?;
-        Some((Ok(codec::encode(&*next)), (catalog, next.index + 1)))
+        Some((Ok(codec::encode_in(next.format(), &*next)), (catalog, next.index + 1)))
     });
     stream.boxed()
 }

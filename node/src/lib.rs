@@ -18,6 +18,7 @@
 //! | [`backup`] | a shard's state out, and what it is while one goes in |
 //! | `disk` | what a node does about a disk that is full or damaged |
 //! | [`digest`] | digests of replicas, compared once in a while |
+//! | `ready` | when the next node of a rolling restart may be stopped |
 //! | [`counts`] | item counts on their way to item shards |
 //! | [`parts`] | model parts on disk and between nodes |
 //! | [`staging`] | model versions on their way to serving |
@@ -33,6 +34,7 @@ pub mod machine;
 pub mod membership;
 pub mod parts;
 pub mod personal;
+mod ready;
 mod replicas;
 pub mod rows;
 pub mod service;

@@ -5,12 +5,13 @@ use crate::serving::items::Items;
 use crate::serving::models::Models;
 use crate::serving::vectors::Vectors;
 use crate::settings::Settings;
-use crate::shards::{Departed, Hosted, Role, Shards, Users};
+use crate::shards::{Departed, Hosted, Recovery, Role, Shards, Users};
 use crate::steward::{Steward, Wished, member, replica_key};
 use docent_gateway::Gateway;
 use docent_journal::Journal;
 use docent_meta::Meta;
 use docent_placement::SlotHasher;
+use docent_proto::internal::shard::ReplicaLog;
 use docent_raft::{Host, MachineError};
 use docent_runtime::{OnExit, Supervisor};
 use docent_shard::{ItemShard, UserShard};
@@ -77,6 +78,8 @@ impl From<Error> for NotOpen {
 impl Replicas {
     /// Follows the catalog for the life of the process.
     pub(crate) async fn follow(self, mut catalog: watch::Receiver<Arc<Catalog>>) -> Result<()> {
+        let no_orders = || Error::new(Kind::Internal, "the replicas of this node are followed already");
+        let mut orders = self.shards.orders().ok_or_else(no_orders)?;
         loop {
             let current = catalog.borrow_and_update().clone();
             // Graves first: a shard's next replica on this node needs the place.
@@ -93,8 +96,38 @@ impl Replicas {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
                 () = tokio::time::sleep(pause) => {} // the next try
                 () = self.supervisor.cancelled() => return Ok(()),
+                order = orders.recv() => if let Some(order) = order {
+                    let outcome = self.recover(&current, &order, &catalog).await;
+                    // The operator may have stopped waiting; the shard list shows what came of it.
+                    drop(order.done.send(outcome));
+                },
             }
         }
+    }
+
+    /// Makes a replica its shard's only one: an operator has decided that the majority is lost for good. From there the coordinators let
+    /// the shard grow again.
+    async fn recover(
+        &self,
+        current: &Catalog,
+        order: &Recovery,
+        catalog: &watch::Receiver<Arc<Catalog>>,
+    ) -> Result<u64> {
+        let hosted = self.shards.get(order.shard)?;
+        let shard = current.shards.get(&order.shard).ok_or_else(|| internal("the catalog has no such shard"))?;
+        recoverable(current, &hosted.log(), order)?;
+        let replica = Replica { id: order.replica, node: self.node };
+        self.shards.remove(order.shard);
+        let forced = self.host.force_sole_voter(order.shard.group(), &member(current, &replica), order.last).await;
+        // Open again in any case: as it was where it was refused.
+        match self.open(current, shard, replica, catalog).await {
+            Ok(()) => {}
+            Err(NotOpen::Fatal(error)) => return Err(error),
+            Err(NotOpen::Lost(reason)) => return Err(Error::new(Kind::Corrupt, reason)),
+        }
+        let index = forced.map_err(|error| Error::new(Kind::Conflict, error.to_string()))?;
+        tracing::error!(shard = %order.shard, replica = %order.replica, index, "an operator made this replica the only one: what the lost majority had beyond it is gone");
+        Ok(index)
     }
 
     /// Opens a replica that is not open yet, unless its life here is over.
@@ -293,6 +326,34 @@ impl Replicas {
         self.supervisor.spawn("steward", OnExit::FatalIfFailed, steward.run(self.supervisor.clone()));
         Ok(())
     }
+}
+
+/// Refuses where the shard can still go on, or could if living nodes were waited for.
+fn recoverable(current: &Catalog, log: &ReplicaLog, order: &Recovery) -> Result<()> {
+    let refuse = |message: String| Err(Error::new(Kind::Conflict, message));
+    let shard = order.shard;
+    if log.replica != order.replica {
+        return refuse(format!("replica {} of shard {shard} is not on this node; look again", order.replica));
+    }
+    let alive: Vec<String> = log
+        .voters
+        .iter()
+        .filter(|voter| current.nodes.get(&voter.node).is_some_and(|node| node.is_alive))
+        .map(|voter| voter.node.to_string())
+        .collect();
+    if alive.len() * 2 > log.voters.len() {
+        return refuse(format!(
+            "shard {shard} has a majority of its replicas on living nodes ({}): it recovers by itself",
+            alive.join(", ")
+        ));
+    }
+    if log.last != order.last {
+        return refuse(format!(
+            "the log of shard {shard} ends at {} here, not at {}; look again",
+            log.last, order.last
+        ));
+    }
+    Ok(())
 }
 
 /// Damage loses the replica; anything else ends the node.

@@ -48,7 +48,8 @@ impl ShardService {
     async fn answer(&self, request: Request, deadline: Deadline) -> Result<Response> {
         match request {
             Request::WriteUsers { shard, command } => {
-                let (position, bytes) = self.shards.get(shard)?.propose(codec::encode(&command), deadline).await?;
+                let (position, bytes) =
+                    self.shards.get(shard)?.propose(codec::encode_in(command.format(), &command), deadline).await?;
                 match codec::decode("a write's outcome", &bytes)? {
                     UserOutcome::Restoring => Err(restoring(shard)),
                     outcome => Ok(Response::WroteUsers { position, outcome }),
@@ -56,7 +57,7 @@ impl ShardService {
             }
             Request::WriteItems { shard, command } => {
                 let hosted = self.shards.get(shard)?;
-                let (position, bytes) = hosted.propose(codec::encode(&command), deadline).await?;
+                let (position, bytes) = hosted.propose(codec::encode_in(command.format(), &command), deadline).await?;
                 match codec::decode("a write's outcome", &bytes)? {
                     ItemOutcome::Restoring => Err(restoring(shard)),
                     outcome => Ok(Response::WroteItems { position, outcome, holders: hosted.holders() }),
@@ -94,6 +95,10 @@ impl ShardService {
                 Ok(Response::Digest(self.digests.take(&*self.shards.get(shard)?, index, deadline).await?))
             }
             Request::Standing { shard } => Ok(Response::Standing(standing(&*self.shards.get(shard)?, deadline).await?)),
+            Request::ReplicaLog { shard } => Ok(Response::ReplicaLog(self.shards.get(shard)?.log())),
+            Request::Recover { shard, replica, last } => {
+                Ok(Response::Recovered(self.shards.recover(shard, replica, last, deadline).await?))
+            }
             Request::Cut { job, epoch } => {
                 self.shards.all().iter().try_for_each(|hosted| check_whole(hosted))?;
                 Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, deadline).await?))

@@ -3,6 +3,7 @@
 use crate::serving::items::Items;
 use crate::serving::vectors::Vectors;
 use docent_proto::internal::coordinator::{Condition, Membership, ReplicaReport};
+use docent_proto::internal::shard::ReplicaLog;
 use docent_raft::{Group, MemberStatus, ProposeError, ReadError, Status};
 use docent_runtime::Deadline;
 use docent_shard::view::View;
@@ -13,7 +14,7 @@ use docent_types::{Error, Kind, NodeId, Position, ReplicaId, Result, ShardId, Sl
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// One replica of one shard.
@@ -88,6 +89,19 @@ impl Hosted {
         Ok(Arc::new(self.store.view()?))
     }
 
+    /// How far the log goes, for an operator who must choose a survivor.
+    pub fn log(&self) -> ReplicaLog {
+        let status = self.group.status();
+        ReplicaLog {
+            replica: self.replica,
+            term: status.term,
+            last: status.last_log.unwrap_or(0),
+            committed: status.committed.unwrap_or(0),
+            leader: status.leader.as_ref().map(|leader| NodeId(leader.node)),
+            voters: voters(&status),
+        }
+    }
+
     /// Nodes that may show this shard's items, by this replica's knowledge of its group.
     pub fn holders(&self) -> Vec<NodeId> {
         let status = self.group.status();
@@ -157,11 +171,29 @@ pub struct Shards {
     lost: RwLock<BTreeMap<ShardId, (ReplicaId, String)>>,
     /// Counts changes that the coordinator wants to hear of.
     pulse: watch::Sender<u64>,
+    /// What operators ask of the task that opens and closes replicas, and that task's end of it until it starts.
+    orders: mpsc::Sender<Recovery>,
+    taken: Mutex<Option<mpsc::Receiver<Recovery>>>,
+}
+
+/// An operator's order to make a replica its shard's only one.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Where its log ended when the operator looked.
+    pub last: u64,
+    /// Takes the outcome: the index from which on it is alone.
+    pub done: oneshot::Sender<Result<u64>>,
 }
 
 impl Default for Shards {
     fn default() -> Self {
-        Shards { hosted: RwLock::default(), lost: RwLock::default(), pulse: watch::channel(0).0 }
+        let (orders, taken) = mpsc::channel(1);
+        let taken = Mutex::new(Some(taken));
+        Shards { hosted: RwLock::default(), lost: RwLock::default(), pulse: watch::channel(0).0, orders, taken }
     }
 }
 
@@ -225,6 +257,22 @@ impl Shards {
         self.beat_now();
     }
 
+    /// Makes a replica its shard's only one, by the task that opens and closes replicas.
+    pub async fn recover(&self, shard: ShardId, replica: ReplicaId, last: u64, deadline: Deadline) -> Result<u64> {
+        let (done, outcome) = oneshot::channel();
+        let gone = || Error::new(Kind::Unavailable, "this node is shutting down");
+        let ordered = async {
+            self.orders.send(Recovery { shard, replica, last, done }).await.map_err(|_| gone())?;
+            outcome.await.map_err(|_| gone())?
+        };
+        deadline.bound("the recovery", ordered).await
+    }
+
+    /// The orders, for the one task that carries them out.
+    pub(crate) fn orders(&self) -> Option<mpsc::Receiver<Recovery>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Something happened that the coordinator should not wait for.
     pub fn beat_now(&self) {
         self.pulse.send_modify(|count| *count += 1);
@@ -256,13 +304,17 @@ fn condition(status: &Status) -> Condition {
     if !status.is_leader() {
         return Condition::Follows;
     }
-    let is_voter = |member: &&MemberStatus| status.voters.contains(&member.member.replica);
-    let replica =
-        |member: &MemberStatus| Replica { id: ReplicaId(member.member.replica), node: NodeId(member.member.node) };
     Condition::Leads(Membership {
         term: status.term,
         index: status.membership_index.unwrap_or(0),
         is_settled: !status.is_joint && status.membership_index <= status.committed,
-        voters: status.members.iter().filter(is_voter).map(replica).collect(),
+        voters: voters(status),
     })
+}
+
+fn voters(status: &Status) -> Vec<Replica> {
+    let is_voter = |member: &&MemberStatus| status.voters.contains(&member.member.replica);
+    let replica =
+        |member: &MemberStatus| Replica { id: ReplicaId(member.member.replica), node: NodeId(member.member.node) };
+    status.members.iter().filter(is_voter).map(replica).collect()
 }

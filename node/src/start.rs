@@ -3,15 +3,16 @@
 use crate::disk;
 use crate::export::ExportService;
 use crate::identity::Identity;
-use crate::membership::{self, CATALOG, Coordinators, StagedModels};
+use crate::membership::{self, CATALOG, Coordinators, Staged, StagedModels};
 use crate::parts::{Parts, PartsHandler};
 use crate::personal::Personal;
+use crate::ready::Readiness;
 use crate::replicas::Replicas;
 use crate::rows::ItemRows;
 use crate::service::{ShardService, Staleness};
 use crate::serving::models::Models;
 use crate::settings::Settings;
-use crate::shards::Shards;
+use crate::shards::{Hosted, Shards};
 use crate::staging::Staging;
 use crate::training::cut::Cuts;
 use crate::training::drive::Drive;
@@ -44,6 +45,11 @@ use tokio::sync::watch;
 const JOIN_NEW: Duration = Duration::from_secs(120);
 /// How long a known node waits before it goes on with the catalog that it kept.
 const JOIN_KNOWN: Duration = Duration::from_secs(3);
+
+/// How long one leadership may take to go elsewhere.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// How often a node that ends tries that.
+const HAND_OVER_ROUNDS: usize = 3;
 
 /// A running node.
 pub struct Node {
@@ -115,26 +121,14 @@ impl Node {
         ground.compose(id, disk, catalog, internal_listener, query_listener, metrics).await
     }
 
-    /// Ends in order: no new work, leaders elsewhere, everything flushed. `false` if something did not end in time; nothing acked is
-    /// lost either way.
+    /// Ends in order: load balancers are told, leaders go elsewhere, requests at work are answered, everything is flushed. `false` if
+    /// something did not end in time; nothing acked is lost either way.
     pub async fn shutdown(self) -> bool {
         self.gateway.drain();
         self.reserve.close();
         let within = Duration::from_millis(self.settings.shutdown_ms);
-        let transfers = self.shards.all().into_iter().map(|hosted| async move {
-            let status = hosted.group.status();
-            let next =
-                status.matched.iter().filter(|(replica, _)| **replica != status.replica).max_by_key(|(_, at)| **at);
-            if let (true, Some((replica, _))) = (status.is_leader(), next)
-                && let Err(error) = hosted.group.transfer_leader(*replica, Duration::from_secs(1)).await
-            {
-                tracing::debug!(shard = %hosted.id, %error, "leadership was not handed over");
-            }
-        });
-        let transferred = tokio::time::timeout(within / 3, futures::future::join_all(transfers)).await;
-        if transferred.is_err() {
-            tracing::debug!("leadership of some shards was not handed over in time");
-        }
+        // First, while everything is still served here: a shard that is led from here has no leader for the time of an election else.
+        hand_over(&self.shards, within / 3).await;
         // Groups first: requests still at work here go on through other nodes.
         let closed = tokio::time::timeout(within / 3, self.host.shutdown()).await.is_ok();
         let ended = self.supervisor.shutdown(within / 3).await;
@@ -180,13 +174,7 @@ impl Ground {
             (Arc::new(Shards::default()), Arc::new(Models::default()), Arc::new(Cuts::default()));
         let host = self.raft_host(&disk)?;
         host.keep_within(disk.reserve.clone());
-        let watch = disk::Watch {
-            dir: self.settings.data_dir.clone(),
-            reserve: disk.reserve.clone(),
-            store: disk.store.clone(),
-            shards: shards.clone(),
-        };
-        self.supervisor.spawn_cancellable("disk", OnExit::Fatal, watch.run());
+        self.watch_disk(&disk, &shards);
         let rows = ItemRows::new(shards.clone(), caller.clone(), catalog.clone(), hasher);
         // One rule for the whole cluster: nodes that differed would train and fold in differently.
         let (positives, history_max) = (Positives::default(), self.settings.serving.history_max);
@@ -208,6 +196,7 @@ impl Ground {
             Arc::new(self.coordinators.clone()),
             self.clock.clone(),
         );
+        gateway.note_lack(Some("this node is starting".to_owned()));
         let query_addr = query_listener.local_addr().map_err(internal)?;
         self.serve_queries(&gateway, query_listener, metrics);
 
@@ -229,7 +218,16 @@ impl Ground {
         };
         let buried = replicas.buried.subscribe();
         supervisor.spawn_cancellable("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
-        self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog, buried);
+        let staged = self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog, buried);
+        let ready = Readiness {
+            node: id,
+            catalog: catalog.clone(),
+            shards: shards.clone(),
+            staged,
+            gateway: gateway.clone(),
+            behind_ms_max: settings.serving.stale_after_ms,
+        };
+        supervisor.spawn_cancellable("readiness", OnExit::FatalIfFailed, ready.run());
         let every = Duration::from_millis(settings.serving.counts_interval_ms);
         let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
         supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
@@ -241,6 +239,12 @@ impl Ground {
         }
         let Disk { reserve, journal, store, .. } = disk;
         Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store, reserve })
+    }
+
+    fn watch_disk(&self, disk: &Disk, shards: &Arc<Shards>) {
+        let (dir, reserve) = (self.settings.data_dir.clone(), disk.reserve.clone());
+        let watch = disk::Watch { dir, reserve, store: disk.store.clone(), shards: shards.clone() };
+        self.supervisor.spawn_cancellable("disk", OnExit::Fatal, watch.run());
     }
 
     fn raft_host(&self, disk: &Disk) -> Result<Host> {
@@ -303,9 +307,10 @@ impl Ground {
         cuts: Arc<Cuts>,
         catalog: &watch::Receiver<Arc<Catalog>>,
         buried: watch::Receiver<BTreeSet<ReplicaId>>,
-    ) {
+    ) -> Staged {
         let supervisor = &self.supervisor;
         let (staged, told) = watch::channel(StagedModels::default());
+        let ready = told.clone();
         let staging =
             Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
         supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
@@ -321,12 +326,46 @@ impl Ground {
             clock: self.clock.clone(),
         };
         supervisor.spawn("training", OnExit::Fatal, drive.follow(catalog.clone(), supervisor.clone()));
+        ready
     }
 
     fn serve_queries(&self, gateway: &Gateway, listener: TcpListener, metrics: Option<Metrics>) {
         let render = Arc::new(move || metrics.as_ref().map(Metrics::render).unwrap_or_default());
         docent_gateway::serve(gateway.clone(), render, listener, &self.supervisor);
     }
+}
+
+/// Gives every leadership away. Again where it did not work or came back, but not for long: at the end of a whole cluster there is
+/// nobody to take it.
+async fn hand_over(shards: &Shards, within: Duration) {
+    let rounds = async {
+        for _ in 0..HAND_OVER_ROUNDS {
+            let led: Vec<_> = shards.all().into_iter().filter(|hosted| hosted.group.status().is_leader()).collect();
+            if led.is_empty() {
+                return;
+            }
+            let given = futures::future::join_all(led.iter().map(|hosted| give_away(hosted))).await;
+            if !given.contains(&true) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(within, rounds).await.is_err() {
+        tracing::debug!("leadership of some shards was not handed over in time");
+    }
+}
+
+/// Hands one leadership to the voter that has most of the log; whether it went.
+async fn give_away(hosted: &Hosted) -> bool {
+    let status = hosted.group.status();
+    let others = status.voters.iter().filter(|replica| **replica != status.replica && hosted.group.has_room(**replica));
+    let next = others.max_by_key(|replica| status.matched.get(replica).copied().flatten());
+    let Some(next) = next else { return false };
+    let given = hosted.group.transfer_leader(*next, HAND_OVER).await;
+    if let Err(error) = &given {
+        tracing::debug!(shard = %hosted.id, %error, "leadership was not handed over");
+    }
+    given.is_ok()
 }
 
 async fn listen(key: &str, addr: &str) -> Result<TcpListener> {

@@ -194,6 +194,7 @@ impl Steward {
         let is_leaving = catalog.nodes.get(&self.node).is_none_or(|node| node.state != NodeState::Active);
         let group = &self.hosted.group;
         let step = next(status, shard, is_ready, wished, is_leaving);
+        let began = Instant::now();
         let done = match &step {
             Step::Wait => return None,
             Step::Balance(_) if led_for < TENURE => return Some(TENURE - led_for),
@@ -202,14 +203,14 @@ impl Steward {
             Step::Drop(replica) => group.remove_learner(*replica, STEP_WITHIN).await,
             Step::HandOver(to) | Step::Balance(to) => group.transfer_leader(*to, STEP_WITHIN).await,
         };
-        self.tell(&step, done)
+        self.tell(&step, done, began.elapsed())
     }
 
-    fn tell(&self, step: &Step, done: std::result::Result<(), Error>) -> Option<Duration> {
+    fn tell(&self, step: &Step, done: std::result::Result<(), Error>, took: Duration) -> Option<Duration> {
         let shard = self.hosted.id;
         match done {
             Ok(()) => {
-                tracing::info!(%shard, ?step, "the group was changed");
+                tracing::info!(%shard, ?step, ?took, "the group was changed");
                 Some(Duration::ZERO)
             }
             Err(error) => {

@@ -1,11 +1,15 @@
 //! `make bench-failover`: rounds of SIGKILL of the node that leads most shards, under load, beside etcd's leader loss in the same run.
 //! Fails where a query through a living node failed, an acked event is lost or doubled, or our median write outage is longer than etcd's.
+//!
+//! `make bench-drain` (`--drain`): rounds of a planned drain of that node and its return. Fails where a query or a first try of a write
+//! failed, an acked event is lost or doubled, or a shard was without a leader, or without an acked write, for too long (p99).
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real processes in real time")]
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use docent_chaos::client::Client;
 use docent_chaos::cost::load_average;
+use docent_chaos::drain::{self, Watch};
 use docent_chaos::etcd::{self, Etcd};
 use docent_chaos::failover::{self, Drill, Outage, PROBE_TIMEOUT, Round, first, last};
 use docent_chaos::gateways::Gateways;
@@ -17,12 +21,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Measures three coordinators and three nodes on this machine, and three members of etcd beside them.
+/// Measures three coordinators and three nodes on this machine, and three members of etcd beside them; or drains one of four nodes.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Rounds, each one SIGKILL of ours and one of etcd's
-    #[arg(long, default_value_t = 30)]
-    rounds: usize,
+    /// Drain a node and take it back instead of killing one
+    #[arg(long)]
+    drain: bool,
+    /// Rounds, each one SIGKILL of ours and one of etcd's [default: 30, or 5 drains]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// With --drain: how long a shard may be without a leader (p99)
+    #[arg(long, default_value_t = 200, requires = "drain")]
+    unled_max_ms: u32,
     /// Events a second
     #[arg(long, default_value_t = 1_000.0)]
     events: f64,
@@ -55,38 +65,31 @@ type Yardstick = Vec<Option<f64>>;
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(
-        args.rounds > 0 && args.batch > 0 && args.etcd_heartbeat_ms > 0,
+        args.rounds() > 0 && args.batch > 0 && args.etcd_heartbeat_ms > 0,
         "rounds, batch and heartbeat must be above 0"
     );
-    let etcd_timers = timers::Etcd::as_late_as(&DOCENT.detection(), args.etcd_heartbeat_ms);
-    introduce(&args, etcd_timers)?;
-    let mut lab = Lab::start(&Options { node_settings: DOCENT.settings(), ..Options::default() })?;
-    let mut etcd = (!args.without_etcd).then(|| Etcd::start(etcd_timers)).transpose()?;
-    let gateways = Gateways::new(&lab.addresses());
-    let load = Load {
-        events: args.events,
-        batch: args.batch,
-        queries: args.queries,
-        n: 10,
-        users: args.users,
-        items: args.items,
-    };
-    let traffic = Traffic::new("load", &gateways, load);
-    let homes = traffic.seed(&lab.client(0), 8)?;
-    lab.docent(&["train", "--wait", "--dim", "16", "--epochs", "3", "--holdout", "0"])?;
+    match args.drain {
+        true => drain(&args),
+        false => failover(&args),
+    }
+}
 
-    let (rounds, yardstick, report) = std::thread::scope(|scope| {
-        let running = scope.spawn(|| traffic.run());
-        let drill = Drill { lab: &mut lab, gateways: &gateways, traffic: &traffic, homes: &homes };
-        let outcome = rounds(&args, drill, &mut etcd);
-        traffic.stop();
-        let report = running.join().map_err(|_| anyhow!("the load panicked")).flatten();
-        outcome.and_then(|(rounds, yardstick)| Ok((rounds, yardstick, report?)))
-    })?;
+impl Args {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.drain { 5 } else { 30 })
+    }
+
+    fn load(&self) -> Load {
+        let Args { events, batch, queries, users, items, .. } = *self;
+        Load { events, batch, queries, n: 10, users, items }
+    }
+}
+
+/// What holds for both drills once the load has ended; what is wrong.
+fn finish(mut lab: Lab, traffic: &Traffic<'_>, mut wrong: Vec<String>) -> Result<()> {
     lab.wait_ready(Duration::from_secs(90))?;
     let audit = traffic.ledger().audit(&lab);
-    let mut wrong = tell(&rounds, &yardstick, &report);
-    match &audit {
+    match audit {
         Ok(()) => println!("audit: {} acked events, each exported exactly once", traffic.ledger().acked()),
         Err(error) => wrong.push(format!("audit: {error:#}")),
     }
@@ -97,6 +100,73 @@ fn main() -> Result<()> {
         bail!("{}", wrong.join("; "));
     }
     Ok(())
+}
+
+fn drain(args: &Args) -> Result<()> {
+    println!(
+        "three coordinators, four nodes, RF 3, 8 user and 4 item shards; {} events/s in batches of {} and {} queries/s through all nodes, and a writer a user shard",
+        args.events, args.batch, args.queries
+    );
+    let lab = Lab::start(&Options { nodes: 4, ..Options::default() })?;
+    let gateways = Gateways::new(&lab.addresses());
+    let traffic = Traffic::new("load", &gateways, args.load());
+    let homes = traffic.seed(&lab.client(0), 8)?;
+    lab.docent(&["train", "--wait", "--dim", "16", "--epochs", "3", "--holdout", "0"])?;
+    let watch = Watch::default();
+    let report = std::thread::scope(|scope| {
+        let running = scope.spawn(|| traffic.run());
+        let watching = scope.spawn(|| watch.run(&gateways, &homes));
+        let outcome = drains(args, &drain::Drill { lab: &lab });
+        traffic.stop();
+        watch.stop();
+        let report = running.join().map_err(|_| anyhow!("the load panicked")).flatten();
+        watching.join().map_err(|_| anyhow!("a writer panicked"))?;
+        outcome.and(report)
+    })?;
+    let (findings, ledger) = watch.findings();
+    traffic.ledger().absorb(ledger);
+    let mut wrong = findings.tell(f64::from(args.unled_max_ms) / 1e3);
+    report.tell();
+    wrong.extend(report.wrong());
+    if let Some(refused) = report.refused.first() {
+        wrong.push(format!("{} first tries of writes failed, such as {refused}", report.refused.len()));
+    }
+    finish(lab, &traffic, wrong)
+}
+
+fn drains(args: &Args, drill: &drain::Drill<'_>) -> Result<()> {
+    drill.wait_even()?;
+    for number in 1..=args.rounds() {
+        std::thread::sleep(Duration::from_millis(args.settle_ms)); // a cluster at rest under load: what is measured
+        let round = drill.round().with_context(|| format!("round {number}"))?;
+        println!(
+            "{number:>3}: node {} led {} shards and gave {} replicas away in {:.1} s; even again after {:.1} s",
+            round.node, round.led, round.moved, round.took.0, round.took.1
+        );
+    }
+    Ok(())
+}
+
+fn failover(args: &Args) -> Result<()> {
+    let etcd_timers = timers::Etcd::as_late_as(&DOCENT.detection(), args.etcd_heartbeat_ms);
+    introduce(args, etcd_timers)?;
+    let mut lab = Lab::start(&Options { node_settings: DOCENT.settings(), ..Options::default() })?;
+    let mut etcd = (!args.without_etcd).then(|| Etcd::start(etcd_timers)).transpose()?;
+    let gateways = Gateways::new(&lab.addresses());
+    let traffic = Traffic::new("load", &gateways, args.load());
+    let homes = traffic.seed(&lab.client(0), 8)?;
+    lab.docent(&["train", "--wait", "--dim", "16", "--epochs", "3", "--holdout", "0"])?;
+
+    let (rounds, yardstick, report) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| traffic.run());
+        let drill = Drill { lab: &mut lab, gateways: &gateways, traffic: &traffic, homes: &homes };
+        let outcome = rounds(args, drill, &mut etcd);
+        traffic.stop();
+        let report = running.join().map_err(|_| anyhow!("the load panicked")).flatten();
+        outcome.and_then(|(rounds, yardstick)| Ok((rounds, yardstick, report?)))
+    })?;
+    let wrong = tell(&rounds, &yardstick, &report);
+    finish(lab, &traffic, wrong)
 }
 
 fn introduce(args: &Args, etcd_timers: timers::Etcd) -> Result<()> {
@@ -129,7 +199,7 @@ fn introduce(args: &Args, etcd_timers: timers::Etcd) -> Result<()> {
 /// Ours and etcd's in turn, the load on all the time, so that both meet the same machine.
 fn rounds(args: &Args, mut drill: Drill<'_>, etcd: &mut Option<Etcd>) -> Result<(Vec<Round>, Yardstick)> {
     let (mut rounds, mut yardstick) = (Vec::new(), Vec::new());
-    for number in 1..=args.rounds {
+    for number in 1..=args.rounds() {
         std::thread::sleep(Duration::from_millis(args.settle_ms)); // a cluster at rest under load: what is measured
         let round = drill.round(number).with_context(|| format!("round {number}"))?;
         let of = |pick: fn(&Outage) -> Option<f64>| Spread::of(round.outages.iter().filter_map(pick));
@@ -228,33 +298,8 @@ fn tell(rounds: &[Round], yardstick: &Yardstick, report: &Report) -> Vec<String>
     if !yardstick.is_empty() {
         println!("etcd, until the first acknowledged write {etcd}");
     }
-    tell_load(report);
+    report.tell();
     judge(&outages, (&written, &personal, &etcd), yardstick, report)
-}
-
-fn tell_load(report: &Report) {
-    let Report { queries, events, refused, cut_off, impersonal } = report;
-    println!(
-        "\nqueries: {} answered, {} failed through living nodes, {impersonal} not personal; p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        queries.latencies.len(),
-        queries.failures.len(),
-        queries.percentile_ms(0.5),
-        queries.percentile_ms(0.99),
-        queries.percentile_ms(1.0),
-    );
-    println!(
-        "events: {} batches acked, {} never; {} tries refused or unknown through living nodes and sent again; until acked p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        events.latencies.len(),
-        events.failures.len(),
-        refused.len(),
-        events.percentile_ms(0.5),
-        events.percentile_ms(0.99),
-        events.percentile_ms(1.0),
-    );
-    refused.iter().take(3).for_each(|line| println!("  such as {line}"));
-    println!("{cut_off} requests met the end of their node; the driver was late by at most {:.1} ms", {
-        queries.late_max.max(events.late_max).as_secs_f64() * 1e3
-    });
 }
 
 fn judge(
@@ -263,14 +308,7 @@ fn judge(
     yardstick: &Yardstick,
     report: &Report,
 ) -> Vec<String> {
-    let ((written, personal, etcd), mut wrong) = (spreads, Vec::new());
-    if let Some(failure) = report.queries.failures.first() {
-        wrong
-            .push(format!("{} queries through living nodes failed, such as: {failure}", report.queries.failures.len()));
-    }
-    if let Some(failure) = report.events.failures.first() {
-        wrong.push(format!("{} batches were never acked, such as: {failure}", report.events.failures.len()));
-    }
+    let ((written, personal, etcd), mut wrong) = (spreads, report.wrong());
     let endless = outages.iter().filter(|o| last(&o.written).is_none() || last(&o.personal).is_none());
     if let Some(outage) = endless.clone().next() {
         wrong.push(format!("{} outages did not end in 30 s, such as {outage:?}", endless.count()));

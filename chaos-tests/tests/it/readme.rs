@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "drives real processes in real time")]
 
 use anyhow::{Context, Result, bail, ensure};
+use docent_chaos::docs::{self, Block, root};
 use docent_chaos::lab;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,47 +80,22 @@ const SKIPPED: &[(&str, &str)] = &[
     ("make bench", "minutes of a whole machine"),
     ("make bench-failover", "minutes of a whole machine"),
     (
+        "make test-upgrade PREV=HEAD~1",
+        "builds another commit; a_rolling_upgrade_under_load in upgrade.rs is what it runs",
+    ),
+    (
         "DOCENT_OUTAGE_S=60 cargo test --release -p docent-chaos --test it quorum::",
         "a part of this suite at full length",
     ),
     ("DOCENT_ROUNDS=20 cargo test --release -p docent-chaos --test it rounds::", "a part of this suite at full length"),
 ];
 
-struct Block {
-    name: String,
-    text: String,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("chaos-tests lies in the workspace")
-}
-
-/// Every block that a reader would run or copy; one without a name is a failure.
 fn blocks() -> Result<Vec<Block>> {
-    let readme = std::fs::read_to_string(root().join("README.md"))?;
-    let (mut found, mut before) = (Vec::new(), "");
-    let mut lines = readme.lines();
-    while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let text =
-                lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n");
-            let name = before.strip_prefix("<!-- test: ").and_then(|rest| rest.strip_suffix(" -->"));
-            match name {
-                Some(name) => found.push(Block { name: name.to_owned(), text }),
-                None => ensure!(
-                    !["sh", "bash", "python", "toml"].contains(&language),
-                    "a {language} block of README.md has no name:\n{text}"
-                ),
-            }
-        }
-        before = line;
-    }
-    Ok(found)
+    docs::blocks("README.md")
 }
 
 fn block(name: &str) -> Result<String> {
-    let block = blocks()?.into_iter().find(|block| block.name == name);
-    Ok(block.with_context(|| format!("README.md has no block {name}"))?.text)
+    docs::block("README.md", name)
 }
 
 /// A child that does not outlive the test.

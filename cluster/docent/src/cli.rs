@@ -2,8 +2,8 @@
 
 use crate::client::Cluster;
 use crate::commands::{
-    backup, demo, export, generate, import, items, member, models, placement, recommend, secret, status, train, up,
-    users, verify,
+    backup, demo, export, generate, import, items, member, models, placement, recommend, recover, secret, status,
+    train, up, users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -87,6 +87,8 @@ enum Command {
     /// Shards: where their replicas are, and moving them
     #[command(subcommand)]
     Shards(placement::Shards),
+    /// Shards that lost their majority for good: look, and go on from a survivor
+    Recover(recover::Args),
     /// Compare the replicas of every shard by digest
     Verify(verify::Args),
     /// Backups: create, list, show, restore
@@ -162,6 +164,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Status(args) => status::run(shared, &args).await,
         Command::Nodes(command) => placement::nodes(shared, &command).await,
         Command::Shards(command) => placement::shards(shared, &command).await,
+        Command::Recover(args) => recover::run(shared, &args).await,
         Command::Verify(args) => verify::run(shared, &args).await,
         Command::Backup(command) => backup::run(shared, &command).await,
         Command::Recommend(args) => recommend::recommend(shared, &args).await,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use docent_journal::Journal;
+use docent_journal::{GroupLog, Journal};
 use docent_runtime::disk::{Disk, Reserve};
 use docent_runtime::{OnExit, Supervisor};
 use futures::StreamExt;
@@ -26,7 +26,9 @@ use crate::raft::{LeaderId, Peer, Raft, config};
 use crate::snapshot::{self, Snapshot, Snapshots};
 use crate::state::{StateMachine, blocking};
 use crate::wire::{SnapshotHeader, dispatch, encode_snapshot_response};
-use crate::{Error, Machine, MessageKind, Options, Status, Transport, TransportError, record, status};
+use crate::{
+    Error, Machine, Member, MessageKind, Options, Status, Transport, TransportError, record, recovery, status,
+};
 
 /// A snapshot's sender that gives no chunk for this long is given up: it holds one of few places to receive in.
 const CHUNK_WITHIN: Duration = Duration::from_secs(30);
@@ -134,10 +136,7 @@ impl Host {
         let log = Log::open(group, replica, records.clone(), options.append_bytes_max)?;
         let lease = Duration::from_millis(options.election_timeout_max_ms);
         let no_votes_until = log.has_vote().then(|| Instant::now() + lease);
-        let (disk, dir) = (Arc::clone(&inner.disk), inner.snapshot_dir.clone());
-        let snapshots = blocking(options.apply_inline, move || Snapshots::open(group, replica, disk, dir)).await;
-        let snapshots = snapshots.map_err(|error| Error::Storage { group, message: error.to_string() })??;
-        let snapshots = Arc::new(snapshots);
+        let snapshots = Arc::new(self.snapshots(group, replica).await?);
         let state = StateMachine::open(
             group,
             Arc::clone(&machine),
@@ -186,18 +185,26 @@ impl Host {
             transferred_in: AtomicU64::new(0),
             leader_contact: Mutex::new(Contact::default()),
             no_votes_until,
-            room: JournalRoom {
-                journal: inner.journal.clone(),
-                log: records,
-                asked: Arc::clone(&inner.full_asked),
-                kept: Arc::clone(&inner.kept),
-            },
+            room: self.journal_room(records),
             full,
             closed: watch::channel(false).0,
         };
         let group = Group::new(shared);
         self.start_tasks(&group, status_sender);
         Ok(Hosted { group, snapshots })
+    }
+
+    async fn snapshots(&self, group: u64, replica: u64) -> Result<Snapshots, Error> {
+        let (disk, dir) = (Arc::clone(&self.inner.disk), self.inner.snapshot_dir.clone());
+        let opened =
+            blocking(self.inner.options.apply_inline, move || Snapshots::open(group, replica, disk, dir)).await;
+        opened.map_err(|error| Error::Storage { group, message: error.to_string() })?
+    }
+
+    fn journal_room(&self, log: GroupLog) -> JournalRoom {
+        let inner = &self.inner;
+        let (asked, kept) = (Arc::clone(&inner.full_asked), Arc::clone(&inner.kept));
+        JournalRoom { journal: inner.journal.clone(), log, asked, kept }
     }
 
     fn start_tasks(&self, group: &Group, status: watch::Sender<Status>) {
@@ -318,6 +325,18 @@ impl Host {
         let metrics = hosted.group.raft().metrics();
         let last = status::of_metrics(group, &metrics.borrow_watched(), &Status::default());
         !last.members.iter().any(|member| member.is_voter && member.member.replica == last.replica)
+    }
+
+    /// Stops a group and makes this replica its only voter, from the end of its log at `expected_last` on. Open it again afterwards; it
+    /// then leads by itself. Only for a group whose majority is lost for good: what that had committed beyond this log is gone.
+    /// Gives the index of the new membership.
+    ///
+    /// # Errors
+    /// [`Error::Membership`] if the log does not end there, [`Error::WrongReplica`], [`Error::Quarantined`], [`Error::Storage`].
+    pub async fn force_sole_voter(&self, group: u64, member: &Member, expected_last: u64) -> Result<u64, Error> {
+        self.close(group).await;
+        let records = self.inner.journal.group(group);
+        recovery::force_sole_voter(group, records, member, expected_last, self.inner.options.append_bytes_max).await
     }
 
     /// Stops a group and removes its log and its snapshot for good. The replica id must never be used again.

@@ -27,6 +27,7 @@ mod options;
 mod raft;
 mod read;
 mod record;
+mod recovery;
 mod runtime;
 mod snapshot;
 mod state;

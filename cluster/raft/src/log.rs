@@ -92,7 +92,13 @@ impl Log {
         Ok(entries)
     }
 
-    fn last_log_id(&self) -> io::Result<Option<LogId>> {
+    /// The journal's index of a raft index.
+    pub(crate) fn position(index: u64) -> u64 {
+        at(index)
+    }
+
+    /// The last entry, purged or not.
+    pub(crate) fn last_log_id(&self) -> io::Result<Option<LogId>> {
         let state = self.journal.state();
         let purged = self.purged(&state)?;
         let Some((last, _)) = state.last.filter(|_| state.first.is_some()) else { return Ok(purged) };

@@ -3,7 +3,8 @@
 //! This is the data alone; the commands that change it and the rules they obey are `docent-coordinator`'s. A watcher gets whole
 //! catalogs with a rising [`Catalog::index`] and never goes back to a lower one.
 
-use crate::error::{Error, Result};
+use crate::codec;
+use crate::error::{Error, Kind, Result};
 use crate::id::{ClusterId, NodeId, ReplicaId};
 use crate::placement::{Change, Grave, NodeState};
 use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
@@ -16,6 +17,7 @@ pub struct Catalog {
     /// The coordinator log index that this catalog reflects.
     pub index: u64,
     /// The cluster's identity, once born.
+    #[serde(with = "born")]
     pub cluster: Option<Cluster>,
     /// Coordinators, by id.
     pub coordinators: BTreeMap<NodeId, Member>,
@@ -33,7 +35,7 @@ pub struct Catalog {
     pub graves: BTreeMap<ReplicaId, Grave>,
 }
 
-/// What is fixed at the birth of a cluster.
+/// What is fixed at the birth of a cluster, and the format that its members agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Who we are; in every frame.
@@ -48,6 +50,45 @@ pub struct Cluster {
     pub replication: u8,
     /// The initial placement happens when this many nodes have joined.
     pub expect_nodes: u16,
+    /// The finalised format: every member understands it, only rises. Records of a higher one are not written.
+    #[serde(skip, default = "oldest")]
+    pub format: u32,
+}
+
+fn oldest() -> u32 {
+    codec::OLDEST.into()
+}
+
+/// A cluster of format 2 is laid out as it was before there were others; from 3 on, the format stands behind it. Whoever writes a
+/// catalog marks it with [`Catalog::format`].
+mod born {
+    use super::{Cluster, oldest};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// postcard writes the first two as `None` and `Some` of an `Option`.
+    #[derive(Serialize, Deserialize)]
+    enum Born {
+        No,
+        Oldest(Cluster),
+        Raised(Cluster, u32),
+    }
+
+    pub(super) fn serialize<S: Serializer>(cluster: &Option<Cluster>, serializer: S) -> Result<S::Ok, S::Error> {
+        let born = match cluster.clone() {
+            None => Born::No,
+            Some(cluster) if cluster.format <= oldest() => Born::Oldest(cluster),
+            Some(cluster) => Born::Raised(cluster.clone(), cluster.format),
+        };
+        born.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cluster>, D::Error> {
+        Ok(match Born::deserialize(deserializer)? {
+            Born::No => None,
+            Born::Oldest(cluster) => Some(cluster),
+            Born::Raised(cluster, format) => Some(Cluster { format, ..cluster }),
+        })
+    }
 }
 
 /// A coordinator or a node.
@@ -337,6 +378,28 @@ impl Catalog {
         self.live.and_then(|live| self.models.get(&live.version))
     }
 
+    /// The finalised format.
+    pub fn format(&self) -> u32 {
+        self.cluster.as_ref().map_or_else(oldest, |cluster| cluster.format)
+    }
+
+    /// Whether records of `format` may be written. Every proposer of a command asks this with the command's format.
+    ///
+    /// # Errors
+    /// `Unsupported`, with what to do.
+    pub fn require(&self, format: u32) -> Result<()> {
+        match self.format() {
+            ours if ours >= format => Ok(()),
+            ours => Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "this needs format {format} and the cluster is at format {ours}: upgrade every member first \
+                     (`docent status` shows the format that each understands)"
+                ),
+            )),
+        }
+    }
+
     /// A member of either kind.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
         self.nodes.get(&id).or_else(|| self.coordinators.get(&id))
@@ -346,6 +409,47 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn catalog(format: u32) -> Catalog {
+        let cluster = Cluster {
+            id: ClusterId(1),
+            placement_key: [7; 16],
+            user_shards: 2,
+            item_shards: 1,
+            replication: 3,
+            expect_nodes: 2,
+            format,
+        };
+        Catalog { index: 5, cluster: Some(cluster), ..Catalog::default() }
+    }
+
+    #[test]
+    fn a_catalog_of_the_oldest_format_has_the_layout_of_then() {
+        /// The layout of format 2.
+        #[derive(Serialize)]
+        struct Then {
+            id: ClusterId,
+            placement_key: [u8; 16],
+            shards: (u16, u16, u8, u16),
+        }
+        let then = Then { id: ClusterId(1), placement_key: [7; 16], shards: (2, 1, 3, 2) };
+        let then = codec::encode(&(5u64, Some(then), [0u8; 5], None::<u8>, [0u8; 2]));
+        assert_eq!(codec::encode_in(2, &catalog(2)), then, "see docs/decisions/0012-versions.md");
+        for catalog in [catalog(2), catalog(3), Catalog::default()] {
+            let bytes = codec::encode_in(catalog.format(), &catalog);
+            assert_eq!(u32::from(bytes[0]), catalog.format());
+            assert_eq!(codec::decode::<Catalog>("the catalog", &bytes).unwrap(), catalog);
+        }
+    }
+
+    #[test]
+    fn what_needs_a_higher_format_is_refused_with_what_to_do() {
+        assert!(
+            catalog(3).require(2).is_ok() && catalog(3).require(3).is_ok() && Catalog::default().require(2).is_ok()
+        );
+        let error = catalog(2).require(3).unwrap_err();
+        assert!(error.kind == Kind::Unsupported && error.message.contains("upgrade every member"), "{error}");
+    }
 
     #[test]
     fn settings_outside_their_ranges_are_refused_by_name() {

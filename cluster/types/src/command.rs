@@ -190,3 +190,35 @@ pub enum RestoreOutcome {
     /// Refused: the content is not what the backup says; the shard stays closed.
     WrongDigest,
 }
+
+impl UserCommand {
+    /// The lowest format whose binaries know this command. A new variant has the format that came with it.
+    pub fn format(&self) -> u32 {
+        match self {
+            UserCommand::Append { .. }
+            | UserCommand::PutProfiles { .. }
+            | UserCommand::SetConsent { .. }
+            | UserCommand::SetBlocks { .. }
+            | UserCommand::DeleteUser { .. }
+            | UserCommand::Digest
+            | UserCommand::Restore(_)
+            | UserCommand::RestoreDone(_) => 2,
+        }
+    }
+}
+
+impl ItemCommand {
+    /// As [`UserCommand::format`].
+    pub fn format(&self) -> u32 {
+        match self {
+            ItemCommand::Ensure { .. }
+            | ItemCommand::Put { .. }
+            | ItemCommand::SetTakenDown { .. }
+            | ItemCommand::Delete { .. }
+            | ItemCommand::Counts { .. }
+            | ItemCommand::Digest
+            | ItemCommand::Restore(_)
+            | ItemCommand::RestoreDone(_) => 2,
+        }
+    }
+}

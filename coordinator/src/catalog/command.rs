@@ -3,7 +3,7 @@
 //! Whatever a clock, a random number or a setting decides is in the command: the proposer put it there.
 
 use docent_proto::internal::coordinator::TrainedModel;
-use docent_types::catalog::{Activation, Cluster, Job, JobProgress, Replica, TrainSettings};
+use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica, TrainSettings};
 use docent_types::placement::{Cause, NodeState};
 use docent_types::{ClusterId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,54 @@ pub enum Command {
     },
     /// A removed node has nothing any more and is no member from now on.
     ForgetNode(NodeId),
+    /// Every member understands this format: from now on it is the cluster's, and no member may know less. Written in that format.
+    Finalize(u32),
+}
+
+impl Command {
+    /// The lowest format whose binaries know this command. A new variant has the format that came with it.
+    pub fn format(&self) -> u32 {
+        match self {
+            Command::Birth(_)
+            | Command::RegisterCoordinators { .. }
+            | Command::Join(_)
+            | Command::SetAlive(_)
+            | Command::PlaceShards
+            | Command::QueueJob { .. }
+            | Command::AssignJob { .. }
+            | Command::JobProgress { .. }
+            | Command::JobFailed { .. }
+            | Command::CancelJob(_)
+            | Command::RegisterModel { .. }
+            | Command::MarkStaged { .. }
+            | Command::RefuseVersion { .. }
+            | Command::Stage(_)
+            | Command::FailModel { .. }
+            | Command::Activate(_)
+            | Command::Rollback
+            | Command::RetireOld { .. }
+            | Command::Unstage { .. }
+            | Command::SetNodeState { .. }
+            | Command::BeginChange { .. }
+            | Command::CancelChange(_)
+            | Command::ObserveMembership { .. }
+            | Command::Bury { .. }
+            | Command::ForgetNode(_) => 2,
+            Command::Finalize(format) => *format,
+        }
+    }
+
+    /// Whether it may be proposed to the coordinators of `catalog`: whether all of them know it.
+    ///
+    /// # Errors
+    /// As [`Catalog::require`].
+    pub fn check(&self, catalog: &Catalog) -> docent_types::Result<()> {
+        match self {
+            // What raises the format is looked at by itself, when it is applied.
+            Command::Finalize(_) => Ok(()),
+            _ => catalog.require(self.format()),
+        }
+    }
 }
 
 /// See [`Command::Join`]. The proposer has verified the token.

@@ -1,10 +1,10 @@
-//! Birth, coordinators, nodes that join and return, liveness, the initial placement.
+//! Birth, coordinators, nodes that join and return, liveness, the finalised format, the initial placement.
 
 use super::{Answer, Applied, Join, State, Step, conflict, unborn};
 use docent_placement::initial::{Candidate, place};
 use docent_types::catalog::{Cluster, JobState, Member};
 use docent_types::placement::NodeState;
-use docent_types::{Error, Kind, NodeId};
+use docent_types::{Error, Kind, NodeId, codec};
 
 /// Coordinators have ids from 1 to this, their position in the settings; nodes have higher ones.
 pub const LAST_COORDINATOR: u64 = 99;
@@ -19,8 +19,30 @@ impl State {
         if let Some(born) = &self.catalog.cluster {
             return Ok(Step::Same(Answer::Born(born.clone())));
         }
+        // The other coordinators have not said yet what they understand: see `finalize`.
+        let cluster = Cluster { format: codec::OLDEST.into(), ..cluster };
         self.catalog_mut().cluster = Some(cluster.clone());
         Ok(Step::Changed(Answer::Born(cluster)))
+    }
+
+    /// Raises the format of the cluster; it is never lowered.
+    pub(super) fn finalize(&mut self, format: u32) -> Applied {
+        let cluster = self.catalog.cluster.as_ref().ok_or_else(unborn)?;
+        if format <= cluster.format {
+            return Ok(Step::Same(Answer::Done));
+        }
+        let mut members = self.catalog.coordinators.values().chain(self.catalog.nodes.values());
+        if self.catalog.coordinators.is_empty() {
+            return Err(conflict("the coordinators have not said yet what they understand"));
+        }
+        if let Some(older) = members.find(|member| member.format < format) {
+            return Err(conflict(format!(
+                "member {} understands format {}: upgrade it before the cluster can use format {format}",
+                older.id, older.format
+            )));
+        }
+        self.catalog_mut().cluster = Some(Cluster { format, ..cluster.clone() });
+        Ok(Step::Changed(Answer::Done))
     }
 
     pub(super) fn register_coordinators(&mut self, members: &[(NodeId, String)], by: NodeId, format: u32) -> Applied {
@@ -51,7 +73,18 @@ impl State {
     }
 
     pub(super) fn join(&mut self, join: Join) -> Applied {
-        let ours = self.catalog.cluster.as_ref().ok_or_else(unborn)?.id;
+        let cluster = self.catalog.cluster.as_ref().ok_or_else(unborn)?;
+        if join.format < cluster.format {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "this docent understands formats up to {}, and the cluster has finalised format {}: start this node with a newer \
+                     docent; nothing of its data directory was changed",
+                    join.format, cluster.format
+                ),
+            ));
+        }
+        let ours = cluster.id;
         // A node whose first answer was lost may ask again with another token: its nonce says that it is in already.
         let same = |(&node, &nonce): (&NodeId, &u128)| (nonce == join.nonce).then_some(node);
         let holder = self.book.tokens.get(&join.token).copied().or_else(|| self.book.nonces.iter().find_map(same));

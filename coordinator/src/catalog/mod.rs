@@ -3,12 +3,14 @@
 //! | module | owns |
 //! |---|---|
 //! | [`command`] | the log's entries and their answers |
-//! | `members` | birth, coordinators, joining, liveness, the initial placement |
+//! | `members` | birth, coordinators, joining, liveness, the finalised format, the initial placement |
 //! | `placement` | nodes that drain or go, replicas that move |
 //! | `jobs` | the life of a training job |
 //! | `models` | the life of a model version |
 
 pub mod command;
+#[cfg(test)]
+mod frozen;
 mod jobs;
 mod members;
 mod models;
@@ -111,6 +113,7 @@ impl State {
             Command::ObserveMembership { shard, index, replicas } => self.observe_membership(shard, index, replicas),
             Command::Bury { node, replicas } => Ok(self.bury(node, &replicas)),
             Command::ForgetNode(node) => self.forget_node(node),
+            Command::Finalize(format) => self.finalize(format),
         }
     }
 

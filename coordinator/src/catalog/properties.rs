@@ -15,6 +15,7 @@ pub(crate) fn cluster(id: u128) -> Cluster {
         item_shards: 1,
         replication: 3,
         expect_nodes: 2,
+        format: 2,
     }
 }
 
@@ -364,6 +365,7 @@ fn commands() -> impl Strategy<Value = Command> {
         (1u64..4).prop_map(|version| Command::FailModel { version, error: "e".into() }),
         (1u64..4).prop_map(Command::Activate),
         Just(Command::Rollback),
+        (1u32..4).prop_map(Command::Finalize),
         (0u32..3, 0u32..3).prop_map(|(staged_max, records_max)| Command::RetireOld { staged_max, records_max }),
     ]
 }
@@ -435,10 +437,10 @@ proptest! {
         let mut resumed = State::default();
         for (index, command) in (1u64..).zip(log) {
             if index as usize == cut {
-                resumed = codec::decode("state", &codec::encode(&resumed)).unwrap();
+                resumed = codec::decode("state", &codec::encode_in(resumed.catalog().format(), &resumed)).unwrap();
             }
             // As bytes, as the log holds it.
-            let bytes = codec::encode(&command);
+            let bytes = codec::encode_in(command.format(), &command);
             let decoded: Command = codec::decode("command", &bytes).unwrap();
             prop_assert_eq!(whole.apply(index, command), resumed.apply(index, decoded));
         }

@@ -48,9 +48,16 @@ impl Gateway {
         self.admit("get_cluster", work).await
     }
 
-    /// Whether this node can answer everything: it does not drain, and every shard has a leader that it knows.
-    pub async fn is_ready(&self) -> bool {
-        !self.is_draining() && self.probe().await
+    /// Why this node should get no requests now, `None` where it is ready: it does not drain, its own replicas take part, and every
+    /// shard has a leader that it knows.
+    pub async fn unready(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("draining".to_owned());
+        }
+        if let Some(lack) = self.lack() {
+            return Some(format!("not ready: {lack}"));
+        }
+        (!self.probe().await).then(|| "not ready: some shard has no leader yet".to_owned())
     }
 
     /// Looks for leaders that are not known; `true` once all are.

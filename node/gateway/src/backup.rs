@@ -106,7 +106,6 @@ impl Gateway {
     pub async fn restore_shard(&self, shard: ShardId, step: Step) -> Result<Standing> {
         let work = async {
             self.known(shard)?;
-            self.check_formats()?;
             let backup = match &step {
                 Step::Part(part) if part.records.len() > PART_BYTES_MAX => {
                     return Err(Error::invalid("records", format!("a part has at most {PART_BYTES_MAX} bytes")));

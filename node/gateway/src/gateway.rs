@@ -14,8 +14,8 @@ use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId, Result, ShardId, TenantId};
 use futures::future::BoxFuture;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     writes: Semaphore,
     exports: Arc<Semaphore>,
     is_draining: AtomicBool,
+    lack: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -76,6 +77,7 @@ impl Gateway {
             writes: permits(settings.writes_in_flight_max),
             exports: Arc::new(permits(settings.exports_max)),
             is_draining: AtomicBool::new(false),
+            lack: Mutex::default(),
             settings,
         };
         Gateway { shared: Arc::new(shared) }
@@ -89,6 +91,16 @@ impl Gateway {
     /// From now on the node says that it is not ready; requests are still answered.
     pub fn drain(&self) {
         self.shared.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What the node itself still lacks before it is ready, for a person.
+    pub fn note_lack(&self, lack: Option<String>) {
+        *self.shared.lack.lock().unwrap_or_else(PoisonError::into_inner) = lack;
+    }
+
+    /// See [`Gateway::note_lack`].
+    pub fn lack(&self) -> Option<String> {
+        self.shared.lack.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether [`Gateway::drain`] was called.

@@ -6,6 +6,7 @@ use crate::admin::ClusterStatus;
 use crate::events::{Draft, EventResult};
 use crate::gateway::Gateway;
 use crate::recommend::{Popular, Similar};
+use crate::recovery::SurveyedReplica;
 use docent_proto::convert::error::status;
 use docent_proto::convert::query::{count_or_default, deadline_ms, exclude_ids};
 use docent_proto::convert::{absent_if_empty, catalog, item_ids, keyspace, position_text};
@@ -15,7 +16,7 @@ use docent_types::catalog::TrainSettings;
 use docent_types::item::Item;
 use docent_types::query::Recommend;
 use docent_types::user::Profile;
-use docent_types::{Error, ItemId, UserId};
+use docent_types::{Error, ItemId, NodeId, UserId};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status};
@@ -68,6 +69,20 @@ fn event_result(result: EventResult) -> v1::EventResult {
     }
 }
 
+fn surveyed(replica: SurveyedReplica) -> v1::SurveyedReplica {
+    let answered = v1::SurveyedReplica { shard: replica.shard.to_string(), node: replica.node.0, ..Default::default() };
+    match replica.log {
+        Ok(log) => v1::SurveyedReplica {
+            replica: log.replica.0,
+            term: log.term,
+            last: log.last,
+            committed: log.committed,
+            ..answered
+        },
+        Err(error) => v1::SurveyedReplica { error: error.message, ..answered },
+    }
+}
+
 fn cluster(status: &ClusterStatus) -> v1::Cluster {
     let catalog = &status.catalog;
     v1::Cluster {
@@ -84,6 +99,7 @@ fn cluster(status: &ClusterStatus) -> v1::Cluster {
         is_ready: status.is_ready,
         live_version: catalog.live.map_or(0, |live| live.version),
         replication: catalog.cluster.as_ref().map_or(0, |cluster| cluster.replication.into()),
+        format: catalog.format(),
     }
 }
 
@@ -212,6 +228,21 @@ impl Docent for Grpc {
         answer(self.0.change_placement(change, is_dry_run).await, |moves| v1::ChangePlacementResponse {
             moves: moves.into_iter().map(Into::into).collect(),
         })
+    }
+
+    async fn survey_replicas(
+        &self,
+        _request: Request<v1::SurveyReplicasRequest>,
+    ) -> Answer<v1::SurveyReplicasResponse> {
+        answer(self.0.survey().await, |replicas| v1::SurveyReplicasResponse {
+            replicas: replicas.into_iter().map(surveyed).collect(),
+        })
+    }
+
+    async fn recover_shard(&self, request: Request<v1::RecoverShardRequest>) -> Answer<v1::RecoverShardResponse> {
+        let v1::RecoverShardRequest { shard, node, last } = request.into_inner();
+        let shard = shard.parse().map_err(status)?;
+        answer(self.0.recover_shard(shard, NodeId(node), last).await, |index| v1::RecoverShardResponse { index })
     }
 
     type ExportEventsStream = Stream<v1::EventPage>;

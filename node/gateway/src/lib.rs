@@ -9,6 +9,7 @@
 //! | [`export`] | everything out, as streams |
 //! | [`verify`] | replicas compared by digest |
 //! | [`backup`] | whole shards out, and into an empty cluster |
+//! | [`recovery`] | shards that lost their majority |
 //! | [`admin`] | cluster, models, jobs |
 //! | `batch` | proposals of a bounded size |
 //! | `route` | leaders, replicas, retries, hedges |
@@ -27,6 +28,7 @@ mod ids;
 pub mod items;
 mod known;
 pub mod recommend;
+pub mod recovery;
 mod route;
 pub mod service;
 pub mod settings;

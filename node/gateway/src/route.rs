@@ -73,6 +73,15 @@ struct Search {
     hinted: BTreeSet<NodeId>,
 }
 
+/// The format that a request needs.
+fn format(request: &Request) -> u32 {
+    match request {
+        Request::WriteUsers { command, .. } => command.format(),
+        Request::WriteItems { command, .. } => command.format(),
+        _ => codec::OLDEST.into(),
+    }
+}
+
 impl Route {
     /// The catalog as this node knows it.
     pub(crate) fn view(&self) -> Result<View> {
@@ -82,7 +91,8 @@ impl Route {
     /// Asks the leader of `shard`, searching for it within the deadline and the settings' number of tries.
     ///
     /// # Errors
-    /// The leader's own; `Unavailable` when no leader was found (nothing was done); `Unknown` when a write may have been carried out.
+    /// The leader's own; `Unavailable` when no leader was found (nothing was done); `Unknown` when a write may have been carried out;
+    /// `Unsupported` for a command that the cluster's format does not have yet.
     pub(crate) async fn leader(
         &self,
         shard: ShardId,
@@ -90,7 +100,10 @@ impl Route {
         repeat: Repeat,
         deadline: Deadline,
     ) -> Result<Response> {
-        let body = codec::encode(request);
+        // A replica that does not know a command of its log would stop there.
+        let format = format(request);
+        self.catalog.borrow().require(format)?;
+        let body = codec::encode_in(format, request);
         let ask = |to: NodeId, within: Deadline| self.caller.call(to, Service::Shard, body.clone(), within);
         let bytes = self.search(shard, repeat, deadline, ask).await?;
         codec::decode("the shard's answer", &bytes)

@@ -15,8 +15,6 @@ use std::time::Duration;
 
 /// How long one shard may take where the caller does not say.
 const WITHIN: Duration = Duration::from_secs(60);
-/// The format of members that know the commands of digests and restores: an older one would stop at the first.
-const FORMAT: u32 = 2;
 /// Shards compared at once: each replica reads one at a time anyway.
 const AT_ONCE: usize = 2;
 
@@ -138,19 +136,7 @@ impl Gateway {
         Ok(verdict)
     }
 
-    /// Refuses while a node runs a binary that does not know the commands of digests and restores.
-    pub(crate) fn check_formats(&self) -> Result<()> {
-        match self.view()?.catalog.nodes.values().find(|node| node.format < FORMAT) {
-            None => Ok(()),
-            Some(node) => {
-                let message = format!("node {} runs an older docent, which cannot do this: upgrade it first", node.id);
-                Err(Error::new(Kind::Unsupported, message))
-            }
-        }
-    }
-
     async fn compare(&self, shard: ShardId, deadline: Deadline) -> Result<Verdict> {
-        self.check_formats()?;
         let request = match shard.keyspace {
             Keyspace::Users => Request::WriteUsers { shard, command: UserCommand::Digest },
             Keyspace::Items => Request::WriteItems { shard, command: ItemCommand::Digest },

@@ -46,3 +46,48 @@ pub(crate) fn begin_anew(dir: &Path, reason: &str) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Error, Store, StoreOptions};
+    use docent_shard::Batch;
+    use docent_types::{Keyspace, ShardId};
+    use std::fs;
+
+    const SHARD: ShardId = ShardId { keyspace: Keyspace::Users, index: 1 };
+
+    fn written(dir: &std::path::Path) {
+        let store = Store::open(dir, &StoreOptions::default()).unwrap();
+        let mut batch = Batch::default();
+        batch.put(b"key".to_vec(), b"value".to_vec().into());
+        store.shard(SHARD).unwrap().commit(batch, b"mark").unwrap();
+        store.flush().unwrap();
+    }
+
+    #[test]
+    fn a_damaged_store_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        written(&state);
+        let manifest = state.join("keyspaces").join("1").join("v0");
+        fs::write(&manifest, b"noise").unwrap();
+        let store = Store::open(&state, &StoreOptions::default()).unwrap();
+        assert_eq!((store.shard(SHARD).unwrap().applied(), store.failure()), (None, None));
+    }
+
+    #[test]
+    fn a_store_that_failed_in_its_last_life_is_begun_anew_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        written(&state);
+        {
+            let store = Store::open(&state, &StoreOptions::default()).unwrap();
+            let error = store.fail(fjall::Error::Poisoned);
+            assert!(matches!(error, Error::Poisoned { .. }) && store.failure().is_some());
+        }
+        assert_eq!(Store::open(&state, &StoreOptions::default()).unwrap().shard(SHARD).unwrap().applied(), None);
+        written(&state);
+        let store = Store::open(&state, &StoreOptions::default()).unwrap();
+        assert_eq!(store.shard(SHARD).unwrap().applied().as_deref(), Some(&b"mark"[..]));
+    }
+}

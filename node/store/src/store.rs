@@ -104,6 +104,11 @@ impl Store {
         self.database.failure.get().map(String::as_str)
     }
 
+    #[cfg(test)]
+    pub(crate) fn fail(&self, error: fjall::Error) -> Error {
+        self.database.error(error)
+    }
+
     /// The shards with a state on this node.
     pub fn shards(&self) -> Result<Vec<ShardId>> {
         Ok(self.database.shards()?.into_keys().collect())

@@ -20,6 +20,7 @@ impl From<&Member> for v1::Member {
                 true => String::new(),
                 false => member.state.name().to_owned(),
             },
+            format: member.format,
         }
     }
 }

@@ -30,6 +30,13 @@ pub enum Request {
         /// Only tell what it would lead to.
         is_dry_run: bool,
     },
+    /// A coordinator tells the leader what it understands; since format 3, an older leader refuses it by number.
+    TellFormat {
+        /// Who.
+        coordinator: NodeId,
+        /// The highest format.
+        format: u32,
+    },
 }
 
 /// See [`Request::Join`].

@@ -1,11 +1,12 @@
 //! What gateways ask of shards. Requests to a leader are fenced by the shard id; item requests cover all shards that one node serves.
 
+use docent_types::catalog::Replica;
 use docent_types::command::{BackupId, ItemCommand, ItemOutcome, UserCommand, UserOutcome};
 use docent_types::event::Event;
 use docent_types::item::ItemState;
 use docent_types::query::ScoredItem;
 use docent_types::user::{Consent, User};
-use docent_types::{Error, ItemId, NodeId, Position, ShardId, TenantId, UserId};
+use docent_types::{Error, ItemId, NodeId, Position, ReplicaId, ShardId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// A request to a node about shards that it hosts.
@@ -122,6 +123,37 @@ pub enum Request {
         /// Which shard.
         shard: ShardId,
     },
+    /// How far this replica's log goes, and whom it follows; any replica.
+    ReplicaLog {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// Makes this replica the shard's only one, because the majority is lost for good.
+    Recover {
+        /// Which shard.
+        shard: ShardId,
+        /// The replica that an operator chose.
+        replica: ReplicaId,
+        /// Where its log ended when the operator looked.
+        last: u64,
+    },
+}
+
+/// How far a replica's log goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaLog {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Its term.
+    pub term: u64,
+    /// The last entry of its log.
+    pub last: u64,
+    /// The last entry that it knows to be committed.
+    pub committed: u64,
+    /// Whom it follows.
+    pub leader: Option<NodeId>,
+    /// Who votes, by its log.
+    pub voters: Vec<Replica>,
 }
 
 /// A shard and the ids (all of that shard) that it must not return.
@@ -175,6 +207,10 @@ pub enum Response {
     Digest(StateDigest),
     /// To `Standing`.
     Standing(Standing),
+    /// To `ReplicaLog`.
+    ReplicaLog(ReplicaLog),
+    /// To `Recover`: the log index from which on the replica is alone.
+    Recovered(u64),
 }
 
 /// A digest of a shard's state; `docent_shard::digest` says of what.

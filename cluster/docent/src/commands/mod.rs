@@ -10,6 +10,7 @@ pub mod member;
 pub mod models;
 pub mod placement;
 pub mod recommend;
+pub mod recover;
 pub mod secret;
 pub mod status;
 pub mod train;

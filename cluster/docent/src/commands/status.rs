@@ -68,6 +68,7 @@ fn print(state: &v1::Cluster) {
     let is_ready = if state.is_ready { "ready".to_owned() } else { format!("not ready: {}", ready::missing(state)) };
     show::say(format!("cluster  {}  ({is_ready})", state.cluster_id));
     show::say(format!("model    {live}"));
+    show::say(format!("format   {}", state.format));
     show::say(format!("answered by node {}, catalog index {}\n", state.node, state.catalog_index));
     print_members(state);
     print_shards(state);
@@ -83,6 +84,7 @@ pub fn print_members(state: &v1::Cluster) {
                 m.internal_addr.clone(),
                 m.zone.clone(),
                 condition(m),
+                m.format.to_string(),
                 state.shards.iter().filter(|s| s.nodes.contains(&m.id) && kind == "node").count().to_string(),
                 state.shards.iter().filter(|s| s.leader == m.id && kind == "node").count().to_string(),
             ]
@@ -91,8 +93,8 @@ pub fn print_members(state: &v1::Cluster) {
     };
     let mut members = rows("coordinator", &state.coordinators);
     members.extend(rows("node", &state.nodes));
-    let header = ["member", "query", "internal", "zone", "state", "replicas", "leads"];
-    show::say(show::table(&header, &["replicas", "leads"], members).to_string());
+    let header = ["member", "query", "internal", "zone", "state", "format", "replicas", "leads"];
+    show::say(show::table(&header, &["format", "replicas", "leads"], members).to_string());
 }
 
 /// The shards, with where they live and what is on its way.

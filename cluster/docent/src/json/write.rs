@@ -115,7 +115,7 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
             .map(|m| {
                 json!({
                     "id": m.id, "internal_addr": m.internal_addr, "query_addr": m.query_addr, "zone": m.zone,
-                    "is_alive": m.is_alive, "state": m.state,
+                    "is_alive": m.is_alive, "state": m.state, "format": m.format,
                 })
             })
             .collect()
@@ -133,7 +133,7 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
     json!({
         "cluster_id": cluster.cluster_id, "coordinators": members(&cluster.coordinators), "nodes": members(&cluster.nodes),
         "shards": shards, "catalog_index": cluster.catalog_index, "node": cluster.node, "is_ready": cluster.is_ready,
-        "live_version": cluster.live_version, "replication": cluster.replication,
+        "live_version": cluster.live_version, "replication": cluster.replication, "format": cluster.format,
     })
 }
 

@@ -84,3 +84,30 @@ async fn a_destroyed_replica_leaves_nothing_and_makes_room_for_a_new_one() {
     let status = group.status();
     assert_eq!((status.last_log, status.applied, status.snapshot), (None, None, None));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_of_a_lost_majority_goes_on_alone_and_grows_again() {
+    let cluster = Cluster::new(options());
+    let mut nodes = cluster.start_all(3).await;
+    let last = propose(&nodes, "before").await;
+    let survivor = nodes.remove(0);
+    survivor.wait_applied(last.index).await;
+    for lost in nodes {
+        lost.stop(&cluster.net).await;
+    }
+    let end = survivor.group.status().last_log.unwrap();
+    let refused = survivor.host.force_sole_voter(GROUP, &member(1), end + 1).await.unwrap_err();
+    assert!(refused.to_string().contains("look again"), "{refused}");
+    let index = survivor.host.force_sole_voter(GROUP, &member(1), end).await.unwrap();
+    assert_eq!(index, end + 1);
+    let machine = survivor.stop(&cluster.net).await;
+    let alone = cluster.start(1, machine).await;
+    alone.wait("to lead alone", |status| status.is_leader() && status.members.len() == 1).await;
+    alone.propose("after").await.unwrap();
+    assert!(alone.machine.payloads().iter().any(|payload| payload == "before"));
+    let new = cluster.start(4, recorder()).await;
+    alone.group.add_learner(member(4), LONG).await.unwrap();
+    alone.group.change_replicas(BTreeSet::from([1, 4]), LONG).await.unwrap();
+    let both = alone.propose("both").await.unwrap();
+    new.wait_applied(both.index).await;
+}

@@ -84,12 +84,11 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The node can answer everything.
-pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {
-    match (app.gateway.is_draining(), app.gateway.is_ready().await) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        (_, true) => (StatusCode::OK, "ready\n"),
-        (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: some shard has no leader yet\n"),
+/// The node can answer everything, and the next one may be stopped.
+pub(super) async fn readyz(State(app): State<App>) -> (StatusCode, String) {
+    match app.gateway.unready().await {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

@@ -170,6 +170,7 @@ pub(crate) struct Cluster {
     live_version: u64,
     replication: u8,
     catalog_index: u64,
+    format: u32,
     coordinators: Vec<Member>,
     nodes: Vec<Member>,
     shards: Vec<Shard>,
@@ -183,6 +184,7 @@ struct Member {
     query_addr: String,
     zone: String,
     is_alive: bool,
+    format: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<NodeState>,
 }
@@ -250,6 +252,7 @@ impl From<ClusterStatus> for Cluster {
             query_addr: member.query_addr.clone(),
             zone: member.zone.clone(),
             is_alive: member.is_alive,
+            format: member.format,
             state: (!member.query_addr.is_empty()).then_some(member.state),
         };
         let shard = |shard: &catalog::Shard| Shard {
@@ -268,6 +271,7 @@ impl From<ClusterStatus> for Cluster {
             live_version: catalog.live.map_or(0, |live| live.version),
             replication: catalog.cluster.as_ref().map_or(0, |cluster| cluster.replication),
             catalog_index: catalog.index,
+            format: catalog.format(),
             coordinators: catalog.coordinators.values().map(member).collect(),
             nodes: catalog.nodes.values().map(member).collect(),
             shards: catalog.shards.values().map(shard).collect(),

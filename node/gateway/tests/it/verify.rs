@@ -42,7 +42,7 @@ async fn a_replica_that_differs_and_one_that_is_down_are_told_apart() {
 async fn an_older_member_is_not_sent_a_command_that_it_does_not_know() {
     let fake = Fake::new();
     let shard = shard_of(Keyspace::Items, "i1");
-    fake.world().catalog.nodes.values_mut().next().unwrap().format = 1;
+    fake.world().catalog.cluster.as_mut().unwrap().format = 1;
     let error = fake.gateway().verify_shard(shard, minute()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported);
     assert!(fake.requests(|_| Some(())).is_empty(), "nothing was sent");

@@ -108,6 +108,7 @@ pub(crate) fn catalog() -> Catalog {
             item_shards: 4,
             replication: 3,
             expect_nodes: 5,
+            format: u32::from(codec::VERSION),
         }),
         nodes: nodes.iter().map(|node| (*node, member(node))).collect(),
         shards: place(8, 4, 3, &candidates, 1).unwrap().into_iter().map(|shard| (shard.id, shard)).collect(),

@@ -8,7 +8,7 @@ DATA ?=
 KEEP ?=
 PREV ?= HEAD~1
 
-.PHONY: help setup build demo test quality bench bench-failover test-upgrade check
+.PHONY: help setup build demo test quality bench bench-failover bench-drain test-upgrade check
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -47,6 +47,9 @@ test-upgrade: build ## Upgrade a cluster of another commit's docent to this one 
 	trap 'git worktree remove --force "$$tree"' EXIT
 	(cd "$$tree" && CARGO_TARGET_DIR="$(CURDIR)/target/previous/build" cargo build --release --locked -p docent)
 	DOCENT_PREVIOUS="$(CURDIR)/target/previous/build/release/docent" cargo test --release --locked -p docent-chaos --test it -- upgrade:: --nocapture --test-threads 1
+
+bench-drain: build ## Drains of the node that leads most shards, and its return, under load
+	cargo run --release --locked -p docent-chaos --bin docent-failover -- --drain $(ARGS)
 
 check: setup ## Lints and formatting
 	cargo fmt --all --check

@@ -156,7 +156,8 @@ impl Handler {
             None => return Err(Error::new(Kind::NotFound, format!("there is no coordinator {coordinator}"))),
             Some(known) if known == format => {}
             Some(_) => {
-                drop(self.propose(Command::RegisterCoordinators { members, by: coordinator, format }, deadline).await?);
+                let told = Command::RegisterCoordinators { members, by: coordinator, format };
+                self.propose(told, deadline).await.map(drop)?;
             }
         }
         self.hear(coordinator);

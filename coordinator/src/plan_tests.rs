@@ -123,7 +123,9 @@ fn the_format_rises_when_every_member_understands_a_higher_one_and_never_before(
     assert_eq!(case.log.state, before, "refused before anything changed");
     case.log.must(again(2, 4));
     assert_eq!(due(&case, &policy), [Command::Finalize(4)]);
-    assert_eq!(due(&case, &Policy { format: 3, ..policy }), [], "a leader raises to nothing that it does not know itself");
+    let raises = |command: &Command| matches!(command, Command::Finalize(_));
+    let of_older = due(&case, &Policy { format: 3, ..policy });
+    assert!(!of_older.iter().any(raises), "a leader raises to nothing that it does not know itself: {of_older:?}");
 }
 
 #[test]

@@ -153,7 +153,9 @@ fn tell(command: &Command) {
             tracing::info!(%shard, index, ?nodes, "a shard's replicas changed");
         }
         Command::ForgetNode(node) => tracing::info!(%node, "a removed node is forgotten"),
-        Command::Finalize(format) => tracing::info!(format, "every member understands this format: the cluster uses it"),
+        Command::Finalize(format) => {
+            tracing::info!(format, "every member understands this format: the cluster uses it")
+        }
         Command::FailModel { version, error } => tracing::warn!(version, error, "a version failed"),
         _ => {}
     }

@@ -70,9 +70,6 @@ impl Readiness {
         }
         let ready = staged.ready.get(&version);
         let lacking = placed.iter().find(|shard| ready.is_none_or(|ready| !ready.contains(shard)));
-        match lacking {
-            Some(shard) => Some(format!("shard {shard} cannot answer with model version {version} yet")),
-            None => None,
-        }
+        lacking.map(|shard| format!("shard {shard} cannot answer with model version {version} yet"))
     }
 }

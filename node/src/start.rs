@@ -228,15 +228,7 @@ impl Ground {
             behind_ms_max: settings.serving.stale_after_ms,
         };
         supervisor.spawn_cancellable("readiness", OnExit::FatalIfFailed, ready.run());
-        let every = Duration::from_millis(settings.serving.counts_interval_ms);
-        let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
-        supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
-        if settings.verify_interval_s > 0 {
-            let every = Duration::from_secs(settings.verify_interval_s);
-            let verify =
-                crate::digest::verify(shards.clone(), gateway.clone(), every, self.clock.clone(), supervisor.clone());
-            supervisor.spawn_cancellable("verify", OnExit::Fatal, verify);
-        }
+        self.spawn_rounds(&shards, &gateway);
         let Disk { reserve, journal, store, .. } = disk;
         Ok(Node { id, query_addr, settings, supervisor, gateway, shards, host, journal, store, reserve })
     }
@@ -327,6 +319,20 @@ impl Ground {
         };
         supervisor.spawn("training", OnExit::Fatal, drive.follow(catalog.clone(), supervisor.clone()));
         ready
+    }
+
+    /// What is done once in a while.
+    fn spawn_rounds(&self, shards: &Arc<Shards>, gateway: &Gateway) {
+        let (settings, supervisor) = (&self.settings, &self.supervisor);
+        let every = Duration::from_millis(settings.serving.counts_interval_ms);
+        let publish = crate::counts::publish(shards.clone(), gateway.clone(), every, supervisor.clone());
+        supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
+        if settings.verify_interval_s > 0 {
+            let every = Duration::from_secs(settings.verify_interval_s);
+            let verify =
+                crate::digest::verify(shards.clone(), gateway.clone(), every, self.clock.clone(), supervisor.clone());
+            supervisor.spawn_cancellable("verify", OnExit::Fatal, verify);
+        }
     }
 
     fn serve_queries(&self, gateway: &Gateway, listener: TcpListener, metrics: Option<Metrics>) {

@@ -46,9 +46,8 @@ fn a_survivor_goes_on_alone_by_command_and_the_cluster_grows_back_from_it() {
         lab.nodes[place].kill().unwrap();
         std::fs::remove_dir_all(lab.dir().join(format!("node-{}", place + 1))).unwrap();
     }
-    let silent = |state: &Value| {
-        state["nodes"].as_array().unwrap().iter().filter(|node| node["is_alive"] == false).count() == 2
-    };
+    let silent =
+        |state: &Value| state["nodes"].as_array().unwrap().iter().filter(|node| node["is_alive"] == false).count() == 2;
     wait_for(&lab, "the death of two nodes", silent);
     let replicas = lost(&lab);
     let survivors: Vec<&Value> = replicas.iter().filter(|replica| replica["error"] == "").collect();

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 const LOAD: Load = Load { events: 120.0, batch: 3, queries: 40.0, n: 10, users: 400, items: 400 };
 /// Queries a second of clients that know of no restart.
-const UNWARNED: f64 = 20.0;
+const UNWARNED: f64 = 60.0;
+/// Events acked between two restarts, so that the load goes on through all of them.
+const BETWEEN: usize = 90;
 /// Far above what a restart takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What a docent says of itself that tells no format: the first that had any.
@@ -60,14 +62,14 @@ impl Unwarned {
 }
 
 /// Runs `change` under load. Nobody's query and nobody's event fails, and everything acked is there.
-fn under_load(lab: &mut Lab, name: &str, change: impl FnOnce(&mut Lab, &Gateways)) {
+fn under_load(lab: &mut Lab, name: &str, change: impl FnOnce(&mut Lab, &Traffic<'_>, &Gateways)) {
     let (gateways, unwarned) = (Gateways::new(&lab.addresses()), Unwarned::of(lab));
     let traffic = Traffic::new(name, &gateways, LOAD);
     let start = Instant::now();
     let (report, others) = std::thread::scope(|scope| {
         let running = scope.spawn(|| traffic.run());
         let others = scope.spawn(|| unwarned.run());
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| change(lab, &gateways)));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| change(lab, &traffic, &gateways)));
         traffic.stop();
         unwarned.is_over.store(true, Ordering::SeqCst);
         let (report, others) = (running.join().unwrap().unwrap(), others.join().unwrap().unwrap());
@@ -93,6 +95,15 @@ fn under_load(lab: &mut Lab, name: &str, change: impl FnOnce(&mut Lab, &Gateways
     assert!(failures.is_empty() && refused.is_empty(), "{failures:#?}\n{refused:#?}\n{}", lab.logs(10));
     assert!(queries.latencies.len() > 100 && events.latencies.len() > 100, "there was no load: {report:#?}");
     traffic.ledger().audit_of(lab, name).unwrap();
+}
+
+/// Waits until so many more events are acked.
+fn more(traffic: &Traffic<'_>) {
+    let (wanted, start) = (traffic.ledger().acked() + BETWEEN, Instant::now());
+    while traffic.ledger().acked() < wanted {
+        assert!(start.elapsed() < PATIENCE, "no further acks");
+        std::thread::sleep(Duration::from_millis(20)); // between looks at what the clients have
+    }
 }
 
 fn applied(lab: &Lab, index: usize) -> Replicas {
@@ -125,6 +136,26 @@ fn restart_node(lab: &mut Lab, gateways: &Gateways, index: usize, binary: Option
         (start.elapsed() - ended).as_secs_f64()
     });
     gateways.revive(index, &lab.nodes[index].query_addr);
+}
+
+/// Every node and then every coordinator, one after the other; `between` is called when the nodes are done.
+fn restart_all(
+    lab: &mut Lab,
+    traffic: &Traffic<'_>,
+    gateways: &Gateways,
+    binary: Option<&Path>,
+    between: impl FnOnce(),
+) {
+    for index in 0..lab.nodes.len() {
+        more(traffic);
+        restart_node(lab, gateways, index, binary);
+    }
+    between();
+    for index in 0..lab.coordinators.len() {
+        more(traffic);
+        restart_coordinator(lab, index, binary);
+    }
+    more(traffic);
 }
 
 fn restart_coordinator(lab: &mut Lab, index: usize, binary: Option<&Path>) {
@@ -175,10 +206,7 @@ fn a_rolling_restart_under_load_fails_no_query_and_no_event() {
     seed_and_train(&lab);
     let format = finalised(&lab);
     println!("format {format}");
-    under_load(&mut lab, "restart", |lab, gateways| {
-        (0..lab.nodes.len()).for_each(|index| restart_node(lab, gateways, index, None));
-        (0..lab.coordinators.len()).for_each(|index| restart_coordinator(lab, index, None));
-    });
+    under_load(&mut lab, "restart", |lab, traffic, gateways| restart_all(lab, traffic, gateways, None, || {}));
     assert_eq!(finalised(&lab), format);
     lab.docent(&["verify"]).unwrap();
 }
@@ -194,11 +222,14 @@ fn a_rolling_upgrade_under_load_fails_no_query_and_raises_the_format_at_its_end(
     let mut lab = Lab::start(&Options { binary: Some(previous.clone()), ..Options::default() }).unwrap();
     seed_and_train(&lab);
     let before = cluster(&lab)["format"].as_u64().unwrap_or(FIRST_FORMAT);
-    under_load(&mut lab, "upgrade", |lab, gateways| {
-        (0..lab.nodes.len()).for_each(|index| restart_node(lab, gateways, index, Some(&ours)));
-        assert_eq!(cluster(lab)["format"], before, "the coordinators do not understand more yet");
-        (0..lab.coordinators.len()).for_each(|index| restart_coordinator(lab, index, Some(&ours)));
+    under_load(&mut lab, "upgrade", |lab, traffic, gateways| {
+        let addr = lab.nodes[0].query_addr.clone();
+        restart_all(lab, traffic, gateways, Some(&ours), || {
+            let state = Client::new(&addr).get("/v1/cluster").unwrap().1;
+            assert_eq!(state["format"], before, "the coordinators do not understand more yet: {state:#}");
+        });
         finalised(lab);
+        more(traffic);
     });
     let after = finalised(&lab);
     println!("format {before} -> {after}");

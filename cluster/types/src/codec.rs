@@ -86,11 +86,10 @@ mod tests {
     #[test]
     fn a_variant_of_a_newer_binary_is_unknown_and_not_damage() {
         for bytes in [&[OLDEST, 99][..], &[VERSION, 99, 1, 2, 3]] {
-            for error in [decode::<UserCommand>("a command", bytes).unwrap_err(), {
-                decode::<ItemCommand>("a command", bytes).unwrap_err()
-            }] {
-                assert_eq!(error.kind, Kind::Unsupported, "{error}");
-                assert!(error.message.contains("run a newer docent"), "{error}");
+            let user = decode::<UserCommand>("a command", bytes).unwrap_err();
+            let item = decode::<ItemCommand>("a command", bytes).unwrap_err();
+            for error in [user, item] {
+                assert!(error.kind == Kind::Unsupported && error.message.contains("run a newer docent"), "{error}");
             }
         }
         let cut = encode(&UserCommand::Digest).slice(..1);

@@ -16,7 +16,9 @@ use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::user::{Consent, Profile};
-use docent_types::{ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec};
+use docent_types::{
+    ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec,
+};
 use serde::Serialize;
 
 const SHARD: ShardId = ShardId { keyspace: Keyspace::Items, index: 3 };
@@ -104,7 +106,11 @@ fn user_commands() -> Vec<UserCommand> {
         UserCommand::Append { tenant: tenant.clone(), events: vec![event], received_ms: 7 },
         UserCommand::PutProfiles { tenant: tenant.clone(), profiles: vec![profile] },
         UserCommand::SetConsent { tenant: tenant.clone(), user_id: user_id.clone(), consent: Consent::default() },
-        UserCommand::SetBlocks { tenant: tenant.clone(), user_id: user_id.clone(), blocks: vec![ItemId::new("i").unwrap()] },
+        UserCommand::SetBlocks {
+            tenant: tenant.clone(),
+            user_id: user_id.clone(),
+            blocks: vec![ItemId::new("i").unwrap()],
+        },
         UserCommand::DeleteUser { tenant, user_id },
         UserCommand::Digest,
         UserCommand::Restore(part()),
@@ -174,7 +180,10 @@ fn requests() -> Vec<Request> {
         Request::CancelJob(1),
         Request::Activate(1),
         Request::Rollback,
-        Request::Place { change: PlacementChange::Move { shard: SHARD, from: NodeId(1), to: NodeId(2) }, is_dry_run: true },
+        Request::Place {
+            change: PlacementChange::Move { shard: SHARD, from: NodeId(1), to: NodeId(2) },
+            is_dry_run: true,
+        },
     ]
 }
 
@@ -231,7 +240,10 @@ fn actual() -> String {
 fn layouts_of_a_format_never_change() {
     let (actual, frozen) = (actual(), include_str!("frozen.txt"));
     let differs = actual.lines().zip(frozen.lines()).find(|(actual, frozen)| actual != frozen);
-    assert!(differs.is_none() && actual.lines().count() == frozen.lines().count(), "{differs:#?}\nall of it:\n{actual}");
+    assert!(
+        differs.is_none() && actual.lines().count() == frozen.lines().count(),
+        "{differs:#?}\nall of it:\n{actual}"
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) fn joining(token: u128, nonce: u128) -> Join {
         internal_addr: format!("10.0.0.{}:7000", nonce % 250),
         query_addr: String::new(),
         zone: format!("z{}", nonce % 2),
-        format: 1,
+        format: 2,
     }
 }
 

@@ -166,7 +166,7 @@ impl Cluster {
             internal_addr: format!("127.0.0.1:{}", 10_000 + nonce),
             query_addr: format!("127.0.0.1:{}", 20_000 + nonce),
             zone: String::new(),
-            format: 1,
+            format: u32::from(codec::VERSION),
         }
     }
 

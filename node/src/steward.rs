@@ -49,8 +49,15 @@ pub(crate) enum Step {
 }
 
 /// The next step of a leader, by its group's `status`, its shard in the catalog, whether the replica that comes can answer with the live
-/// model, and which node should lead.
-pub(crate) fn next(status: &Status, shard: &Shard, is_ready: bool, wished: Option<NodeId>, is_leaving: bool) -> Step {
+/// model, which node should lead, and which nodes live: a group that is handed to one that hangs takes no writes until it elects another.
+pub(crate) fn next(
+    status: &Status,
+    shard: &Shard,
+    is_ready: bool,
+    wished: Option<NodeId>,
+    is_leaving: bool,
+    is_alive: impl Fn(NodeId) -> bool,
+) -> Step {
     if !status.is_leader() || status.membership_index > status.committed {
         return Step::Wait;
     }
@@ -72,11 +79,13 @@ pub(crate) fn next(status: &Status, shard: &Shard, is_ready: bool, wished: Optio
         return match is_member {
             false => Step::Add(change.new),
             true if !is_near(status, change.new.id.0) || !is_ready => Step::Wait,
-            true if change.old.is_some_and(|old| old.0 == status.replica) => hand_over(status, |_| true),
+            true if change.old.is_some_and(|old| old.0 == status.replica) => {
+                hand_over(status, |node| is_alive(NodeId(node)))
+            }
             true => Step::Swap(shard.target().iter().map(|replica| replica.id.0).collect()),
         };
     }
-    let is_wished = |node: u64| wished.is_some_and(|wished| wished.0 == node);
+    let is_wished = |node: u64| wished.is_some_and(|wished| wished.0 == node) && is_alive(NodeId(node));
     match status.leader.as_ref().is_some_and(|me| is_wished(me.node)) || wished.is_none() {
         true => Step::Wait,
         false => match hand_over(status, is_wished) {
@@ -193,7 +202,8 @@ impl Steward {
         let wished = self.wished.of(&catalog).get(&shard.id).copied();
         let is_leaving = catalog.nodes.get(&self.node).is_none_or(|node| node.state != NodeState::Active);
         let group = &self.hosted.group;
-        let step = next(status, shard, is_ready, wished, is_leaving);
+        let is_alive = |node: NodeId| catalog.nodes.get(&node).is_some_and(|node| node.is_alive);
+        let step = next(status, shard, is_ready, wished, is_leaving, is_alive);
         let began = Instant::now();
         let done = match &step {
             Step::Wait => return None,

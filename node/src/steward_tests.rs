@@ -46,7 +46,7 @@ fn led(voters: &[u64], learners: &[u64]) -> Status {
 }
 
 fn step(status: &Status, shard: &Shard) -> Step {
-    next(status, shard, true, None, false)
+    next(status, shard, true, None, false, |_| true)
 }
 
 #[test]
@@ -55,7 +55,11 @@ fn a_move_is_a_learner_then_one_swap() {
     assert_eq!(step(&led(&[1, 2, 3], &[]), &moving), Step::Add(replica(4)));
     let mut status = led(&[1, 2, 3], &[4]);
     assert_eq!(step(&status, &moving), Step::Swap([1, 2, 4].into()));
-    assert_eq!(next(&status, &moving, false, None, false), Step::Wait, "it cannot answer with the live model yet");
+    assert_eq!(
+        next(&status, &moving, false, None, false, |_| true),
+        Step::Wait,
+        "it cannot answer with the live model yet"
+    );
     status.matched.insert(4, Some(10));
     assert_eq!(step(&status, &moving), Step::Wait, "it has not caught up");
     status.matched.insert(4, None);
@@ -67,6 +71,9 @@ fn a_move_is_a_learner_then_one_swap() {
 fn a_leader_that_goes_hands_over_first() {
     let moving = shard(&[1, 2, 3], Some((4, Some(1))));
     assert!(matches!(step(&led(&[1, 2, 3], &[4]), &moving), Step::HandOver(2 | 3)));
+    let alive = |alive: u64| next(&led(&[1, 2, 3], &[4]), &moving, true, None, false, move |node| node.0 == alive);
+    assert_eq!(alive(103), Step::HandOver(3));
+    assert_eq!(alive(104), Step::Wait, "to none that hangs");
 }
 
 #[test]
@@ -101,11 +108,15 @@ fn a_cancelled_newcomer_is_forgotten() {
 fn leadership_goes_where_it_is_wished_if_that_replica_is_up_to_date() {
     let rest = shard(&[1, 2, 3], None);
     let mut status = led(&[1, 2, 3], &[]);
-    assert_eq!(next(&status, &rest, true, Some(NodeId(102)), false), Step::Balance(2));
-    assert_eq!(next(&status, &rest, true, Some(NodeId(102)), true), Step::HandOver(2), "a draining node does not wait");
-    assert_eq!(next(&status, &rest, true, Some(NodeId(101)), false), Step::Wait);
+    assert_eq!(next(&status, &rest, true, Some(NodeId(102)), false, |_| true), Step::Balance(2));
+    assert_eq!(
+        next(&status, &rest, true, Some(NodeId(102)), true, |_| true),
+        Step::HandOver(2),
+        "a draining node does not wait"
+    );
+    assert_eq!(next(&status, &rest, true, Some(NodeId(101)), false, |_| true), Step::Wait);
     status.matched.insert(2, Some(1));
-    assert_eq!(next(&status, &rest, true, Some(NodeId(102)), false), Step::Wait);
+    assert_eq!(next(&status, &rest, true, Some(NodeId(102)), false, |_| true), Step::Wait);
     let follower = Status { role: Role::Follower, ..status };
-    assert_eq!(next(&follower, &rest, true, Some(NodeId(102)), false), Step::Wait);
+    assert_eq!(next(&follower, &rest, true, Some(NodeId(102)), false, |_| true), Step::Wait);
 }

@@ -149,10 +149,10 @@ impl Route {
         };
         let mut scout = None;
         let mut seen = self.leaders.news(shard);
-        for _ in 0..self.settings.tries_max {
-            if deadline.is_over() {
-                break;
-            }
+        // An election takes as long as it takes: tries are only counted where nothing was waited for in between.
+        let mut tries = 0;
+        while tries < self.settings.tries_max && !deadline.is_over() {
+            tries += 1;
             let replicas = self.replicas(shard);
             let Some(target) = self.target(&search, &replicas) else {
                 return Err(Error::new(
@@ -188,6 +188,7 @@ impl Route {
                         () = self.leaders.more_news(shard, seen), if !is_overload => {}
                     }
                     seen = self.leaders.news(shard);
+                    tries = if is_overload { tries } else { 0 };
                 }
             }
         }

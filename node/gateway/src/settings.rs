@@ -21,7 +21,7 @@ pub struct GatewaySettings {
     pub exports_max: usize,
     /// The retry hint of a refused request.
     pub retry_after_ms: u32,
-    /// Calls that one request makes to find a shard's leader.
+    /// Calls that one request makes in a row, without a pause, to find a shard's leader; within its deadline it pauses and goes on.
     pub tries_max: u32,
     /// After this, a slow read is asked of another replica too, within a budget of 5 % of the calls.
     pub hedge_after_ms: u64,

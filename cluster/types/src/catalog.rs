@@ -433,7 +433,7 @@ mod tests {
             shards: (u16, u16, u8, u16),
         }
         let then = Then { id: ClusterId(1), placement_key: [7; 16], shards: (2, 1, 3, 2) };
-        let then = codec::encode(&(5u64, Some(then), [0u8; 5], None::<u8>, [0u8; 2]));
+        let then = codec::encode(&(5u64, Some(then), [0u8; 4], None::<u8>, [0u8; 2]));
         assert_eq!(codec::encode_in(2, &catalog(2)), then, "see docs/decisions/0012-versions.md");
         for catalog in [catalog(2), catalog(3), Catalog::default()] {
             let bytes = codec::encode_in(catalog.format(), &catalog);

@@ -28,6 +28,8 @@ test: setup ## The whole test suite, real clusters included
 	else
 	  cargo test --release --locked --workspace --lib --bins --tests -- --test-threads 2
 	fi
+	# The tests' own build has made these programs.
+	$(SMOKE)
 
 quality: build ## Gowalla through a three-node cluster, our metrics beside the independent judge's
 	cargo run --release --locked -p docent-chaos --bin docent-quality -- $(ARGS)
@@ -50,6 +52,40 @@ test-upgrade: build ## Upgrade a cluster of another commit's docent to this one 
 
 bench-drain: build ## Drains of the node that leads most shards, and its return, under load
 	cargo run --release --locked -p docent-chaos --bin docent-failover -- --drain $(ARGS)
+
+# What a machine does not allow (network namespaces without root) is told by the smoke and fails `make chaos` alone.
+SMOKE := target/release/docent-chaos suite --profile smoke --may-skip --time-limit 240
+.PHONY: build-chaos chaos chaos-smoke
+build-chaos: build
+	cargo build --release --locked -p docent-sim -p docent-chaos --bin docent-sim --bin docent-chaos
+
+chaos: build-chaos ## 200 simulated clusters and every lab scenario once: at most 30 minutes on two cores. ARGS="--help"
+	target/release/docent-chaos suite $(ARGS)
+
+chaos-smoke: build-chaos ## A dozen simulated clusters and three short lab scenarios; a part of `make test`
+	$(SMOKE)
+
+.PHONY: proof
+proof: build ## A Python sceptic judges a cluster that loses a node. VICTIM=2, KEEP=DIR; SABOTAGE=ack-before-quorum must turn red
+	proof=(cargo run --release --locked -p docent-chaos --bin docent-proof -- $(if $(VICTIM),--victim "$(VICTIM)") $(if $(KEEP),--keep "$(KEEP)"))
+	if [ -z "$(SABOTAGE)" ]; then exec "$${proof[@]}"; fi
+	$(MAKE) build-sabotage
+	DOCENT_SABOTAGE="$(SABOTAGE)" "$${proof[@]}" --binary target/sabotage/docent
+
+.PHONY: build-sabotage sabotage
+build-sabotage: setup ## Build docent and its simulation with known bugs: target/sabotage; DOCENT_SABOTAGE=NAME chooses one
+	mkdir -p target/sabotage
+	DOCENT_SABOTAGE_BUILD=yes cargo build --release --locked -p docent -p docent-sim --features docent/sabotage,docent-sim/sabotage
+	# Both builds have one name: out of the way with these, before anybody takes them for the others.
+	mv target/release/docent target/release/docent-sim target/sabotage
+	target/sabotage/docent --version | grep SABOTAGE
+	cargo build --release --locked -p docent
+
+sabotage: build-sabotage ## Prove the provers: each known bug must be caught. ARGS="--bug NAME" for one
+	cargo build --release --locked -p docent-chaos --bin docent-chaos
+	# It runs the docent that lies beside it.
+	cp target/release/docent-chaos target/sabotage
+	cargo run --release --locked -p docent-chaos --bin docent-sabotage -- --json target/sabotage/table.json $(ARGS)
 
 check: setup ## Lints and formatting
 	cargo fmt --all --check

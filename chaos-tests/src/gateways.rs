@@ -4,6 +4,10 @@ use crate::client::Client;
 use anyhow::{Context, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Longer than any deadline of a node.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One life of one node as its clients see it.
 #[derive(Debug)]
@@ -28,13 +32,19 @@ impl Gateway {
 #[derive(Debug)]
 pub struct Gateways {
     nodes: RwLock<Vec<Option<Arc<Gateway>>>>,
+    timeout: Duration,
 }
 
 impl Gateways {
     /// All of these addresses.
     pub fn new(addrs: &[String]) -> Gateways {
-        let nodes = addrs.iter().enumerate().map(|(index, addr)| Some(Arc::new(gateway(index, addr))));
-        Gateways { nodes: RwLock::new(nodes.collect()) }
+        Gateways::with_timeout(addrs, TIMEOUT)
+    }
+
+    /// All of these addresses, through clients that give up after `timeout`.
+    pub fn with_timeout(addrs: &[String], timeout: Duration) -> Gateways {
+        let nodes = addrs.iter().enumerate().map(|(index, addr)| Some(gateway(index, addr, timeout)));
+        Gateways { nodes: RwLock::new(nodes.collect()), timeout }
     }
 
     /// The `number`th living one, counted round.
@@ -59,17 +69,25 @@ impl Gateways {
         }
     }
 
+    /// One more node.
+    pub fn add(&self, addr: &str) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let index = nodes.len();
+        nodes.push(Some(gateway(index, addr, self.timeout)));
+    }
+
     /// The node is back, with new connections.
     pub fn revive(&self, index: usize, addr: &str) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get_mut(index) {
-            *node = Some(Arc::new(gateway(index, addr)));
+            *node = Some(gateway(index, addr, self.timeout));
         }
     }
 }
 
-fn gateway(index: usize, addr: &str) -> Gateway {
-    Gateway { index, addr: addr.to_owned(), client: Client::new(addr), is_condemned: AtomicBool::new(false) }
+fn gateway(index: usize, addr: &str, timeout: Duration) -> Arc<Gateway> {
+    let client = Client::with_timeout(addr, timeout);
+    Arc::new(Gateway { index, addr: addr.to_owned(), client, is_condemned: AtomicBool::new(false) })
 }
 
 #[cfg(test)]

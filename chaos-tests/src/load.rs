@@ -41,14 +41,23 @@ pub fn open_loop_while(
 ) -> Result<Outcome> {
     ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate}/s: must be above 0 and at most 100,000");
     let (next, start) = (AtomicUsize::new(0), Instant::now() + Duration::from_millis(50));
+    let due = || {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        is_wanted(number).then(|| (number, start + Duration::from_secs_f64(number as f64 / rate)))
+    };
+    drive(workers, due, send)
+}
+
+/// Sends what `next` says, a number and when it is due, until it says nothing; at most `workers` requests wait at a time.
+pub fn drive(
+    workers: usize,
+    next: impl Fn() -> Option<(usize, Instant)> + Sync,
+    send: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<Outcome> {
     let work = || {
         let mut mine = Outcome::default();
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let due = start + Duration::from_secs_f64(number as f64 / rate);
-            if !is_wanted(number) {
-                return mine;
-            }
+            let Some((number, due)) = next() else { return mine };
             std::thread::sleep(due.saturating_duration_since(Instant::now())); // until it is due: an open loop
             mine.late_max = mine.late_max.max(due.elapsed());
             match send(number) {

@@ -13,13 +13,12 @@ use docent_journal::Journal;
 use docent_proto::internal::Service;
 use docent_raft::{Group, Host, Machine, Member};
 use docent_rpc::{Identity, Peers, RaftTransport, Server};
-use docent_runtime::disk::{Disk, RealDisk};
-use docent_runtime::{Clock, OnExit, Supervisor, entropy};
+use docent_runtime::net::Listen;
+use docent_runtime::{Clock, OnExit, Platform, Supervisor, Threads, entropy};
 use docent_types::catalog::Catalog;
 use docent_types::{ClusterId, Error, Kind, NodeId, Result};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// The coordinators' raft group; shards have higher ones (`ShardId::group`).
@@ -34,6 +33,7 @@ pub struct Coordinator {
     settings: Settings,
     cluster: ClusterId,
     supervisor: Supervisor,
+    threads: Threads,
     peers: Peers,
     host: Host,
     group: Group,
@@ -57,9 +57,10 @@ impl Coordinator {
     ///
     /// # Errors
     /// Bad settings, secret or data directory, a port in use, storage that cannot be read: each names the setting or the path.
-    pub async fn start(settings: Settings, clock: Arc<dyn Clock>, supervisor: Supervisor) -> Result<Coordinator> {
+    pub async fn start(settings: Settings, platform: Platform, supervisor: Supervisor) -> Result<Coordinator> {
         settings.validate()?;
-        let listener = TcpListener::bind(&settings.listen).await.map_err(|error| {
+        // The port first: one in use must fail before anything is written.
+        let listener = platform.net.listen(&settings.listen).await.map_err(|error| {
             let message = match error.kind() {
                 std::io::ErrorKind::AddrInUse => {
                     format!("{} is in use; stop that process or change listen", settings.listen)
@@ -68,45 +69,36 @@ impl Coordinator {
             };
             Error::invalid("listen", message)
         })?;
-        Coordinator::start_on(listener, settings, clock, supervisor).await
-    }
-
-    /// [`Coordinator::start`] with a listener that is bound already.
-    ///
-    /// # Errors
-    /// As [`Coordinator::start`].
-    pub async fn start_on(
-        listener: TcpListener,
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        supervisor: Supervisor,
-    ) -> Result<Coordinator> {
-        settings.validate()?;
         let secret = Secret::read(&settings.secret_file)?;
-        let coordinator = Coordinator::open(settings, secret.cluster(), &supervisor).await?;
-        coordinator.serve(listener, secret, clock)?;
+        let coordinator = Coordinator::open(settings, secret.cluster(), &platform, &supervisor).await?;
+        coordinator.serve(listener, secret, platform.clock)?;
         coordinator.initialize().await?;
         Ok(coordinator)
     }
 
     /// From disk to an open raft group, nothing served yet.
-    async fn open(settings: Settings, cluster: ClusterId, supervisor: &Supervisor) -> Result<Coordinator> {
-        let owned = settings.clone();
-        let opened = tokio::task::spawn_blocking(move || storage(&owned, cluster)).await;
+    async fn open(
+        settings: Settings,
+        cluster: ClusterId,
+        platform: &Platform,
+        supervisor: &Supervisor,
+    ) -> Result<Coordinator> {
+        let (owned, ground, tasks) = (settings.clone(), platform.clone(), supervisor.clone());
+        let opened = platform.threads.blocking(move || storage(&owned, cluster, &ground, &tasks)).await;
         let (dir, journal, machine) = opened.map_err(|error| internal("open the data directory", error))??;
         let identity = Arc::new(Identity::default());
         identity.set_cluster(cluster)?;
         identity.set_node(settings.node())?;
         settings.members().iter().for_each(|(node, addr)| identity.learn(*node, addr));
-        let peers = Peers::new(identity);
+        let peers = Peers::new(identity, platform.net.clone());
         let transport = Arc::new(RaftTransport::new(peers.clone(), supervisor.clone()));
         let raft = settings.raft.clone();
-        let host = Host::new(journal.clone(), Arc::new(RealDisk), dir.snapshots(), transport, supervisor.clone(), raft);
+        let host = Host::new(journal.clone(), platform, dir.snapshots(), transport, supervisor.clone(), raft);
         let host = host.map_err(|error| internal("start raft", error))?;
         let group = host.open(GROUP, settings.id, machine.clone()).await;
         let group = group.map_err(|error| internal("open the coordinators' raft group", error))?;
-        let supervisor = supervisor.clone();
-        Ok(Coordinator { settings, cluster, supervisor, peers, host, group, machine, journal, _dir: dir })
+        let (supervisor, threads) = (supervisor.clone(), platform.threads);
+        Ok(Coordinator { settings, cluster, supervisor, threads, peers, host, group, machine, journal, _dir: dir })
     }
 
     /// Every coordinator initialises the group with the same members; who comes late finds it done.
@@ -117,7 +109,7 @@ impl Coordinator {
         initialized.map_err(|error| internal("initialise the coordinators' raft group", error))
     }
 
-    fn serve(&self, listener: TcpListener, secret: Secret, clock: Arc<dyn Clock>) -> Result<()> {
+    fn serve(&self, listener: Box<dyn Listen>, secret: Secret, clock: Arc<dyn Clock>) -> Result<()> {
         let proposer = Proposer::new(self.group.clone());
         let health = Arc::new(Mutex::new(Health::new(clock.monotonic())));
         let drawn_key = entropy::bytes().map_err(|error| internal("draw a placement key", error))?;
@@ -169,9 +161,11 @@ impl Coordinator {
     /// some task did not end within `within`; nothing is lost by that.
     pub async fn shutdown(self, within: Duration) -> bool {
         self.hand_over().await;
-        let (is_orderly, ()) = tokio::join!(self.supervisor.shutdown(within), self.host.shutdown());
+        // The group first: its last writes need the journal's task, where that is one.
+        let closed = tokio::time::timeout(within, self.host.shutdown()).await.is_ok();
+        let is_orderly = self.supervisor.shutdown(within).await && closed;
         let (machine, journal, dir) = (self.machine, self.journal, self._dir);
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = self.threads.blocking(move || {
             if let Err(error) = machine.flush() {
                 tracing::warn!(%error, "the catalog's file could not be written; the next start replays the journal");
             }
@@ -197,16 +191,21 @@ impl Coordinator {
 }
 
 /// Everything that blocks on the disk.
-fn storage(settings: &Settings, cluster: ClusterId) -> Result<(DataDir, Journal, Arc<CatalogMachine>)> {
-    let dir = DataDir::open(&settings.data_dir, cluster, settings.id)?;
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let machine = CatalogMachine::open(disk.clone(), dir.catalog_file())?;
+fn storage(
+    settings: &Settings,
+    cluster: ClusterId,
+    platform: &Platform,
+    supervisor: &Supervisor,
+) -> Result<(DataDir, Journal, Arc<CatalogMachine>)> {
+    let dir = DataDir::open(platform.disk.as_ref(), &settings.data_dir, cluster, settings.id)?;
+    let machine = CatalogMachine::open(platform.disk.clone(), dir.catalog_file())?;
     let options = docent_journal::Options {
         segment_bytes_max: settings.journal.segment_bytes_max,
         cache_bytes_max: settings.journal.cache_bytes_max,
         ..docent_journal::Options::new(dir.journal())
     };
-    let journal = Journal::open(options, disk).map_err(|error| internal("open the journal", error))?;
+    let journal = Journal::start(options, platform.disk.clone(), platform, supervisor)
+        .map_err(|error| internal("open the journal", error))?;
     Ok((dir, journal, Arc::new(machine)))
 }
 

@@ -1,11 +1,10 @@
 //! A coordinator's data directory: whose it is, and that only one process has it.
 
 use crate::state_file;
-use docent_runtime::disk::{Disk, DiskLock, RealDisk};
+use docent_runtime::disk::{Disk, DiskLock};
 use docent_types::{ClusterId, Error, Kind, Result, codec};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// An open data directory; closed when it is dropped.
@@ -22,18 +21,10 @@ struct Owner {
 }
 
 impl DataDir {
-    /// Opens or creates the directory of this coordinator of this cluster, mode 0700; refuses one in use and one of another owner.
-    pub(crate) fn open(path: &Path, cluster: ClusterId, coordinator: u64) -> Result<DataDir> {
+    /// Opens or creates the directory of this coordinator of this cluster, its owner's alone; refuses one in use and one of another owner.
+    pub(crate) fn open(disk: &dyn Disk, path: &Path, cluster: ClusterId, coordinator: u64) -> Result<DataDir> {
         let failed = |error: io::Error| refuse(Kind::Invalid, format!("data directory {}: {error}", path.display()));
-        if !path.exists() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-        }
-        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        }
-        let disk = RealDisk;
-        disk.create_dir_all(path).map_err(failed)?;
+        disk.create_private_dir(path).map_err(failed)?;
         let lock = disk.lock(&path.join("lock")).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let message =
@@ -43,7 +34,7 @@ impl DataDir {
             _ => failed(error),
         })?;
         let dir = DataDir { path: path.to_owned(), _lock: lock };
-        dir.claim(&disk, Owner { cluster, coordinator })?;
+        dir.claim(disk, Owner { cluster, coordinator })?;
         Ok(dir)
     }
 
@@ -93,13 +84,15 @@ fn refuse(kind: Kind, message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use docent_runtime::disk::RealDisk;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_directory_has_one_owner_and_one_user() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
-        let open = |cluster, id| DataDir::open(&path, ClusterId(cluster), id).map(drop);
-        let held = DataDir::open(&path, ClusterId(1), 1).unwrap();
+        let open = |cluster, id| DataDir::open(&RealDisk, &path, ClusterId(cluster), id).map(drop);
+        let held = DataDir::open(&RealDisk, &path, ClusterId(1), 1).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(open(1, 1).unwrap_err().message.contains("in use"));
         drop(held);
@@ -116,7 +109,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("file");
         std::fs::write(&path, "").unwrap();
-        let error = DataDir::open(&path.join("below"), ClusterId(1), 1).err().unwrap();
+        let error = DataDir::open(&RealDisk, &path.join("below"), ClusterId(1), 1).err().unwrap();
         assert!(error.message.contains("file/below"), "{error}");
     }
 }

@@ -1,11 +1,11 @@
 //! One small value in one file: written beside, synced, renamed; a checksum tells a damaged one.
 
-use docent_runtime::disk::Disk;
+use docent_runtime::disk::{Disk, whole};
 use docent_types::{Error, Kind, Result, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes of the checksum (blake3) behind the value.
 const SUM_BYTES: usize = 32;
@@ -17,51 +17,29 @@ pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, format: u32, val
     let mut bytes = codec::encode_in(format, value).to_vec();
     let sum = blake3::hash(&bytes);
     bytes.extend_from_slice(sum.as_bytes());
-    replace(disk, path, &bytes)
+    whole::replace(disk, path, &bytes)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot write {}: {error}", path.display())))
 }
 
 /// The file's value; `None` if there is no such file.
 pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, what: &str) -> Result<Option<T>> {
     let failed = |error: io::Error| Error::new(Kind::Internal, format!("cannot read {}: {error}", path.display()));
-    let file = match disk.open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
     let damaged = |why: &str| {
         Error::new(
             Kind::Corrupt,
             format!("{} {why}; restore it, or start this member anew on an empty directory", path.display()),
         )
     };
-    let size = file.size().map_err(failed)?;
-    let length =
-        usize::try_from(size).ok().filter(|_| size <= FILE_BYTES_MAX).ok_or_else(|| damaged("is too large"))?;
-    let mut bytes = vec![0; length];
-    let got = file.read_at(&mut bytes, 0).map_err(failed)?;
-    let (value, sum) = bytes[..got].split_last_chunk::<SUM_BYTES>().ok_or_else(|| damaged("is too short"))?;
+    let bytes = match whole::read(disk, path, FILE_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(damaged("is too large")),
+        read => read.map_err(failed)?,
+    };
+    let Some(bytes) = bytes else { return Ok(None) };
+    let (value, sum) = bytes.split_last_chunk::<SUM_BYTES>().ok_or_else(|| damaged("is too short"))?;
     if blake3::hash(value) != *sum {
         return Err(damaged("fails its checksum"));
     }
     codec::decode(what, value).map(Some)
-}
-
-fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path);
-    match disk.remove(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(&beside)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
-    disk.rename(&beside, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
-}
-
-fn beside(path: &Path) -> PathBuf {
-    path.with_extension("new")
 }
 
 #[cfg(test)]

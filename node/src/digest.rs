@@ -3,7 +3,7 @@
 use crate::shards::{Hosted, Shards};
 use docent_gateway::Gateway;
 use docent_proto::internal::shard::StateDigest;
-use docent_runtime::{Clock, Deadline, Supervisor};
+use docent_runtime::{Clock, Deadline, Supervisor, Threads};
 use docent_types::{Error, Kind, Result, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Taker {
     one: Arc<Semaphore>,
-}
-
-impl Default for Taker {
-    fn default() -> Self {
-        Taker { one: Arc::new(Semaphore::new(1)) }
-    }
+    threads: Threads,
 }
 
 impl Taker {
+    /// Reads on these threads.
+    pub fn new(threads: Threads) -> Taker {
+        Taker { one: Arc::new(Semaphore::new(1)), threads }
+    }
+
     /// The digest of a replica's state at the `Digest` command of log index `index`, once it is applied here.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Taker {
         let turn = async { self.one.clone().acquire_owned().await.map_err(|_| ended(shard)) };
         let turn = deadline.bound("the digests before this one", turn).await?;
         let store = hosted.store.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = self.threads.blocking(move || {
             let _turn = turn;
             store.digests().take(index, &|| deadline.is_over())
         });

@@ -7,6 +7,7 @@ use docent_journal::Journal;
 use docent_meta::Meta;
 use docent_raft::{MemberStatus, Status};
 use docent_runtime::disk::{Reserve, Room, Space};
+use docent_runtime::{Engine, Platform, Threads};
 use docent_store::Store;
 use docent_types::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub(crate) struct Watch {
     pub(crate) reserve: Reserve,
     pub(crate) store: Store,
     pub(crate) shards: Arc<Shards>,
+    pub(crate) threads: Threads,
 }
 
 impl Watch {
@@ -40,8 +42,8 @@ impl Watch {
             }
             let reserve = self.reserve.clone();
             // A network file system may hang.
-            let looked = tokio::task::spawn_blocking(move || reserve.look()).await;
-            match looked.map_err(std::io::Error::other).and_then(|space| space) {
+            let looked = self.threads.blocking(move || reserve.look()).await;
+            match looked.and_then(|space| space) {
                 Ok(space) => self.tell(&mut last, space),
                 Err(error) => {
                     tracing::warn!(dir = %self.dir.display(), %error, "cannot see how much room the disk has")
@@ -107,10 +109,13 @@ fn start_over(dir: &Path) -> String {
 }
 
 /// Opens the node's metadata.
-pub(crate) fn open_meta(dir: &Path) -> Result<Meta> {
+pub(crate) fn open_meta(dir: &Path, platform: &Platform) -> Result<Meta> {
     let path = dir.join("meta");
     // sled's own checks of its files are assertions in places.
-    let opened = std::panic::catch_unwind(|| Meta::open(&path));
+    let opened = match platform.engine {
+        Engine::Embedded => std::panic::catch_unwind(|| Meta::open(&path)),
+        Engine::Twin => Ok(Meta::open_twin(platform.disk.clone(), &path)),
+    };
     let damaged = |what: &str| {
         Error::new(
             Kind::Corrupt,

@@ -22,6 +22,7 @@
 //! | [`counts`] | item counts on their way to item shards |
 //! | [`parts`] | model parts on disk and between nodes |
 //! | [`staging`] | model versions on their way to serving |
+//! | `sabotage` | known bugs of the node that take more than a line |
 //! | [`training`] | cut, input, worker, driver |
 
 pub mod backup;
@@ -37,6 +38,7 @@ pub mod personal;
 mod ready;
 mod replicas;
 pub mod rows;
+mod sabotage;
 pub mod service;
 pub mod serving;
 pub mod settings;

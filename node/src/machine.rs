@@ -1,5 +1,6 @@
 //! A shard as raft's state machine: commands in log order, one store batch a batch of entries, memory brought up after the commit.
 
+use crate::sabotage;
 use crate::shards::{ItemsRole, Role, Users};
 use bytes::Bytes;
 use docent_raft::{Applied, Command, LogMark, Machine, MachineError, SnapshotSource};
@@ -7,6 +8,7 @@ use docent_shard::view::{Tx, View};
 use docent_shard::{Effects, ItemShard, UserShard};
 use docent_store::{ShardStore, ShardView, Snapshot};
 use docent_types::command::{ItemCommand, UserCommand};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Kind, codec};
 use std::sync::Arc;
 
@@ -30,12 +32,14 @@ impl ShardMachine {
         view: &Arc<ShardView>,
         tx: &mut Tx<'_>,
         command: &Command,
+        applied: &Applied,
         effects: &mut Vec<Effects>,
     ) -> Done<Bytes> {
         let Some(payload) = &command.payload else { return Ok(Bytes::new()) };
+        let index = sabotage::stamp(command.index, applied);
         let applied = match &self.role {
-            Role::Users(users) => apply_users(&users.machine, tx, command.index, payload)?,
-            Role::Items(items) => apply_items(&items.machine, tx, command.index, payload)?,
+            Role::Users(users) => apply_users(&users.machine, tx, index, payload)?,
+            Role::Items(items) => apply_items(&items.machine, tx, index, payload)?,
         };
         if applied.is_digest {
             // The state as of this very entry, whatever comes behind it in the batch.
@@ -93,7 +97,9 @@ fn apply_items(machine: &ItemShard, tx: &mut Tx<'_>, index: u64, payload: &[u8])
 
 fn follow_users(users: &Users, effects: &[Effects]) {
     let changed: Vec<_> = effects.iter().flat_map(|effect| effect.users_changed.iter().cloned()).collect();
-    users.vectors.forget(&changed);
+    if !is(Bug::StaleUserVector) {
+        users.vectors.forget(&changed);
+    }
 }
 
 fn machine_error(error: docent_types::Error) -> MachineError {
@@ -136,9 +142,12 @@ impl Machine for ShardMachine {
         let mut tx = Tx::new(&*view);
         let mut effects = Vec::new();
         let responses: Done<Vec<Bytes>> =
-            batch.iter().map(|command| self.apply_one(&view, &mut tx, command, &mut effects)).collect();
+            batch.iter().map(|command| self.apply_one(&view, &mut tx, command, &applied, &mut effects)).collect();
         let responses = responses?;
-        self.store.commit(tx.into_batch(), &encode_mark(&applied)).map_err(store_error)?;
+        let writes = tx.into_batch();
+        // A view that nobody pinned holds nothing back while the state changes.
+        drop(view);
+        self.store.commit(writes, &encode_mark(&applied)).map_err(store_error)?;
         self.store.digests().expire(applied.last.map_or(0, |mark| mark.index));
         self.follow(&effects)?;
         Ok(responses)

@@ -10,6 +10,7 @@ use docent_proto::internal::coordinator::{Heartbeat, Join, Request, Response, Wa
 use docent_rpc::Peers;
 use docent_runtime::Deadline;
 use docent_types::catalog::Catalog;
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, Kind, NodeId, ReplicaId, Result, ShardId, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -213,7 +214,7 @@ fn read_token(path: &std::path::Path) -> Result<String> {
 pub async fn follow(coordinators: Coordinators, meta: Meta, catalog: watch::Sender<Arc<Catalog>>) -> Result<()> {
     for attempt in 0.. {
         let followed = async {
-            let after = catalog.borrow().index;
+            let after = if is(Bug::CatalogGoesBack) { 0 } else { catalog.borrow().index };
             let mut chunks = coordinators.catalogs(after, attempt).await?;
             while let Some(chunk) = chunks.next().await {
                 accept(&coordinators, &meta, &catalog, &chunk?)?;
@@ -258,7 +259,7 @@ async fn fell_behind(coordinators: &Coordinators, catalog: &watch::Sender<Arc<Ca
 fn accept(coordinators: &Coordinators, meta: &Meta, catalog: &watch::Sender<Arc<Catalog>>, bytes: &[u8]) -> Result<()> {
     let newer: Catalog = codec::decode("the catalog", bytes)?;
     let current = catalog.borrow().clone();
-    if newer.index <= current.index {
+    if newer.index <= current.index && !is(Bug::CatalogGoesBack) {
         return Ok(());
     }
     coordinators.peers.identity().learn_all(&newer);

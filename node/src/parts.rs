@@ -5,16 +5,17 @@ use docent_proto::internal::Service;
 use docent_proto::internal::parts::Request;
 use docent_rpc::caller::Chunks;
 use docent_rpc::{Caller, Handler};
-use docent_runtime::Deadline;
+use docent_runtime::disk::{Disk, whole};
+use docent_runtime::{Deadline, Platform, Threads};
 use docent_types::catalog::ModelPart;
 use docent_types::{Error, Kind, NodeId, Result, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes of one chunk on the wire.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -23,10 +24,21 @@ const PART_BYTES_MAX: u64 = 4 << 30;
 /// How long a stream of chunks may stall.
 const STALL: Duration = Duration::from_secs(10);
 
-/// The parts of one node.
-#[derive(Clone, Debug)]
+/// The parts of one node. Clones share them.
+#[derive(Clone)]
 pub struct Parts {
+    disk: Arc<dyn Disk>,
+    threads: Threads,
     dir: PathBuf,
+    /// When a part came in; what is not there was found at the start.
+    came: Arc<Mutex<BTreeMap<String, Instant>>>,
+    opened: Instant,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 fn io(what: &str, path: &Path, error: &std::io::Error) -> Error {
@@ -40,15 +52,23 @@ pub fn name(hash: &[u8; 32]) -> String {
 
 impl Parts {
     /// Opens or creates the directory; leftovers of interrupted writes are removed.
-    pub fn open(dir: &Path) -> Result<Parts> {
-        std::fs::create_dir_all(dir).map_err(|error| io("create", dir, &error))?;
-        for entry in std::fs::read_dir(dir).map_err(|error| io("list", dir, &error))? {
-            let path = entry.map_err(|error| io("list", dir, &error))?.path();
-            if path.extension().is_some_and(|extension| extension == "tmp") {
-                std::fs::remove_file(&path).map_err(|error| io("remove", &path, &error))?;
-            }
+    pub fn open(platform: &Platform, dir: &Path) -> Result<Parts> {
+        let (disk, threads) = (platform.disk.clone(), platform.threads);
+        disk.create_dir_all(dir).map_err(|error| io("create", dir, &error))?;
+        let parts = Parts { disk, threads, dir: dir.to_owned(), came: Arc::default(), opened: Instant::now() };
+        for name in parts.list()?.iter().filter(|name| name.contains('.')) {
+            parts.remove_file(name)?;
         }
-        Ok(Parts { dir: dir.to_owned() })
+        Ok(parts)
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        self.disk.list(&self.dir).map_err(|error| io("list", &self.dir, &error))
+    }
+
+    fn remove_file(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        self.disk.remove(&path).map_err(|error| io("remove", &path, &error))
     }
 
     fn path(&self, hash: &[u8; 32]) -> PathBuf {
@@ -57,29 +77,26 @@ impl Parts {
 
     /// Whether the part is here.
     pub fn has(&self, hash: &[u8; 32]) -> bool {
-        self.path(hash).exists()
+        self.disk.open(&self.path(hash)).is_ok()
     }
 
     /// Keeps `bytes` durably; returns their hash. A part that is here already is left alone.
     pub fn put(&self, bytes: &[u8]) -> Result<[u8; 32]> {
         let hash = *blake3::hash(bytes).as_bytes();
-        let path = self.path(&hash);
-        if path.exists() {
-            return Ok(hash);
+        if !self.has(&hash) {
+            let path = self.path(&hash);
+            whole::replace(self.disk.as_ref(), &path, bytes).map_err(|error| io("write", &path, &error))?;
+            self.came.lock().unwrap_or_else(PoisonError::into_inner).insert(name(&hash), Instant::now());
         }
-        let temporary = path.with_extension("tmp");
-        let written = File::create(&temporary)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .and_then(|()| File::open(&self.dir)?.sync_all());
-        written.map_err(|error| io("write", &path, &error))?;
         Ok(hash)
     }
 
     /// The verified bytes of a part.
     pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>> {
         let path = self.path(hash);
-        let bytes = std::fs::read(&path).map_err(|error| io("read model part", &path, &error))?;
+        let bytes = whole::read(self.disk.as_ref(), &path, PART_BYTES_MAX);
+        let bytes = bytes.map_err(|error| io("read model part", &path, &error))?;
+        let bytes = bytes.ok_or_else(|| Error::new(Kind::NotFound, format!("no model part {}", path.display())))?;
         match blake3::hash(&bytes).as_bytes() == hash {
             true => Ok(bytes),
             false => Err(Error::new(Kind::Corrupt, format!("model part {} does not match its name", path.display()))),
@@ -88,20 +105,17 @@ impl Parts {
 
     /// Removes a part.
     pub fn remove(&self, hash: &[u8; 32]) -> Result<()> {
-        let path = self.path(hash);
-        std::fs::remove_file(&path).map_err(|error| io("remove", &path, &error))
+        self.remove_file(&name(hash))
     }
 
-    /// Removes every part that `keep` does not name and that is older than `grace`: a new one may not be in this node's catalog yet.
+    /// Removes every part that `keep` does not name and that came more than `grace` ago (where it was found at the start: since then): a new
+    /// one may not be in this node's catalog yet.
     pub fn retain(&self, keep: impl Fn(&str) -> bool, grace: Duration) -> Result<()> {
-        for entry in std::fs::read_dir(&self.dir).map_err(|error| io("list", &self.dir, &error))? {
-            let path = entry.map_err(|error| io("list", &self.dir, &error))?.path();
-            let is_kept = path.file_name().and_then(|name| name.to_str()).is_some_and(&keep);
-            let modified = path.metadata().and_then(|meta| meta.modified());
-            // A file from the future counts as new.
-            let is_new = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < grace) || at.elapsed().is_err());
-            if !is_kept && !is_new && path.extension().is_none() {
-                std::fs::remove_file(&path).map_err(|error| io("remove", &path, &error))?;
+        for name in self.list()?.iter().filter(|name| !keep(name) && !name.contains('.')) {
+            let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+            if came.get(name).unwrap_or(&self.opened).elapsed() >= grace {
+                came.remove(name);
+                self.remove_file(name)?;
             }
         }
         Ok(())
@@ -147,7 +161,7 @@ impl Parts {
             ));
         }
         let parts = self.clone();
-        let put = tokio::task::spawn_blocking(move || parts.put(&bytes));
+        let put = self.threads.blocking(move || parts.put(&bytes));
         put.await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?.map(drop)
     }
 }
@@ -163,17 +177,14 @@ impl Handler for PartsHandler {
             let request: Request = codec::decode("a request for a model part", &body)?;
             let path = parts.path(&request.hash);
             let missing = |_| Error::new(Kind::NotFound, format!("no model part {} here", name(&request.hash)));
-            let mut file = File::open(&path).map_err(missing)?;
-            file.seek(SeekFrom::Start(request.offset)).map_err(|error| io("seek", &path, &error))?;
-            let chunks = futures::stream::try_unfold(file, move |mut file| {
+            let file = parts.disk.open(&path).map_err(missing)?;
+            let chunks = futures::stream::try_unfold((file, request.offset), move |(file, offset)| {
                 let path = path.clone();
                 async move {
-                    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-                    let read = Read::by_ref(&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-                    match read.map_err(|error| io("read", &path, &error))? {
-                        0 => Ok(None),
-                        _ => Ok(Some((Bytes::from(chunk), file))),
-                    }
+                    let mut chunk = vec![0; CHUNK_BYTES];
+                    let read = file.read_at(&mut chunk, offset).map_err(|error| io("read", &path, &error))?;
+                    chunk.truncate(read);
+                    Ok((read > 0).then(|| (Bytes::from(chunk), (file, offset + read as u64))))
                 }
             });
             Ok(chunks.boxed())
@@ -184,26 +195,43 @@ impl Handler for PartsHandler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use docent_runtime::disk::MemDisk;
+
+    fn parts() -> Parts {
+        let platform = Platform { disk: Arc::new(MemDisk::default()), ..Platform::real() };
+        Parts::open(&platform, Path::new("/data/parts")).unwrap()
+    }
 
     #[test]
     fn a_changed_part_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let parts = Parts::open(dir.path()).unwrap();
+        let parts = parts();
         let hash = parts.put(b"rows").unwrap();
         assert_eq!(parts.get(&hash).unwrap(), b"rows");
-        std::fs::write(parts.path(&hash), b"r0ws").unwrap();
+        parts.disk.open(&parts.path(&hash)).unwrap().write_at(b"r0ws", 0).unwrap();
         assert_eq!(parts.get(&hash).unwrap_err().kind, Kind::Corrupt);
     }
 
     #[test]
     fn only_what_is_named_is_retained() {
-        let dir = tempfile::tempdir().unwrap();
-        let parts = Parts::open(dir.path()).unwrap();
+        let parts = parts();
         let (kept, dropped) = (parts.put(b"a").unwrap(), parts.put(b"b").unwrap());
         let keep = name(&kept);
         parts.retain(|name| name == keep, Duration::from_secs(600)).unwrap();
         assert!(parts.has(&dropped), "a new part is spared");
         parts.retain(|name| name == keep, Duration::ZERO).unwrap();
         assert!(parts.has(&kept) && !parts.has(&dropped));
+    }
+
+    #[test]
+    fn what_an_interrupted_write_left_is_removed_at_the_next_start() {
+        let disk = MemDisk::default();
+        let platform = Platform { disk: Arc::new(disk.clone()), ..Platform::real() };
+        let dir = Path::new("/data/parts");
+        let hash = Parts::open(&platform, dir).unwrap().put(b"rows").unwrap();
+        disk.create(&dir.join("half.new")).unwrap();
+        let parts = Parts::open(&platform, dir).unwrap();
+        assert_eq!(parts.list().unwrap(), [name(&hash)]);
+        parts.retain(|_| false, Duration::from_secs(600)).unwrap();
+        assert!(parts.has(&hash), "what was found counts as new at the start");
     }
 }

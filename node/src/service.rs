@@ -3,15 +3,17 @@
 use crate::backup::{check_whole, restoring, standing};
 use crate::digest::Taker;
 use crate::personal::Personal;
+use crate::sabotage;
 use crate::shards::{Hosted, ItemsRole, Shards};
 use crate::training::cut::Cuts;
 use bytes::Bytes;
 use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
 use docent_rpc::Handler;
-use docent_runtime::Deadline;
+use docent_runtime::{Deadline, Threads};
 use docent_types::command::{ItemOutcome, UserOutcome};
 use docent_types::item::ItemState;
 use docent_types::query::ScoredItem;
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, ItemId, Kind, Result, ShardId, TenantId, codec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,15 +43,24 @@ pub struct Staleness {
 
 impl ShardService {
     /// A service over these shards.
-    pub fn new(shards: Arc<Shards>, personal: Personal, staleness: Staleness, cuts: Arc<Cuts>) -> ShardService {
-        ShardService { shards, personal, staleness, cuts, digests: Taker::default() }
+    pub fn new(
+        shards: Arc<Shards>,
+        personal: Personal,
+        staleness: Staleness,
+        cuts: Arc<Cuts>,
+        threads: Threads,
+    ) -> ShardService {
+        ShardService { shards, personal, staleness, cuts, digests: Taker::new(threads) }
     }
 
     async fn answer(&self, request: Request, deadline: Deadline) -> Result<Response> {
         match request {
             Request::WriteUsers { shard, command } => {
-                let (position, bytes) =
-                    self.shards.get(shard)?.propose(codec::encode_in(command.format(), &command), deadline).await?;
+                let hosted = self.shards.get(shard)?;
+                if let Some(early) = sabotage::ack_early(&hosted, &command) {
+                    return Ok(early);
+                }
+                let (position, bytes) = hosted.propose(codec::encode_in(command.format(), &command), deadline).await?;
                 match codec::decode("a write's outcome", &bytes)? {
                     UserOutcome::Restoring => Err(restoring(shard)),
                     outcome => Ok(Response::WroteUsers { position, outcome }),
@@ -68,7 +79,7 @@ impl ShardService {
                 check_whole(&hosted)?;
                 let (user, _) =
                     hosted.read_leader(deadline, |view| users.machine.user(view, &tenant, &user_id)).await?;
-                Ok(Response::User(user))
+                Ok(Response::User(sabotage::user_with_cached_consent(&users, user)))
             }
             Request::UserState { shard, tenant, user_id, version } => {
                 let (hosted, users) = self.shards.users(shard)?;
@@ -126,7 +137,7 @@ impl ShardService {
                 let (hosted, items) = self.shards.items(id)?;
                 check_whole(&hosted)?;
                 let index = items.serving.index(version)?;
-                Ok(ids.iter().map(|id| index.vector(id.as_str())).collect())
+                Ok(ids.iter().map(|id| index.row(id.as_str())).collect())
             }))),
             Request::Applied { shards } => {
                 Ok(Response::Applied(shards.into_iter().map(|id| (id, self.applied(id))).collect()))
@@ -174,6 +185,7 @@ impl Staleness {
     /// Whether the replica is stale; refuses where it is far too stale to show anything.
     fn check(self, hosted: &Hosted) -> Result<bool> {
         match hosted.group.millis_since_leader_contact() {
+            _ if is(Bug::StaleItemsNotRefused) => Ok(false),
             Some(ms) if ms <= self.refuse_after_ms => Ok(ms > self.stale_after_ms),
             Some(ms) => {
                 let message = format!(

@@ -10,7 +10,9 @@ use docent_shard::view::View;
 use docent_shard::{ItemShard, UserShard};
 use docent_store::ShardStore;
 use docent_types::catalog::Replica;
-use docent_types::{Error, Kind, NodeId, Position, ReplicaId, Result, ShardId, SlotRange};
+use docent_types::sabotage::Memory;
+use docent_types::user::Consent;
+use docent_types::{Error, Kind, NodeId, Position, ReplicaId, Result, ShardId, SlotRange, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct Users {
     pub machine: UserShard,
     /// Solved vectors.
     pub vectors: Vectors,
+    /// For [`docent_types::sabotage::Bug::OptOutOnlyInCache`]; nothing in an ordinary build.
+    pub consents: Memory<UserId, Consent>,
 }
 
 /// A replica of an item shard.

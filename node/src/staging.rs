@@ -5,6 +5,7 @@ use crate::parts::{Parts, name};
 use crate::serving::models::{Models, Version};
 use crate::shards::{Hosted, ItemsRole, Role, Shards};
 use docent_rpc::Caller;
+use docent_runtime::Threads;
 use docent_train::part::Items as PartRows;
 use docent_types::catalog::{Catalog, Model, ModelPart, ModelState};
 use docent_types::{Error, Kind, NodeId, Result, ShardId};
@@ -36,6 +37,8 @@ pub struct Staging {
     pub staged: watch::Sender<StagedModels>,
     /// This node.
     pub node: NodeId,
+    /// Where parts are read and indexes built.
+    pub threads: Threads,
 }
 
 impl Staging {
@@ -95,7 +98,7 @@ impl Staging {
         let version = model.version;
         if !self.models.has(version) {
             let bytes = self.bytes(catalog, &model.global).await?;
-            let loaded = blocking(move || Version::load(version, &bytes)).await?;
+            let loaded = self.blocking(move || Version::load(version, &bytes)).await?;
             self.models.insert(Arc::new(loaded));
         }
         let loaded = self.models.get(version)?;
@@ -134,7 +137,7 @@ impl Staging {
             rows.push(decoded);
         }
         let (hosted, items, version) = (hosted.clone(), items.clone(), version.clone());
-        blocking(move || {
+        self.blocking(move || {
             items.serving.stage(&version, &rows, || hosted.view())?;
             probe(&items, &version)
         })
@@ -147,12 +150,16 @@ impl Staging {
         let from: Vec<NodeId> = part.holders.iter().copied().chain(others).collect();
         self.parts.pull(part, &from, &*self.caller).await?;
         let (parts, hash) = (self.parts.clone(), part.hash);
-        let read = blocking(move || parts.get(&hash)).await;
+        let read = self.blocking(move || parts.get(&hash)).await;
         if read.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) {
             // The next attempt pulls it anew.
             self.parts.remove(&part.hash)?;
         }
         read
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        self.threads.blocking(work).await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?
     }
 
     /// Drops what no wanted version needs.
@@ -204,8 +211,4 @@ fn wanted(catalog: &Catalog) -> BTreeSet<u64> {
         wanted.extend(live.previous);
     }
     wanted
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?
 }

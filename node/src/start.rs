@@ -25,20 +25,18 @@ use docent_placement::SlotHasher;
 use docent_proto::internal::Service;
 use docent_raft::Host;
 use docent_rpc::{Caller, Handler, Peers, RaftTransport, Server};
-use docent_runtime::disk::{RealDisk, Reserve};
+use docent_runtime::disk::Reserve;
+use docent_runtime::net::Listen;
 use docent_runtime::telemetry::Metrics;
-use docent_runtime::{Clock, OnExit, Supervisor};
+use docent_runtime::{Engine, OnExit, Platform, Supervisor};
 use docent_shard::Positives;
 use docent_store::Store;
 use docent_train::Worker;
 use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId, ReplicaId, Result};
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// How long a new node waits for its cluster.
@@ -71,7 +69,7 @@ pub struct Node {
 struct Ground {
     settings: Arc<Settings>,
     supervisor: Supervisor,
-    clock: Arc<dyn Clock>,
+    platform: Platform,
     meta: Meta,
     peers: Peers,
     coordinators: Coordinators,
@@ -90,35 +88,49 @@ fn internal(error: impl std::fmt::Display) -> Error {
 }
 
 impl Node {
-    /// Starts a node: opens its directory, joins or returns to its cluster, opens its replicas, serves.
+    /// Starts a node on `platform`: opens its directory, joins or returns to its cluster, opens its replicas, serves.
     pub async fn start(
         settings: Settings,
-        clock: Arc<dyn Clock>,
+        platform: Platform,
         supervisor: Supervisor,
         metrics: Option<Metrics>,
     ) -> Result<Node> {
         settings.validate()?;
         let settings = Arc::new(settings);
         // Ports first: one in use must fail before anything is written or joined.
-        let internal_listener = listen("internal_listen", &settings.internal_listen).await?;
-        let query_listener = listen("query_listen", &settings.query_listen).await?;
+        let internal_listener = listen(&platform, "internal_listen", &settings.internal_listen).await?;
+        let query_listener = listen(&platform, "query_listen", &settings.query_listen).await?;
         let dir = &settings.data_dir;
-        prepare(dir)?;
+        platform.disk.create_private_dir(dir).map_err(|error| {
+            Error::invalid("data_dir", format!("cannot use data directory {}: {error}", dir.display()))
+        })?;
         // Before anything is opened: a disk that is full gets its ballast back, and what opens has room.
-        let reserve = Reserve::open(Arc::new(RealDisk), dir, settings.disk_reserve_bytes).map_err(internal)?;
-        let meta = disk::open_meta(dir)?;
+        let reserve = Reserve::open(platform.disk.clone(), dir, settings.disk_reserve_bytes).map_err(internal)?;
+        let meta = disk::open_meta(dir, &platform)?;
         let process = Arc::new(docent_rpc::Identity::default());
         let mut identity = Identity::open(&meta, process.clone())?;
-        let peers = Peers::new(process);
+        let peers = Peers::new(process, platform.net.clone());
         let coordinators = Coordinators::new(peers.clone(), settings.coordinators.clone());
-        let disk = open_disk(&settings, reserve)?;
+        let disk = open_disk(&settings, &platform, &supervisor, reserve)?;
         disk::check_identity(dir, &identity, &disk.journal)?;
         let wait = if identity.record.member.is_some() { JOIN_KNOWN } else { JOIN_NEW };
         let id = membership::join(&settings, &coordinators, &mut identity, wait).await?;
         tracing::info!(node = %id, "member of the cluster");
-        let ground = Ground { settings, supervisor, clock, meta, peers, coordinators };
+        let ground = Ground { settings, supervisor, platform, meta, peers, coordinators };
         let catalog = ground.watch_catalog().await?;
         ground.compose(id, disk, catalog, internal_listener, query_listener, metrics).await
+    }
+
+    /// The raft groups that are open here.
+    #[must_use]
+    pub fn groups(&self) -> Vec<docent_raft::Group> {
+        self.host.groups_open()
+    }
+
+    /// This node's query port, without the port.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Ends in order: load balancers are told, leaders go elsewhere, requests at work are answered, everything is flushed. `false` if
@@ -163,8 +175,8 @@ impl Ground {
         id: NodeId,
         disk: Disk,
         catalog: watch::Receiver<Arc<Catalog>>,
-        internal_listener: TcpListener,
-        query_listener: TcpListener,
+        internal_listener: Box<dyn Listen>,
+        query_listener: Box<dyn Listen>,
         metrics: Option<Metrics>,
     ) -> Result<Node> {
         let cluster = catalog.borrow().cluster.clone().ok_or_else(|| internal("the catalog names no cluster"))?;
@@ -194,7 +206,7 @@ impl Ground {
             caller.clone(),
             catalog.clone(),
             Arc::new(self.coordinators.clone()),
-            self.clock.clone(),
+            self.platform.clock.clone(),
         );
         gateway.note_lack(Some("this node is starting".to_owned()));
         let query_addr = query_listener.local_addr().map_err(internal)?;
@@ -213,6 +225,7 @@ impl Ground {
             settings: settings.clone(),
             gateway: gateway.clone(),
             supervisor: supervisor.clone(),
+            threads: self.platform.threads,
             wished: Arc::default(),
             buried: watch::channel(BTreeSet::new()).0,
         };
@@ -235,7 +248,8 @@ impl Ground {
 
     fn watch_disk(&self, disk: &Disk, shards: &Arc<Shards>) {
         let (dir, reserve) = (self.settings.data_dir.clone(), disk.reserve.clone());
-        let watch = disk::Watch { dir, reserve, store: disk.store.clone(), shards: shards.clone() };
+        let (store, threads) = (disk.store.clone(), self.platform.threads);
+        let watch = disk::Watch { dir, reserve, store, shards: shards.clone(), threads };
         self.supervisor.spawn_cancellable("disk", OnExit::Fatal, watch.run());
     }
 
@@ -243,7 +257,7 @@ impl Ground {
         let transport = Arc::new(RaftTransport::new(self.peers.clone(), self.supervisor.clone()));
         let snapshots = self.settings.data_dir.join("snapshots");
         let options = self.settings.raft.clone();
-        Host::new(disk.journal.clone(), Arc::new(RealDisk), snapshots, transport, self.supervisor.clone(), options)
+        Host::new(disk.journal.clone(), &self.platform, snapshots, transport, self.supervisor.clone(), options)
             .map_err(internal)
     }
 
@@ -256,7 +270,7 @@ impl Ground {
         hasher: SlotHasher,
     ) -> Result<Worker> {
         let threads = match self.settings.train.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => self.platform.threads.parallelism(),
             threads => threads,
         };
         let positives = Positives::default();
@@ -265,7 +279,8 @@ impl Ground {
             sink: Arc::new(DiskSink(parts.clone())),
             peers: Arc::new(TrainPeers(caller.clone())),
         };
-        let options = docent_train::worker::Options { node: id.0, threads, sessions_max: 2 };
+        let options =
+            docent_train::worker::Options { node: id.0, threads, compute: self.platform.threads, sessions_max: 2 };
         Worker::new(options, seams).map_err(internal)
     }
 
@@ -279,7 +294,8 @@ impl Ground {
     ) -> Vec<(Service, Arc<dyn Handler>)> {
         let serving = &self.settings.serving;
         let staleness = Staleness { stale_after_ms: serving.stale_after_ms, refuse_after_ms: serving.refuse_after_ms };
-        let service = ShardService::new(shards.clone(), personal.clone(), staleness, cuts.clone());
+        let service =
+            ShardService::new(shards.clone(), personal.clone(), staleness, cuts.clone(), self.platform.threads);
         vec![
             (Service::Shard, Arc::new(service)),
             (Service::Export, Arc::new(ExportService::new(shards.clone(), personal.clone()))),
@@ -303,8 +319,15 @@ impl Ground {
         let supervisor = &self.supervisor;
         let (staged, told) = watch::channel(StagedModels::default());
         let ready = told.clone();
-        let staging =
-            Staging { shards: shards.clone(), models, parts: parts.clone(), caller: caller.clone(), staged, node: id };
+        let staging = Staging {
+            shards: shards.clone(),
+            models,
+            parts: parts.clone(),
+            caller: caller.clone(),
+            staged,
+            node: id,
+            threads: self.platform.threads,
+        };
         supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
         let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
         let beat = membership::beat(id, every, self.coordinators.clone(), told, shards.clone(), buried);
@@ -315,7 +338,7 @@ impl Ground {
             coordinators: self.coordinators.clone(),
             parts: parts.clone(),
             cuts,
-            clock: self.clock.clone(),
+            clock: self.platform.clock.clone(),
         };
         supervisor.spawn("training", OnExit::Fatal, drive.follow(catalog.clone(), supervisor.clone()));
         ready
@@ -329,13 +352,13 @@ impl Ground {
         supervisor.spawn_cancellable("item counts", OnExit::Fatal, publish);
         if settings.verify_interval_s > 0 {
             let every = Duration::from_secs(settings.verify_interval_s);
-            let verify =
-                crate::digest::verify(shards.clone(), gateway.clone(), every, self.clock.clone(), supervisor.clone());
+            let clock = self.platform.clock.clone();
+            let verify = crate::digest::verify(shards.clone(), gateway.clone(), every, clock, supervisor.clone());
             supervisor.spawn_cancellable("verify", OnExit::Fatal, verify);
         }
     }
 
-    fn serve_queries(&self, gateway: &Gateway, listener: TcpListener, metrics: Option<Metrics>) {
+    fn serve_queries(&self, gateway: &Gateway, listener: Box<dyn Listen>, metrics: Option<Metrics>) {
         let render = Arc::new(move || metrics.as_ref().map(Metrics::render).unwrap_or_default());
         docent_gateway::serve(gateway.clone(), render, listener, &self.supervisor);
     }
@@ -374,8 +397,8 @@ async fn give_away(hosted: &Hosted) -> bool {
     given.is_ok()
 }
 
-async fn listen(key: &str, addr: &str) -> Result<TcpListener> {
-    let bound = TcpListener::bind(addr).await;
+async fn listen(platform: &Platform, key: &str, addr: &str) -> Result<Box<dyn Listen>> {
+    let bound = platform.net.listen(addr).await;
     bound.map_err(|error| {
         let message = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
@@ -387,17 +410,8 @@ async fn listen(key: &str, addr: &str) -> Result<TcpListener> {
     })
 }
 
-/// Creates the data directory for its owner alone.
-fn prepare(dir: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Error::invalid("data_dir", format!("cannot use data directory {}: {error}", dir.display()))
-    };
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)
-}
-
 /// Opens what is precious first: the journal is the truth, the store is rebuilt from it.
-fn open_disk(settings: &Settings, reserve: Reserve) -> Result<Disk> {
+fn open_disk(settings: &Settings, platform: &Platform, supervisor: &Supervisor, reserve: Reserve) -> Result<Disk> {
     let dir = &settings.data_dir;
     let limits = &settings.journal;
     let options = docent_journal::Options {
@@ -406,9 +420,13 @@ fn open_disk(settings: &Settings, reserve: Reserve) -> Result<Disk> {
         queue_records_max: limits.queue_records_max,
         cache_bytes_max: limits.cache_bytes_max,
     };
-    let journal = Journal::open(options, reserve.disk()).map_err(internal)?;
-    let store = Store::open(dir.join("state"), &settings.store).map_err(Error::from)?;
+    let journal = Journal::start(options, reserve.disk(), platform, supervisor).map_err(internal)?;
+    let store = match platform.engine {
+        Engine::Embedded => Store::open(dir.join("state"), &settings.store),
+        Engine::Twin => Store::open_twin(platform.disk.clone(), dir.join("state")),
+    };
+    let store = store.map_err(Error::from)?;
     store.keep_within(reserve.clone());
-    let parts = Arc::new(Parts::open(&dir.join("parts"))?);
+    let parts = Arc::new(Parts::open(platform, &dir.join("parts"))?);
     Ok(Disk { reserve, journal, store, parts })
 }

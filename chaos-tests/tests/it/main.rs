@@ -8,12 +8,17 @@
 
 mod answers;
 mod backup;
+mod drills;
 mod durability;
 mod immediate;
 mod input;
+mod lab_local;
+mod lab_network;
+mod lab_power;
 mod membership;
 mod moves;
 mod operations;
+mod proof;
 mod quorum;
 mod readme;
 mod recovery;

@@ -74,8 +74,15 @@ const MACHINES: &[&str] = &["secret", "coordinator.toml", "node.toml", "machines
 const SKIPPED: &[(&str, &str)] = &[
     ("make demo", "installs packages and builds; `docent demo` is what it runs"),
     ("make test", "would run this test"),
+    ("make proof", "minutes of a whole machine; its short form is run by proof.rs"),
+    ("SABOTAGE=ack-before-quorum make proof", "builds a docent that breaks its promises"),
     ("make build", "the binary under test is its outcome"),
     ("export PATH=\"$PWD/target/release:$PATH\"", "the test puts the binary under test on the path"),
+    (
+        "docent-chaos run --scenario leader-loss --cluster cluster.toml --yes-break-this-cluster --report report.html",
+        "breaks a cluster; drills.rs runs it on one of its own",
+    ),
+    ("make chaos", "half an hour of a whole machine; `make chaos-smoke` is a part of `make test`"),
     ("make quality", "minutes of a whole machine"),
     ("make bench", "minutes of a whole machine"),
     ("make bench-failover", "minutes of a whole machine"),

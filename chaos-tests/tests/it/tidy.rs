@@ -11,7 +11,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("docent-proto", &["types"]),
     ("docent-runtime", &["types"]),
     ("docent-journal", &["runtime"]),
-    ("docent-meta", &["types"]),
+    ("docent-meta", &["types", "runtime"]),
     ("docent-raft", &["types", "runtime", "journal"]),
     ("docent-rpc", &["types", "runtime", "proto", "raft"]),
     ("docent-shard", &["types", "placement"]),
@@ -41,7 +41,27 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("docent-coordinator", &["types", "placement", "runtime", "proto", "rpc", "raft", "journal", "meta"]),
     ("docent", &["types", "placement", "runtime", "proto", "rpc", "coordinator", "node"]),
-    ("docent-chaos", &["model"]),
+    ("docent-trial", &[]),
+    (
+        "docent-sim",
+        &[
+            "types",
+            "placement",
+            "runtime",
+            "proto",
+            "rpc",
+            "raft",
+            "journal",
+            "meta",
+            "shard",
+            "store",
+            "gateway",
+            "coordinator",
+            "node",
+            "trial",
+        ],
+    ),
+    ("docent-chaos", &["model", "trial"]),
 ];
 
 /// Third-party crates that only these of ours may name.
@@ -54,8 +74,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("siphasher", &["docent-placement"]),
     ("crc32c", &["docent-journal", "docent-store"]),
     ("axum", &["docent-gateway"]),
-    ("clap", &["docent", "docent-chaos"]),
-    ("anyhow", &["docent", "docent-chaos"]),
+    ("clap", &["docent", "docent-chaos", "docent-sim"]),
+    ("anyhow", &["docent", "docent-chaos", "docent-sim"]),
+    ("turmoil", &["docent-sim"]),
+    ("stateright", &["docent-trial"]),
     ("prost", &["docent-proto"]),
     ("tonic", &["docent-proto", "docent-rpc", "docent-gateway", "docent"]),
 ];
@@ -217,4 +239,42 @@ fn no_file_in_the_repository_is_large() {
         .filter(|name| std::fs::metadata(root().join(name)).is_ok_and(|meta| meta.len() > 512 << 10))
         .collect();
     assert!(large.is_empty(), "no data sets, binaries or fetched code: {large:?}");
+}
+
+/// The feature with the planted bugs is reached by its own name alone: no default leads to it, no dependency asks for it, and what builds
+/// and tests the product never names it.
+#[test]
+fn planted_bugs_are_in_no_ordinary_build() {
+    let metadata = metadata();
+    let mut broken = Vec::new();
+    let mut carriers = 0;
+    for package in metadata.workspace_packages() {
+        carriers += usize::from(package.features.contains_key("sabotage"));
+        let (mut seen, mut queue) = (BTreeSet::new(), vec!["default".to_owned()]);
+        while let Some(feature) = queue.pop() {
+            if feature.contains("sabotage") {
+                broken.push(format!("a default feature of {} leads to {feature}", package.name));
+            }
+            if seen.insert(feature.clone()) {
+                queue.extend(package.features.get(&feature).into_iter().flatten().cloned());
+            }
+        }
+        let asks = package.dependencies.iter().filter(|dependency| dependency.features.iter().any(|f| f == "sabotage"));
+        broken.extend(asks.map(|dependency| format!("{} asks for the sabotage of {}", package.name, dependency.name)));
+    }
+    assert!(carriers >= 2, "nobody has the feature any more: what does `make sabotage` prove?");
+    let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
+    for recipe in ["build", "demo", "test", "check"] {
+        let text = makefile.split(&format!("\n{recipe}:")).nth(1).unwrap();
+        let text = text.split("\n\n").next().unwrap();
+        if text.contains("sabotage") || text.contains("--all-features") {
+            broken.push(format!("`make {recipe}` builds planted bugs"));
+        }
+    }
+    for file in [".ci/run", ".ci/setup", ".cargo/config.toml", ".config/nextest.toml"] {
+        if std::fs::read_to_string(root().join(file)).unwrap().to_lowercase().contains("sabotage") {
+            broken.push(format!("{file} names planted bugs"));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
 }

@@ -12,11 +12,19 @@ use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// What `--version` says: nobody must take a build with planted bugs for a real one.
+const VERSION: &str = match docent_types::sabotage::IS_BUILT_IN {
+    false => env!("CARGO_PKG_VERSION"),
+    true => {
+        concat!(env!("CARGO_PKG_VERSION"), " SABOTAGE (breaks its promises on purpose; for the proof of the checkers)")
+    }
+};
+
 /// A recommender you run like a database: one binary, several machines, no other servers.
 #[derive(Debug, Parser)]
 #[command(
     name = "docent",
-    version,
+    version = VERSION,
     after_help = "Exit codes: 0 success, 1 failed, 2 wrong usage, 3 cluster unreachable or not ready, 4 too many rejected lines."
 )]
 pub struct Cli {

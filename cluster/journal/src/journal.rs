@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use crossbeam::channel::{self, Sender};
+use crossbeam::channel;
 use docent_runtime::disk::Disk;
 
+use crate::queue::Queue;
 use crate::record::{PAYLOAD_BYTES_MAX, size_of};
 use crate::recover::{self, Recovered};
 use crate::segment::Tail;
+use crate::steps::Steps;
 use crate::visible::{State, Visible};
 use crate::writer::{Command, Op, Waiting, Writer};
 use crate::{Error, Options};
@@ -22,7 +24,7 @@ pub type GroupId = u64;
 
 /// Called once: `Ok` after the record and all before it in its group are durable, `Err` when that is not known.
 ///
-/// Runs on the writer thread (at once, on the caller's, when the call is refused), so it must be quick, must not block
+/// Runs where the writer does (at once, on the caller's, when the call is refused), so it must be quick, must not block
 /// and must not call the journal.
 pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send + 'static>;
 
@@ -74,9 +76,10 @@ pub struct Journal {
 
 struct Inner {
     visible: Arc<Visible>,
-    queue: Sender<Command>,
+    queue: Queue,
     /// One lock per group, held from the visible change until the command is queued: both see one order.
     orders: Mutex<BTreeMap<GroupId, Arc<Mutex<()>>>>,
+    /// The writer's, unless it is driven in [`Steps`].
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -88,50 +91,29 @@ impl Journal {
     /// [`Error::Locked`] if somebody has the directory, [`Error::TooNew`] for a file of a newer version,
     /// [`Error::Setting`], [`Error::Full`], [`Error::Io`]. Damage is not an error here: it quarantines its groups.
     pub fn open(options: Options, disk: Arc<dyn Disk>) -> Result<Self, Error> {
-        options.check()?;
-        disk.create_dir_all(&options.dir).map_err(|error| Error::io("create", &options.dir, error))?;
-        let lock = disk.lock(&options.dir.join("lock")).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::Locked { dir: options.dir.clone() },
-            _ => Error::io("lock", &options.dir, error),
-        })?;
-        let Recovered { written, mut segments, tail, quarantined } = recover::recover(disk.as_ref(), &options.dir)?;
-        let tail = match tail {
-            Some(tail) => tail,
-            None => {
-                let tail = Tail::create(disk.as_ref(), &options, 1, 0)?;
-                segments.insert(1, (Arc::clone(&tail.segment), tail.end));
-                tail
-            }
-        };
-        let recovered = Recovered { written, segments, tail: None, quarantined };
-        let visible = Arc::new(Visible::new(&recovered, options.cache_bytes_max));
-        let (sender, queue) = channel::bounded(options.queue_records_max);
-        let before_tail = |(id, (_, end)): (&u64, &(_, u64))| (*id != tail.segment.id).then_some((*id, *end));
-        let writer = Writer {
-            sealed: recovered.segments.iter().filter_map(before_tail).collect(),
-            pinned: recovered.quarantined.keys().copied().collect(),
-            written: recovered.written,
-            tail,
-            visible: Arc::clone(&visible),
-            queue,
-            disk,
-            options,
-            moving: Default::default(),
-            pinned_segment: None,
-            buffer: Vec::new(),
-            records: 0,
-            placed: Vec::new(),
-            is_synced: true,
-            is_floor_due: true,
-            _lock: lock,
-        };
-        let dir = writer.options.dir.clone();
+        let dir = options.dir.clone();
+        let (visible, queue, writer) = prepare(options, disk)?;
         let thread = thread::Builder::new()
             .name("journal-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| Error::io("start the writer thread for", &dir, error))?;
-        let inner = Inner { visible, queue: sender, orders: Mutex::default(), thread: Mutex::new(Some(thread)) };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Journal::of(visible, Queue::of_thread(queue), Some(thread)))
+    }
+
+    /// As [`Journal::open`], without a thread: what is queued is written when the [`Steps`] are taken. Where the queue is full, the journal
+    /// refuses instead of blocking its only thread for ever.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_in_steps(options: Options, disk: Arc<dyn Disk>) -> Result<(Self, Steps), Error> {
+        let (visible, queue, writer) = prepare(options, disk)?;
+        let (queue, steps) = Steps::of(queue, writer);
+        Ok((Journal::of(visible, queue, None), steps))
+    }
+
+    fn of(visible: Arc<Visible>, queue: Queue, thread: Option<JoinHandle<()>>) -> Journal {
+        let inner = Inner { visible, queue, orders: Mutex::default(), thread: Mutex::new(thread) };
+        Journal { inner: Arc::new(inner) }
     }
 
     /// The log of a group, new or not. No I/O.
@@ -171,6 +153,48 @@ impl Journal {
     }
 }
 
+/// Recovers what is on disk; the writer that goes on from there, and the queue to it.
+fn prepare(options: Options, disk: Arc<dyn Disk>) -> Result<(Arc<Visible>, channel::Sender<Command>, Writer), Error> {
+    options.check()?;
+    disk.create_dir_all(&options.dir).map_err(|error| Error::io("create", &options.dir, error))?;
+    let lock = disk.lock(&options.dir.join("lock")).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked { dir: options.dir.clone() },
+        _ => Error::io("lock", &options.dir, error),
+    })?;
+    let Recovered { written, mut segments, tail, quarantined } = recover::recover(disk.as_ref(), &options.dir)?;
+    let tail = match tail {
+        Some(tail) => tail,
+        None => {
+            let tail = Tail::create(disk.as_ref(), &options, 1, 0)?;
+            segments.insert(1, (Arc::clone(&tail.segment), tail.end));
+            tail
+        }
+    };
+    let recovered = Recovered { written, segments, tail: None, quarantined };
+    let visible = Arc::new(Visible::new(&recovered, options.cache_bytes_max));
+    let (sender, queue) = channel::bounded(options.queue_records_max);
+    let before_tail = |(id, (_, end)): (&u64, &(_, u64))| (*id != tail.segment.id).then_some((*id, *end));
+    let writer = Writer {
+        sealed: recovered.segments.iter().filter_map(before_tail).collect(),
+        pinned: recovered.quarantined.keys().copied().collect(),
+        written: recovered.written,
+        tail,
+        visible: Arc::clone(&visible),
+        queue,
+        disk,
+        options,
+        moving: Default::default(),
+        pinned_segment: None,
+        buffer: Vec::new(),
+        records: 0,
+        placed: Vec::new(),
+        is_synced: true,
+        is_floor_due: true,
+        _lock: lock,
+    };
+    Ok((visible, sender, writer))
+}
+
 impl Inner {
     fn order(&self, id: GroupId) -> Arc<Mutex<()>> {
         Arc::clone(lock(&self.orders).entry(id).or_default())
@@ -207,14 +231,17 @@ impl Inner {
                 return Err((Error::Closed, waiting));
             }
         }
-        self.queue.send(Command { group, op: last, waiting }).map_err(|unsent| (Error::Closed, unsent.0.waiting))
+        self.queue.send(Command { group, op: last, waiting }).map_err(|unsent| (Error::Closed, unsent.waiting))
     }
 
     fn close(&self) {
         self.visible.lock().stopped.get_or_insert(Error::Closed);
-        let Some(thread) = lock(&self.thread).take() else { return };
-        // Fails only if the thread is gone, which is what we want.
-        let _ = self.queue.send(Command { group: 0, op: Op::Close, waiting: Waiting::new(None) });
+        let thread = lock(&self.thread).take();
+        if thread.is_some() || self.queue.is_of_task() {
+            // Fails only if the writer is gone, which is what we want.
+            let _ = self.queue.send(Command { group: 0, op: Op::Close, waiting: Waiting::new(None) });
+        }
+        let Some(thread) = thread else { return };
         // A last handle dropped by a callback, on the writer thread itself: it ends after this batch, nobody waits.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the journal's writer thread panicked");

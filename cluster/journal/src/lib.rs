@@ -11,15 +11,18 @@
 //! - `recover`: from segments back to `written`; decides between a torn tail and corruption.
 //! - `visible`: what callers see, ahead of the disk, and the cache of recent entries.
 //! - `writer`, `collect`: the thread that writes, and how old segments go away.
+//! - `queue`, `steps`: the way to the writer; the writer driven from a task instead of a thread.
 //! - `journal`: the handles, [`Journal`] and [`GroupLog`].
 
 mod collect;
 mod error;
 mod journal;
 mod options;
+mod queue;
 mod record;
 mod recover;
 mod segment;
+mod steps;
 mod visible;
 mod writer;
 mod written;
@@ -27,3 +30,4 @@ mod written;
 pub use error::{Error, Kind};
 pub use journal::{Done, Entry, GroupId, GroupLog, GroupState, Journal, Purged};
 pub use options::Options;
+pub use steps::Steps;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, TryRecvError};
 use docent_runtime::disk::{Disk, DiskLock};
+use docent_runtime::sabotage::{self, Bug};
 
 use crate::record::{self, Head, Kind, Place};
 use crate::segment::Tail;
@@ -102,9 +103,8 @@ impl Writer {
     pub(crate) fn run(mut self) {
         loop {
             let (batch, is_last) = self.next_batch();
-            if !batch.is_empty() {
-                self.serve(batch);
-            }
+            let written = self.write(&batch);
+            self.settle(batch, written);
             if is_last {
                 break;
             }
@@ -115,16 +115,18 @@ impl Writer {
 
     /// Waits for a command, then takes what else is there. With records to move it does not wait.
     fn next_batch(&mut self) -> (Vec<Command>, bool) {
-        let first = if self.moving.is_empty() {
-            match self.queue.recv() {
-                Ok(command) => command,
-                Err(_) => return (Vec::new(), true),
-            }
-        } else {
-            match self.queue.try_recv() {
-                Ok(command) => command,
-                Err(error) => return (Vec::new(), error.is_disconnected()),
-            }
+        let first = match self.moving.is_empty() {
+            true => self.queue.recv().map_err(|_| TryRecvError::Disconnected),
+            false => self.queue.try_recv(),
+        };
+        self.batch_from(first)
+    }
+
+    /// A batch that begins with `first`, of what is there; and whether it is the last.
+    pub(crate) fn batch_from(&self, first: Result<Command, TryRecvError>) -> (Vec<Command>, bool) {
+        let first = match first {
+            Ok(command) => command,
+            Err(error) => return (Vec::new(), error.is_disconnected()),
         };
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
@@ -139,11 +141,25 @@ impl Writer {
         (batch, false)
     }
 
-    fn serve(&mut self, batch: Vec<Command>) {
-        let result = match self.failure() {
-            Some(error) => Err(error),
-            None => self.commit(&batch),
-        };
+    /// Writes a batch; nothing of it is durable yet.
+    pub(crate) fn write(&mut self, batch: &[Command]) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        self.make_ready()?;
+        for command in batch {
+            self.encode(command);
+        }
+        self.flush()
+    }
+
+    /// Syncs a batch that was written, if somebody waits for that, and answers.
+    pub(crate) fn settle(&mut self, batch: Vec<Command>, written: Result<(), Error>) {
+        let needs_sync = batch.iter().any(|command| command.waiting.needs_sync());
+        let result = written.and_then(|()| if needs_sync { self.sync() } else { Ok(()) });
         if let Err(error) = &result {
             self.stop(error);
         }
@@ -153,7 +169,7 @@ impl Writer {
     }
 
     /// Does something between batches; a failure stops the journal like any other.
-    fn attend(&mut self, step: fn(&mut Self) -> Result<(), Error>) {
+    pub(crate) fn attend(&mut self, step: fn(&mut Self) -> Result<(), Error>) {
         if self.failure().is_some() {
             return;
         }
@@ -179,18 +195,6 @@ impl Writer {
             Error::Full { .. } => error.clone(),
             _ => Error::Poisoned { reason: format!("{error}{source}") },
         });
-    }
-
-    fn commit(&mut self, batch: &[Command]) -> Result<(), Error> {
-        self.make_ready()?;
-        for command in batch {
-            self.encode(command);
-        }
-        self.flush()?;
-        if batch.iter().any(|command| command.waiting.needs_sync()) {
-            self.sync()?;
-        }
-        Ok(())
     }
 
     /// Opens the next segment when this one is long enough; tells of the last sync. Before anything is encoded, because
@@ -279,7 +283,10 @@ impl Writer {
 
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         if !self.is_synced {
-            let took = self.tail.segment.sync()?;
+            let took = match sabotage::is(Bug::SkippedFsync) {
+                false => self.tail.segment.sync()?,
+                true => Default::default(),
+            };
             metrics::histogram!("docent_journal_sync_seconds").record(took.as_secs_f64());
             self.is_synced = true;
             self.is_floor_due = true;
@@ -299,7 +306,7 @@ impl Writer {
     }
 
     /// Between batches: collect old segments; with nobody waiting, tell of the last sync.
-    fn tidy(&mut self) -> Result<(), Error> {
+    pub(crate) fn tidy(&mut self) -> Result<(), Error> {
         self.collect()?;
         // The room that is left on a full disk is for callers.
         if self.is_floor_due && self.queue.is_empty() && !self.visible.lock().is_full {
@@ -310,7 +317,7 @@ impl Writer {
     }
 
     /// The orderly end: all that was written is durable, and so is the record that says so.
-    fn finish(&mut self) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
         self.sync()?;
         self.make_ready()?;
         self.flush()?;

@@ -2,13 +2,18 @@
 //!
 //! sled 0.34 behind four rules (`docs/decisions/0002-sled-and-fjall.md`): one database, under 100,000 keys, values under
 //! 64 KiB, and `flush` plus our own sync, because sled's flush alone (`sync_file_range`) does not survive power loss. Larger values are
-//! split; every write is one atomic batch and is durable when it returns.
+//! split; every write is one atomic batch and is durable when it returns. For simulations there is a twin without threads
+//! ([`Meta::open_twin`]): a map with its image in one file on the injected disk.
 
+mod table;
+
+use docent_runtime::disk::Disk;
 use docent_types::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use table::{Sled, Table, Twin, Write};
 
 /// Bytes of one stored piece.
 const PIECE_BYTES: usize = 32 << 10;
@@ -54,25 +59,35 @@ pub enum Error {
 }
 
 /// The metadata of one process. Clones share the database.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Meta {
-    db: sled::Db,
+    table: Arc<dyn Table>,
     path: PathBuf,
+}
+
+impl std::fmt::Debug for Meta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meta").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Meta {
     /// Opens or creates the database in `path`.
     pub fn open(path: &Path) -> Result<Meta, Error> {
-        let config = sled::Config::new().path(path).flush_every_ms(None).cache_capacity(8 << 20);
-        let db = config.open().map_err(|error| Error::Open { path: path.to_owned(), message: error.to_string() })?;
-        Ok(Meta { db, path: path.to_owned() })
+        let table = Sled::open(path).map_err(|message| Error::Open { path: path.to_owned(), message })?;
+        Ok(Meta { table: Arc::new(table), path: path.to_owned() })
+    }
+
+    /// The twin of [`Meta::open`] for simulations and tests: in memory, its durable image in `path` of `disk`.
+    pub fn open_twin(disk: Arc<dyn Disk>, path: &Path) -> Result<Meta, Error> {
+        let table = Twin::open(disk, path).map_err(|message| Error::Open { path: path.to_owned(), message })?;
+        Ok(Meta { table: Arc::new(table), path: path.to_owned() })
     }
 
     /// The value of `key`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let mut bytes = Vec::new();
-        for piece in self.db.scan_prefix(prefix(key)) {
-            let (_, piece) = piece.map_err(|error| self.io(error))?;
+        for (_, piece) in self.table.scan(&prefix(key)).map_err(|message| self.io(message))? {
             if bytes.len() + piece.len() > VALUE_BYTES_MAX {
                 return Err(Error::TooLarge { key: key.to_owned(), bytes: bytes.len() + piece.len() });
             }
@@ -94,7 +109,7 @@ impl Meta {
         for (number, piece) in (0u32..).zip(bytes.chunks(PIECE_BYTES)) {
             let mut name = prefix(key);
             name.extend_from_slice(&number.to_be_bytes());
-            batch.insert(name, piece);
+            batch.push((name, Some(piece.to_vec())));
         }
         self.commit(batch)
     }
@@ -105,23 +120,17 @@ impl Meta {
         self.commit(batch)
     }
 
-    fn removal(&self, key: &str) -> Result<sled::Batch, Error> {
-        let mut batch = sled::Batch::default();
-        for name in self.db.scan_prefix(prefix(key)).keys() {
-            batch.remove(name.map_err(|error| self.io(error))?);
-        }
-        Ok(batch)
+    fn removal(&self, key: &str) -> Result<Vec<Write>, Error> {
+        let old = self.table.scan(&prefix(key)).map_err(|message| self.io(message))?;
+        Ok(old.into_iter().map(|(name, _)| (name, None)).collect())
     }
 
-    fn commit(&self, batch: sled::Batch) -> Result<(), Error> {
-        self.db.apply_batch(batch).map_err(|error| self.io(error))?;
-        self.db.flush().map_err(|error| self.io(error))?;
-        let file = File::open(self.path.join("db")).and_then(|file| file.sync_all());
-        file.map_err(|error| self.io(error))
+    fn commit(&self, batch: Vec<Write>) -> Result<(), Error> {
+        self.table.commit(batch).map_err(|message| self.io(message))
     }
 
-    fn io(&self, error: impl std::fmt::Display) -> Error {
-        Error::Io { path: self.path.clone(), message: error.to_string() }
+    fn io(&self, message: String) -> Error {
+        Error::Io { path: self.path.clone(), message }
     }
 }
 
@@ -135,24 +144,36 @@ fn prefix(key: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use docent_runtime::disk::{Crash, MemDisk};
+
+    /// Opens the metadata again and again: on real files, and on the twin's disk, which loses its power in between.
+    fn grounds() -> [Box<dyn Fn() -> Meta>; 2] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), MemDisk::default());
+        let twin = move || {
+            disk.crash(Crash::DropUnsynced);
+            Meta::open_twin(Arc::new(disk.process()), Path::new("/data/meta")).unwrap()
+        };
+        [Box::new(move || Meta::open(dir.path()).unwrap()), Box::new(twin)]
+    }
 
     #[test]
     fn values_of_any_size_survive_a_reopen() {
-        let dir = tempfile::tempdir().unwrap();
         let large: Vec<u32> = (0..200_000).collect();
-        {
-            let meta = Meta::open(dir.path()).unwrap();
-            meta.put("small", &"a".to_owned()).unwrap();
-            meta.put("smaller", &"b".to_owned()).unwrap();
-            meta.put("large", &vec![1u32; 500_000]).unwrap();
-            meta.put("large", &large).unwrap();
+        for open in grounds() {
+            {
+                let meta = open();
+                meta.put("small", &"a".to_owned()).unwrap();
+                meta.put("smaller", &"b".to_owned()).unwrap();
+                meta.put("large", &vec![1u32; 500_000]).unwrap();
+                meta.put("large", &large).unwrap();
+            }
+            let meta = open();
+            assert_eq!(meta.get::<String>("small").unwrap().as_deref(), Some("a"));
+            assert_eq!(meta.get::<Vec<u32>>("large").unwrap().as_ref(), Some(&large));
+            meta.remove("small").unwrap();
+            assert_eq!(meta.get::<String>("small").unwrap(), None);
+            assert_eq!(meta.get::<String>("smaller").unwrap().as_deref(), Some("b"));
         }
-        let meta = Meta::open(dir.path()).unwrap();
-        assert_eq!(meta.get::<String>("small").unwrap().as_deref(), Some("a"));
-        assert_eq!(meta.get::<Vec<u32>>("large").unwrap(), Some(large));
-        meta.remove("small").unwrap();
-        assert_eq!(meta.get::<String>("small").unwrap(), None);
-        assert_eq!(meta.get::<String>("smaller").unwrap().as_deref(), Some("b"));
     }
 
     #[test]
@@ -165,9 +186,10 @@ mod tests {
 
     #[test]
     fn a_record_that_is_not_ours_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let meta = Meta::open(dir.path()).unwrap();
-        meta.put("key", &1u8).unwrap();
-        assert!(meta.get::<String>("key").unwrap_err().to_string().contains("\"key\""));
+        for open in grounds() {
+            let meta = open();
+            meta.put("key", &1u8).unwrap();
+            assert!(meta.get::<String>("key").unwrap_err().to_string().contains("\"key\""));
+        }
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use docent_runtime::Threads;
+use docent_runtime::sabotage::{self, Bug};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::group::{self, Kept};
 use crate::meters::Meters;
 use crate::raft::Raft;
 use crate::snapshot::Snapshots;
-use crate::state::blocking;
 use crate::status::Progress;
 use crate::{Error, Machine, Options};
 
@@ -22,6 +23,7 @@ pub(crate) struct Compaction {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) options: Arc<Options>,
+    pub(crate) threads: Threads,
     pub(crate) meters: Meters,
     /// Snapshots built at the same time in the process.
     pub(crate) builds: Arc<Semaphore>,
@@ -70,7 +72,7 @@ impl Compaction {
         let Some(last) = view.applied().last else { return Ok(None) };
         let (snapshots, chunk_bytes) = (Arc::clone(&self.snapshots), self.options.chunk_bytes);
         let build = move || snapshots.publish(snapshots.write(view.as_mut(), chunk_bytes)?);
-        let built = blocking(self.options.apply_inline, build).await;
+        let built = self.threads.blocking(build).await;
         built.map_err(|error| Error::Storage { group: self.group, message: error.to_string() })??;
         self.bytes_at_snapshot.store(bytes, Ordering::Relaxed);
         self.meters.snapshots_built.increment(1);
@@ -91,7 +93,10 @@ impl Compaction {
             return Ok(());
         };
         let machine = Arc::clone(&self.machine);
-        let flushed = blocking(self.options.apply_inline, move || {
+        let flushed = self.threads.blocking(move || {
+            if sabotage::is(Bug::PurgeBeforeDurable) {
+                return Ok(Some(upto));
+            }
             if machine.flushed()? < Some(upto) {
                 machine.flush()?;
             }

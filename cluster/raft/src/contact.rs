@@ -13,12 +13,12 @@ pub(crate) struct Contact {
     /// The newest arrival whose commits are applied.
     confirmed: Option<Instant>,
     /// Arrivals and the leader's commit in each, both rising.
-    pending: VecDeque<(Instant, Option<u64>)>,
+    pending: VecDeque<(Instant, u64)>,
 }
 
 impl Contact {
-    /// A leader was accepted at `at` whose commit was `commit`.
-    pub(crate) fn note(&mut self, at: Instant, commit: Option<u64>, applied: Option<u64>) {
+    /// A leader was accepted at `at` that knew all that was committed, up to `commit`.
+    pub(crate) fn note(&mut self, at: Instant, commit: u64, applied: Option<u64>) {
         self.promote(applied);
         // Later and no harder to reach: an earlier arrival has nothing left to say.
         while self.pending.back().is_some_and(|(_, earlier)| *earlier >= commit) {
@@ -37,7 +37,7 @@ impl Contact {
     }
 
     fn promote(&mut self, applied: Option<u64>) {
-        while let Some((at, _)) = self.pending.front().filter(|(_, commit)| *commit <= applied) {
+        while let Some((at, _)) = self.pending.front().filter(|(_, commit)| Some(*commit) <= applied) {
             self.confirmed = self.confirmed.max(Some(*at));
             self.pending.pop_front();
         }
@@ -56,16 +56,14 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut contact = Contact::default();
         assert_eq!(contact.latest(Some(9)), None);
-        contact.note(at(1), Some(5), Some(2));
+        contact.note(at(1), 5, Some(2));
         assert_eq!(contact.latest(Some(4)), None, "heard is not caught up");
-        contact.note(at(2), Some(7), Some(4));
+        contact.note(at(2), 7, Some(4));
         assert_eq!(contact.latest(Some(5)), Some(at(1)), "an older arrival is not lost by a newer one");
-        contact.note(at(3), Some(7), Some(5));
+        contact.note(at(3), 7, Some(5));
         assert_eq!(contact.latest(Some(7)), Some(at(3)), "the same commit heard later");
-        contact.note(at(4), Some(6), Some(7));
-        assert_eq!(contact.latest(Some(7)), Some(at(4)), "a new leader may know of less");
-        contact.note(at(5), None, None);
-        assert_eq!(contact.latest(None), Some(at(5)), "nothing is committed yet");
+        contact.note(at(4), 6, Some(7));
+        assert_eq!(contact.latest(Some(7)), Some(at(4)), "what is applied already");
     }
 
     #[test]
@@ -75,7 +73,7 @@ mod tests {
         let (mut contact, lag) = (Contact::default(), 50);
         for ms in 0..1_000_u64 {
             let applied = ms.checked_sub(lag);
-            contact.note(at(ms), Some(ms), applied);
+            contact.note(at(ms), ms, applied);
             assert!(contact.pending.len() <= PENDING_MAX);
             if ms > 2 * lag {
                 assert!(contact.latest(applied) >= Some(at(ms - 2 * lag)), "at {ms}");

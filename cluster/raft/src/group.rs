@@ -164,7 +164,7 @@ impl Group {
     }
 
     /// The leader was accepted here at `at`, when it had committed `commit`.
-    pub(crate) fn note_leader_contact(&self, at: Instant, commit: Option<u64>) {
+    pub(crate) fn note_leader_contact(&self, at: Instant, commit: u64) {
         self.contact().note(at, commit, crate::status::applied_now(self.raft()));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use docent_journal::{GroupLog, Journal};
 use docent_runtime::disk::{Disk, Reserve};
-use docent_runtime::{OnExit, Supervisor};
+use docent_runtime::{OnExit, Platform, Supervisor, Threads};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::async_runtime::WatchReceiver;
@@ -24,7 +24,7 @@ use crate::meters::Meters;
 use crate::network::Network;
 use crate::raft::{LeaderId, Peer, Raft, config};
 use crate::snapshot::{self, Snapshot, Snapshots};
-use crate::state::{StateMachine, blocking};
+use crate::state::StateMachine;
 use crate::wire::{SnapshotHeader, dispatch, encode_snapshot_response};
 use crate::{
     Error, Machine, Member, MessageKind, Options, Status, Transport, TransportError, record, recovery, status,
@@ -42,6 +42,7 @@ pub struct Host {
 struct Inner {
     journal: Journal,
     disk: Arc<dyn Disk>,
+    threads: Threads,
     snapshot_dir: PathBuf,
     transport: Arc<dyn Transport>,
     supervisor: Supervisor,
@@ -74,20 +75,21 @@ impl Host {
     /// [`Error::Options`], [`Error::Storage`].
     pub fn new(
         journal: Journal,
-        disk: Arc<dyn Disk>,
+        platform: &Platform,
         snapshot_dir: PathBuf,
         transport: Arc<dyn Transport>,
         supervisor: Supervisor,
         options: Options,
     ) -> Result<Host, Error> {
         options.validate()?;
-        snapshot::prepare(disk.as_ref(), &snapshot_dir).map_err(|error| {
+        snapshot::prepare(platform.disk.as_ref(), &snapshot_dir).map_err(|error| {
             let message = format!("snapshot directory {}: {error}", snapshot_dir.display());
             Error::Storage { group: 0, message }
         })?;
         let inner = Inner {
             journal,
-            disk,
+            disk: Arc::clone(&platform.disk),
+            threads: platform.threads,
             snapshot_dir,
             transport,
             supervisor,
@@ -142,6 +144,7 @@ impl Host {
             Arc::clone(&machine),
             Arc::clone(&snapshots),
             Arc::clone(&options),
+            inner.threads,
             meters.clone(),
         )?;
         check_whole(group, &log, &state, &snapshots)?;
@@ -152,6 +155,7 @@ impl Host {
             replica,
             transport: Arc::clone(&inner.transport),
             options: Arc::clone(&options),
+            threads: inner.threads,
             meters: meters.clone(),
             no_votes_until,
             full: full.clone(),
@@ -164,6 +168,7 @@ impl Host {
             machine,
             snapshots: Arc::clone(&snapshots),
             options: Arc::clone(&options),
+            threads: inner.threads,
             meters: meters.clone(),
             builds: Arc::clone(&inner.builds),
             applied_bytes,
@@ -196,8 +201,7 @@ impl Host {
 
     async fn snapshots(&self, group: u64, replica: u64) -> Result<Snapshots, Error> {
         let (disk, dir) = (Arc::clone(&self.inner.disk), self.inner.snapshot_dir.clone());
-        let opened =
-            blocking(self.inner.options.apply_inline, move || Snapshots::open(group, replica, disk, dir)).await;
+        let opened = self.inner.threads.blocking(move || Snapshots::open(group, replica, disk, dir)).await;
         opened.map_err(|error| Error::Storage { group, message: error.to_string() })?
     }
 
@@ -285,7 +289,7 @@ impl Host {
         header: &SnapshotHeader,
         mut chunks: BoxStream<'static, Result<Bytes, TransportError>>,
     ) -> Result<Snapshot, Error> {
-        let inline = self.inner.options.apply_inline;
+        let threads = self.inner.threads;
         let storage = |error: std::io::Error| Error::Storage { group, message: error.to_string() };
         if header.bytes > self.inner.options.snapshot_bytes_max {
             let message =
@@ -293,14 +297,14 @@ impl Host {
             return Err(record::malformed("snapshot", message));
         }
         let (opener, bytes_max) = (Arc::clone(snapshots), header.bytes);
-        let mut receiver = blocking(inline, move || opener.receive(bytes_max)).await.map_err(storage)??;
+        let mut receiver = threads.blocking(move || opener.receive(bytes_max)).await.map_err(storage)??;
         let stalled = |_| record::malformed("snapshot", format!("no chunk came for {} s", CHUNK_WITHIN.as_secs()));
         while let Some(chunk) = timeout(CHUNK_WITHIN, chunks.next()).await.map_err(stalled)? {
             let chunk = chunk.map_err(|error| record::malformed("snapshot", error))?;
-            let pushed = blocking(inline, move || receiver.push(&chunk).map(|()| receiver)).await;
+            let pushed = threads.blocking(move || receiver.push(&chunk).map(|()| receiver)).await;
             receiver = pushed.map_err(storage)??;
         }
-        let snapshot = blocking(inline, move || receiver.finish()).await.map_err(storage)??;
+        let snapshot = threads.blocking(move || receiver.finish()).await.map_err(storage)??;
         if snapshot.meta != header.meta || snapshot.bytes != header.bytes {
             return Err(record::malformed("snapshot", "the file is not the one announced"));
         }
@@ -346,9 +350,10 @@ impl Host {
     pub async fn destroy(&self, group: u64, replica: u64) -> Result<(), Error> {
         self.close(group).await;
         let (disk, dir) = (Arc::clone(&self.inner.disk), self.inner.snapshot_dir.clone());
-        let removed = blocking(self.inner.options.apply_inline, move || {
-            Snapshots::open(group, replica, disk, dir).and_then(|snapshots| snapshots.remove())
-        });
+        let removed = self
+            .inner
+            .threads
+            .blocking(move || Snapshots::open(group, replica, disk, dir).and_then(|snapshots| snapshots.remove()));
         let storage = |message: String| Error::Storage { group, message };
         removed.await.map_err(|error| storage(error.to_string()))??;
         let (sender, receiver) = oneshot::channel();

@@ -10,6 +10,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use docent_journal::{Done, GroupLog};
+use docent_runtime::sabotage::{self, Bug};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
@@ -218,7 +219,9 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let bytes = record::encode_vote(self.replica, vote);
-        durably(|done| self.journal.save_vote(bytes, done)).await?;
+        if !sabotage::is(Bug::VoteNotSaved) {
+            durably(|done| self.journal.save_vote(bytes, done)).await?;
+        }
         *self.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(*vote);
         Ok(())
     }
@@ -253,6 +256,9 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let keep_through = last_log_id.map_or(0, |id| at(id.index));
+        if sabotage::is(Bug::TruncateForgotten) {
+            return Ok(());
+        }
         durably(|done| self.journal.truncate_after(keep_through, done)).await
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use docent_runtime::Threads;
 use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::BoxStream;
@@ -22,7 +23,6 @@ use crate::group::Full;
 use crate::meters::Meters;
 use crate::raft::{Peer, TypeConfig, Vote};
 use crate::snapshot::Snapshot;
-use crate::state::blocking;
 use crate::wire::{self, AppendRequest, AppendResponse, SnapshotHeader};
 use crate::{Member, MessageKind, Options, Transport, TransportError, record};
 
@@ -34,6 +34,7 @@ pub(crate) struct Network {
     pub(crate) replica: u64,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: Arc<Options>,
+    pub(crate) threads: Threads,
     pub(crate) meters: Meters,
     /// Until then this replica stands for no election; `None` in its first life.
     pub(crate) no_votes_until: Option<Instant>,
@@ -50,6 +51,7 @@ impl Network {
             append,
             transport: Arc::clone(&self.transport),
             options: Arc::clone(&self.options),
+            threads: self.threads,
             meters: self.meters.clone(),
             no_votes_until: self.no_votes_until,
             full: self.full.clone(),
@@ -77,6 +79,7 @@ pub(crate) struct Link {
     append: MessageKind,
     transport: Arc<dyn Transport>,
     options: Arc<Options>,
+    threads: Threads,
     meters: Meters,
     no_votes_until: Option<Instant>,
     full: Full,
@@ -125,12 +128,12 @@ impl Link {
     }
 
     fn file_stream(&self, snapshot: Snapshot) -> BoxStream<'static, Result<Bytes, TransportError>> {
-        let (chunk_bytes, inline, node) = (self.options.chunk_bytes, self.options.apply_inline, self.target.node);
+        let (chunk_bytes, threads, node) = (self.options.chunk_bytes, self.threads, self.target.node);
         let chunks = futures::stream::unfold(Some(0_u64), move |offset| {
             let snapshot = snapshot.clone();
             async move {
                 let offset = offset?;
-                match blocking(inline, move || snapshot.read(offset, chunk_bytes)).await.and_then(|read| read) {
+                match threads.blocking(move || snapshot.read(offset, chunk_bytes)).await.and_then(|read| read) {
                     Ok(Some(chunk)) => {
                         let next = offset + chunk.len() as u64;
                         Some((Ok(chunk), Some(next)))

@@ -47,8 +47,6 @@ pub struct Options {
     pub apply_batch_max: usize,
     /// Bytes of payload in one call of `Machine::apply` (at least one command always goes).
     pub apply_bytes_max: usize,
-    /// Runs the machine on the calling task instead of the blocking pool. For simulations on one thread only.
-    pub apply_inline: bool,
 }
 
 impl Default for Options {
@@ -72,7 +70,6 @@ impl Default for Options {
             append_bytes_max: 2 << 20,
             apply_batch_max: 1_024,
             apply_bytes_max: 8 << 20,
-            apply_inline: false,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use docent_runtime::sabotage::{self, Bug};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -47,7 +48,7 @@ impl ReadGuard {
             && metrics.current_term == self.term
             && metrics.membership_config.voter_ids().any(|voter| voter == metrics.id)
             && !self.group.is_transferring(self.term);
-        if !leads || is_sole_voter(&metrics) {
+        if !leads || is_sole_voter(&metrics) || sabotage::is(Bug::LeaseNotRechecked) {
             return leads;
         }
         let confirmed = self.confirmed.elapsed();
@@ -63,7 +64,10 @@ fn lease(ms: u64) -> Duration {
 pub(crate) async fn barrier(group: &Group, within: Duration) -> Result<ReadGuard, ReadError> {
     let id = group.id();
     let until = Instant::now() + within;
-    let age = lease(group.lease_ms()) / 2;
+    let age = match sabotage::is(Bug::LeaseNotRechecked) {
+        false => lease(group.lease_ms()) / 2,
+        true => lease(u64::from(u32::MAX)),
+    };
     let (started, term) = (Instant::now(), group.status().term);
     let timed_out = || ReadError::TimedOut { group: id };
     let option = LinearizerOption::new(Some(age), true).with_wait_timeout(within);

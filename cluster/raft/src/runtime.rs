@@ -5,24 +5,40 @@
 //! a process tick in one wake-up. A tick comes at most one grid step late, a tenth of a heartbeat.
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::OptionalSend;
 use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_tokio::{TokioInstant, TokioRuntime};
+use tokio::runtime::{Handle, Id};
 
 /// The grid's step.
 const STEP: Duration = Duration::from_millis(25);
 
-/// tokio, with sleeps until a moment rounded up to a grid that all replicas of the process share.
+/// tokio, with sleeps until a moment rounded up to a grid that all replicas of the runtime share.
 #[derive(Debug)]
 pub(crate) struct SharedTicks(TokioRuntime);
 
+/// Where the grid of the current runtime begins: at the first deadline that it has seen. Simulated hosts are runtimes of one process, each
+/// with a clock of its own.
+fn origin(first: TokioInstant) -> TokioInstant {
+    static ORIGINS: Mutex<Vec<(Id, TokioInstant)>> = Mutex::new(Vec::new());
+    let Ok(runtime) = Handle::try_current() else { return first };
+    let mut origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
+    match origins.iter().find(|(id, _)| *id == runtime.id()) {
+        Some((_, origin)) => *origin,
+        None => {
+            // Newest first: the runtimes that live are those that ask.
+            origins.insert(0, (runtime.id(), first));
+            first
+        }
+    }
+}
+
 /// The next moment of the grid at or after `deadline`.
 fn on_grid(deadline: TokioInstant) -> TokioInstant {
-    static ORIGIN: OnceLock<TokioInstant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(|| deadline);
+    let origin = origin(deadline);
     if deadline <= origin {
         return deadline;
     }
@@ -94,8 +110,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_deadline_moves_up_to_the_grid_and_by_less_than_a_step() {
+    #[tokio::test]
+    async fn a_deadline_moves_up_to_the_grid_and_by_less_than_a_step() {
         let start = on_grid(TokioInstant::now());
         for offset_ms in 0..200 {
             let deadline = start + Duration::from_millis(offset_ms);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use docent_runtime::disk::{Disk, DiskFile};
+use docent_runtime::sabotage::{self, Bug};
 
 use crate::raft::SnapshotMeta;
 use crate::record::malformed;
@@ -118,7 +119,9 @@ impl Snapshots {
         let hash = writer.hash.finalize();
         let mut receiver = writer.receiver;
         receiver.push(hash.as_bytes())?;
-        receiver.file.sync().map_err(|error| failed(self.group, &error))?;
+        if !sabotage::is(Bug::PurgeBeforeDurable) {
+            receiver.file.sync().map_err(|error| failed(self.group, &error))?;
+        }
         Ok(Snapshot { meta, bytes: receiver.bytes, file: receiver.file, temporary: Some(receiver.temporary) })
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use docent_journal::Journal;
+use docent_runtime::Threads;
 use docent_runtime::disk::RealDisk;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -80,7 +81,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, (TempDir, Journal)> for Builder
         snapshot::prepare(disk.as_ref(), &snapshot_dir).unwrap();
         let snapshots = Arc::new(Snapshots::open(1, 1, disk, snapshot_dir).unwrap());
         let machine = Arc::new(Position::default());
-        let state = StateMachine::open(1, machine, snapshots, options, Meters::of(1)).unwrap();
+        let state = StateMachine::open(1, machine, snapshots, options, Threads::Os, Meters::of(1)).unwrap();
         Ok(((dir, journal), log, state))
     }
 }

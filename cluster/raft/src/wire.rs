@@ -59,6 +59,13 @@ fn encode_append_answer(response: &AppendResponse, is_full: bool) -> Bytes {
     if is_full { [&answer, IS_FULL].concat().into() } else { answer }
 }
 
+/// The leader's commit, where that is all that was ever committed: a new leader does not know that before an entry of its own is
+/// committed (Ongaro's dissertation, section 6.4), and until then openraft sends what it knew when it last led, or nothing.
+fn whole_commit(request: &AppendRequest) -> Option<u64> {
+    let commit = request.leader_commit.as_ref()?;
+    (commit.leader_id == request.vote.leader_id).then_some(commit.index)
+}
+
 /// Hands a message to the group's raft and encodes its answer.
 pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> Result<Bytes, Error> {
     let (group, raft) = (hosted.id(), hosted.raft());
@@ -70,9 +77,10 @@ pub(crate) async fn dispatch(hosted: &Group, kind: MessageKind, body: &[u8]) -> 
             if is_low && !request.entries.is_empty() {
                 return Err(Error::NoRoom { group });
             }
-            let (arrived, commit) = (Instant::now(), request.leader_commit.map(|id| id.index));
+            let (arrived, commit) = (Instant::now(), whole_commit(&request));
             let response = raft.append_entries(request).await;
-            if matches!(response, Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_))) {
+            if let (Ok(AppendResponse::Success | AppendResponse::PartialSuccess(_)), Some(commit)) = (&response, commit)
+            {
                 hosted.note_leader_contact(arrived, commit);
             }
             response.map(|response| encode_append_answer(&response, is_low)).map_err(|error| fatal(&error))
@@ -142,6 +150,17 @@ mod tests {
         for broken in [append(Some(4), &[6]), append(Some(4), &[5, 7]), append(None, &[1])] {
             assert!(decode_append(&encode(&broken)).is_err(), "{broken:?}");
         }
+    }
+
+    /// Found by the lab (move-kill-begun-target): a replica that had just come back took the first words of a new leader, which had not yet
+    /// heard of all commits, for all there was, and showed an item that had been taken down.
+    #[test]
+    fn a_new_leader_without_a_commit_of_its_own_vouches_for_nothing() {
+        let by = |term, index| Some(LogId::new(LeaderId { term, node_id: 1 }, index));
+        let told = |leader_commit| whole_commit(&AppendRequest { leader_commit, ..append(Some(4), &[]) });
+        assert_eq!((told(None), told(by(0, 9)), told(by(1, 9))), (None, None, Some(9)));
+        let other_leader_of_the_term = Some(LogId::new(LeaderId { term: 1, node_id: 0 }, 9));
+        assert_eq!(told(other_leader_of_the_term), None);
     }
 
     proptest! {

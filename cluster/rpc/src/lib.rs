@@ -8,6 +8,7 @@
 //! | [`peers`] | the real [`Caller`]: pooled channels, one connection a class of traffic |
 //! | [`link`] | the multiplexed raft stream, client side; implements `docent_raft::Transport` |
 //! | [`server`] | the receiving side of everything |
+//! | `socket` | accepted connections, as tonic takes them |
 //! | [`wire`] | between envelopes and the domain |
 
 pub mod caller;
@@ -16,6 +17,7 @@ pub mod identity;
 pub mod link;
 pub mod peers;
 pub mod server;
+mod socket;
 mod wire;
 
 pub use caller::Caller;

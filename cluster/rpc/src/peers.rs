@@ -9,14 +9,16 @@ use bytes::Bytes;
 use docent_proto::internal::Service;
 use docent_proto::transport::internal_client::InternalClient;
 use docent_runtime::Deadline;
+use docent_runtime::net::Net;
 use docent_types::limits::MESSAGE_BYTES_MAX;
 use docent_types::{Error, Kind, NodeId, Result};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt};
+use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Traffic that must not wait for another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,7 @@ pub struct Peers {
 
 struct Shared {
     identity: Arc<Identity>,
+    net: Arc<dyn Net>,
     local: Mutex<BTreeMap<u32, Arc<dyn Handler>>>,
     channels: Mutex<BTreeMap<(String, Class), Channel>>,
 }
@@ -61,9 +64,9 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Peers {
-    /// Peers of the process that `identity` names.
-    pub fn new(identity: Arc<Identity>) -> Peers {
-        let shared = Shared { identity, local: Mutex::default(), channels: Mutex::default() };
+    /// Peers of the process that `identity` names, over `net`.
+    pub fn new(identity: Arc<Identity>, net: Arc<dyn Net>) -> Peers {
+        let shared = Shared { identity, net, local: Mutex::default(), channels: Mutex::default() };
         Peers { shared: Arc::new(shared) }
     }
 
@@ -116,7 +119,9 @@ impl Peers {
         if let Some(channel) = channels.get(&(addr.to_owned(), class)) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(addr)?.connect_lazy();
+        let (net, target) = (self.shared.net.clone(), addr.to_owned());
+        let connector = tower::service_fn(move |_: Uri| net.connect(&target).map_ok(TokioIo::new));
+        let channel = endpoint(addr)?.connect_with_connector_lazy(connector);
         channels.insert((addr.to_owned(), class), channel.clone());
         Ok(channel)
     }
@@ -134,7 +139,6 @@ fn endpoint(addr: &str) -> Result<Endpoint> {
         .map_err(|error| Error::invalid("address", format!("{addr:?} is not an address: {error}")))?;
     Ok(endpoint
         .connect_timeout(Duration::from_secs(1))
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
         .initial_stream_window_size(4 << 20)

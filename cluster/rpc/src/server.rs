@@ -3,12 +3,14 @@
 use crate::caller::Chunks;
 use crate::handler::Handler;
 use crate::identity::Identity;
+use crate::socket;
 use crate::wire;
 use bytes::Bytes;
 use docent_proto::internal::Service;
 use docent_proto::transport::internal_server::{Internal, InternalServer};
 use docent_proto::transport::{Envelope, RaftFrame, Reply, SnapshotChunk};
 use docent_raft::{Host, MessageKind, TransportError};
+use docent_runtime::net::Listen;
 use docent_runtime::{Deadline, OnExit, Supervisor};
 use docent_types::limits::MESSAGE_BYTES_MAX;
 use docent_types::{Error, Kind, Result};
@@ -17,9 +19,8 @@ use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Raft frames of one stream that are handled at the same time; more wait in the stream, which holds the sender back.
@@ -58,12 +59,9 @@ impl Server {
     }
 
     /// Serves until the supervisor cancels.
-    pub fn serve(self, listener: TcpListener) {
+    pub fn serve(self, listener: Box<dyn Listen>) {
         let supervisor = self.shared.supervisor.clone();
         let stop = supervisor.clone();
-        // tonic's own tcp_nodelay is ignored for a given listener: without this p99 of a small call is 44 ms.
-        let incoming =
-            TcpListenerStream::new(listener).map(|socket| socket.inspect(|socket| drop(socket.set_nodelay(true))));
         let service = InternalServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -76,7 +74,7 @@ impl Server {
             .add_service(service);
         supervisor.spawn("internal server", OnExit::Fatal, async move {
             tokio::select! {
-                served = server.serve_with_incoming(incoming) => {
+                served = server.serve_with_incoming(socket::incoming(listener)) => {
                     served.map_err(|error| Error::new(Kind::Internal, format!("the internal server failed: {error}")))
                 }
                 // Streams of other members never end by themselves: they are cut, and their owners connect elsewhere.

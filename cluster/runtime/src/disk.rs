@@ -9,6 +9,7 @@ mod conformance;
 mod mem;
 mod real;
 mod reserve;
+pub mod whole;
 
 use std::io;
 use std::path::Path;
@@ -26,6 +27,14 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// What the operating system says.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// As [`Disk::create_dir_all`], and nobody but the owner may look into `dir` afterwards, where the disk knows owners.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create_private_dir(&self, dir: &Path) -> io::Result<()> {
+        self.create_dir_all(dir)
+    }
 
     /// Names of the plain files directly in `dir`, sorted.
     ///

@@ -1,12 +1,11 @@
 //! Ambient randomness, for identities, tokens and tie-breaks. Training and `apply` never use it: theirs is counter-based or in the command.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 /// Fills an array from the operating system's generator.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut out = [0; N];
-    File::open("/dev/urandom")?.read_exact(&mut out)?;
+    getrandom::fill(&mut out)?;
     Ok(out)
 }
 

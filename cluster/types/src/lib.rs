@@ -17,6 +17,7 @@
 //! | [`error`] | the one error that crosses process boundaries |
 //! | [`codec`] | version byte + postcard, for records and messages |
 //! | [`limits`] | every size limit a client can meet |
+//! | [`sabotage`] | known bugs for the proof of the checkers; absent from every ordinary build |
 
 pub mod catalog;
 pub mod codec;
@@ -28,6 +29,7 @@ pub mod item;
 pub mod limits;
 pub mod placement;
 pub mod query;
+pub mod sabotage;
 pub mod shard;
 pub mod user;
 

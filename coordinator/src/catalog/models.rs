@@ -6,6 +6,7 @@
 use super::{Answer, Applied, Attempt, State, Step, conflict, not_found};
 use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::{Activation, Catalog, JobState, Model, ModelState};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, NodeId, ShardId};
 
 impl State {
@@ -39,6 +40,9 @@ impl State {
         job.version = Some(version);
         job.error = None;
         self.catalog_mut().models.insert(version, model);
+        if is(Bug::ActivationBeforeReady) {
+            self.make_live(version);
+        }
         Ok(Step::Changed(Answer::Version(version)))
     }
 

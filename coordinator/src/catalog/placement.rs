@@ -5,6 +5,7 @@ use super::members::REPLICA_BITS;
 use super::{Answer, Applied, State, Step, conflict, not_found, unborn};
 use docent_types::catalog::{Catalog, Member, Replica, Shard};
 use docent_types::placement::{Cause, Change, Grave, NodeState};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, NodeId, ReplicaId, ShardId};
 
 impl State {
@@ -62,7 +63,8 @@ impl State {
             let state = if target.is_alive { target.state.name() } else { "dead" };
             return Err(conflict(format!("node {to} is {state} and takes no replicas")));
         }
-        let new = Replica { id: ReplicaId(index << REPLICA_BITS), node: to };
+        let fresh = ReplicaId(index << REPLICA_BITS);
+        let new = Replica { id: old.filter(|_| is(Bug::ReplicaIdReused)).unwrap_or(fresh), node: to };
         let change = Change { new, old, cause, is_cancelled: false };
         self.shard_mut(id)?.change = Some(change);
         Ok(Step::Changed(Answer::Done))

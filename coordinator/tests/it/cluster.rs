@@ -6,12 +6,14 @@ use docent_proto::internal::Service;
 use docent_proto::internal::coordinator::{Heartbeat, Join, Request, Response, Watch};
 use docent_rpc::caller::Chunks;
 use docent_rpc::{Identity, Peers};
-use docent_runtime::{Deadline, Supervisor, SystemClock};
+use docent_runtime::net::{Listen, Net, Socket, Tcp};
+use docent_runtime::{Deadline, Platform, Supervisor};
 use docent_types::catalog::Catalog;
 use docent_types::{ClusterId, Error, Kind, NodeId, codec};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -74,7 +76,7 @@ impl Cluster {
         let settings: Vec<Settings> = settings.collect();
         let identity = Identity::default();
         identity.set_cluster(secret.cluster()).unwrap();
-        let client = Peers::new(Arc::new(identity));
+        let client = Peers::new(Arc::new(identity), Arc::new(Tcp));
         let processes = listeners.into_iter().zip(&settings).map(|(l, s)| Some(process(Some(l), s).unwrap())).collect();
         Cluster { dir, secret, settings, processes, runtime: runtime(), client }
     }
@@ -202,20 +204,29 @@ impl Cluster {
     }
 }
 
+/// TCP with a port that was bound before: nobody else can take it in between.
+struct Bound(Mutex<Option<TcpListener>>);
+
+impl Net for Bound {
+    fn listen(&self, addr: &str) -> BoxFuture<'static, std::io::Result<Box<dyn Listen>>> {
+        let Some(bound) = self.0.lock().unwrap().take() else { return Tcp.listen(addr) };
+        bound.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(bound);
+        async { Ok(Box::new(listener?) as Box<dyn Listen>) }.boxed()
+    }
+
+    fn connect(&self, addr: &str) -> BoxFuture<'static, std::io::Result<Box<dyn Socket>>> {
+        Tcp.connect(addr)
+    }
+}
+
 /// A coordinator on a runtime of its own.
 pub(crate) fn process(listener: Option<TcpListener>, settings: &Settings) -> Result<Process, Error> {
     let runtime = runtime();
     let settings = settings.clone();
     let started = runtime.block_on(async {
-        let (clock, supervisor) = (Arc::new(SystemClock::default()), Supervisor::new());
-        match listener {
-            Some(listener) => {
-                listener.set_nonblocking(true).unwrap();
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                Coordinator::start_on(listener, settings, clock, supervisor).await
-            }
-            None => Coordinator::start(settings, clock, supervisor).await,
-        }
+        let platform = Platform { net: Arc::new(Bound(Mutex::new(listener))), ..Platform::real() };
+        Coordinator::start(settings, platform, Supervisor::new()).await
     });
     started.map(|coordinator| Process { runtime, coordinator })
 }

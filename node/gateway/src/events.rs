@@ -10,6 +10,7 @@ use docent_proto::internal::shard::{Request, Response};
 use docent_runtime::Deadline;
 use docent_types::command::{ItemCommand, UserCommand, UserOutcome};
 use docent_types::event::{Event, EventOutcome};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, EventId, ItemId, Kind, Position, Result, ShardId, UserId, limits};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -260,10 +261,25 @@ impl Gateway {
         Ok(settled.into_iter().flatten().collect())
     }
 
+    /// One proposal, which may be repeated because events are known by their ids.
+    async fn write_events(&self, shard: ShardId, request: Request, deadline: Deadline) -> Result<Response> {
+        let renewed = is(Bug::UnknownRetriedWithNewId).then(|| renewed(&request, &self.shared.ids));
+        let Some(renewed) = renewed else {
+            return self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await;
+        };
+        match self.shared.route.leader(shard, &request, Repeat::Never, deadline.at_most(deadline.remaining() / 2)).await
+        {
+            Err(error) if error.kind == Kind::Unknown => {
+                self.shared.route.leader(shard, &renewed, Repeat::Deduplicated, deadline).await
+            }
+            outcome => outcome,
+        }
+    }
+
     /// One proposal: what became of its events, which are those of `places`.
     async fn append_part(&self, shard: ShardId, command: UserCommand, places: &[usize], deadline: Deadline) -> Settled {
         let request = Request::WriteUsers { shard, command };
-        match self.shared.route.leader(shard, &request, Repeat::Deduplicated, deadline).await {
+        match self.write_events(shard, request, deadline).await {
             Ok(Response::WroteUsers { position, outcome: UserOutcome::Events(outcomes) })
                 if outcomes.len() == places.len() =>
             {
@@ -276,6 +292,15 @@ impl Gateway {
             Err(error) => all_as(places, &error),
         }
     }
+}
+
+/// The same events under new ids, for [`Bug::UnknownRetriedWithNewId`].
+fn renewed(request: &Request, ids: &Ids) -> Request {
+    let mut renewed = request.clone();
+    if let Request::WriteUsers { command: UserCommand::Append { events, .. }, .. } = &mut renewed {
+        events.iter_mut().for_each(|event| event.event_id = EventId::new(ids.next()).unwrap_or(event.event_id.clone()));
+    }
+    renewed
 }
 
 /// The error of a step before the write that matters: that write was not made.

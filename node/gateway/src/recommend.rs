@@ -25,6 +25,7 @@ use coverage::Tally;
 use docent_proto::internal::shard::{Request, Response, UserState};
 use docent_runtime::Deadline;
 use docent_types::query::{Answer, Coverage, ModelRef, Reason, Recommend, RecommendedItem, ScoredItem, Source};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{Error, ItemId, Kind, Position, Result, ShardId, UserId, limits};
 use scan::{Excluded, Wanted};
 use session::Session;
@@ -115,7 +116,10 @@ impl Gateway {
         let mut excluded = Excluded::default();
         excluded.add(&draft.view, &tenant, request.exclude_ids.iter().cloned())?;
         let vector = match self.user_state(shard, &request.user_id, version, share(deadline, 50)).await {
-            Ok(state) => {
+            Ok(mut state) => {
+                if is(Bug::BlocksNotFiltered) && self.shared.route.leaders.get(shard) != Some(self.shared.route.me) {
+                    state.blocks.clear();
+                }
                 draft.user = Some(state.position);
                 excluded.add(&draft.view, &tenant, state.blocks.iter().cloned())?;
                 draft.blocks = state.blocks.into_iter().collect();

@@ -9,6 +9,7 @@ use docent_placement::SlotHasher;
 use docent_types::command::{UserCommand, UserOutcome};
 use docent_types::error::Result;
 use docent_types::event::{Event, EventOutcome};
+use docent_types::sabotage::{Bug, is};
 use docent_types::user::Profile;
 use docent_types::{ItemId, Keyspace, Slot, TenantId, UserId};
 use std::collections::BTreeMap;
@@ -178,7 +179,9 @@ impl UserShard {
         tx.scan_prefix(&self.key(&tenant, Kind::Event, &user_id), &mut |key, value| {
             let event: EventRecord<'_> = decode("event", value)?;
             *delta.entry(record::stored(ItemId::new(event.item_id))?).or_default() -= 1;
-            keys.push(key.to_vec());
+            if !is(Bug::EraseKeepsHistory) {
+                keys.push(key.to_vec());
+            }
             Ok(ControlFlow::Continue(()))
         })?;
         keys.into_iter().for_each(|key| tx.delete(key));

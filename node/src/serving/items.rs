@@ -194,19 +194,21 @@ impl Items {
 /// Brings one item of an index to its current state.
 fn enter(version: &Version, index: &ItemIndex, state: &ItemState) {
     let id = state.item.item_id.as_str();
-    match state.is_taken_down {
-        true => _ = index.remove(id),
-        false => ensure(version, index, &state.item),
+    if state.is_taken_down {
+        // Hidden first: its vector is for those who have it in their history, and must not show for a moment.
+        index.remove(id);
+    }
+    ensure(version, index, &state.item);
+    if !state.is_taken_down {
+        index.restore(id);
     }
 }
 
 /// Gives an item that has no row its first vector.
 fn ensure(version: &Version, index: &ItemIndex, item: &Item) {
     let id = item.item_id.as_str();
-    if index.restore(id) || index.vector(id).is_some() {
-        return;
-    }
-    if let Some(vector) = version.first_vector(item)
+    if index.row(id).is_none()
+        && let Some(vector) = version.first_vector(item)
         && let Err(error) = index.upsert(id, &vector)
     {
         // The item is still found by popularity; the next version has a row for it.

@@ -1,4 +1,4 @@
-//! The materialised state of a node's shards: one fjall database, every shard a key range of its own.
+//! The materialised state of a node's shards: one database (fjall), every shard a key range of its own.
 //!
 //! State here is derived: the raft journal is the truth. A commit is atomic (writes and the *applied mark* together) but not
 //! durable until [`Store::flush`]; after a crash a shard is where some earlier mark says, and the journal replays from there.
@@ -10,14 +10,16 @@
 //! | [`options`] | memory and disk limits |
 //! | [`store`] | [`Store`]: the database, store ids, flush, garbage of crashed installs |
 //! | [`shard`] | [`ShardStore`]: views, commits, installs of one shard |
-//! | [`view`] | [`ShardView`]: the `docent-shard` seam over a fjall snapshot |
+//! | [`view`] | [`ShardView`]: the `docent-shard` seam over one moment of the database |
 //! | [`snapshot`] | [`Snapshot`]: a view as checksummed chunks, and back |
 //! | [`digest`] | [`Digests`]: the state at chosen log indexes, hashed |
+//! | `engine` | the tables below: fjall, and its twin for simulations |
 //! | `damage` | the note that a store is to be begun anew |
 //! | [`error`] | what can go wrong |
 
 mod damage;
 pub mod digest;
+mod engine;
 pub mod error;
 pub mod options;
 pub mod shard;

@@ -47,7 +47,7 @@ impl ShardStore {
         id: ShardId,
         store_id: StoreId,
     ) -> Result<ShardStore> {
-        let view = ShardView { database: database.clone(), snapshot: database.fjall.snapshot(), store_id };
+        let view = ShardView { database: database.clone(), frozen: database.engine.view(), store_id };
         let applied = view.applied()?;
         let live = Live { store_id, flushed: applied.clone(), applied };
         let inner = Inner {
@@ -71,8 +71,8 @@ impl ShardStore {
         let live = lock(&self.inner.live);
         let store_id = live.as_ref().ok_or(Error::Destroyed(self.inner.id))?.store_id;
         // Under the lock: an installation deletes the old range only after it changed `live`.
-        let snapshot = self.inner.database.fjall.snapshot();
-        Ok(ShardView { database: self.inner.database.clone(), snapshot, store_id })
+        let frozen = self.inner.database.engine.view();
+        Ok(ShardView { database: self.inner.database.clone(), frozen, store_id })
     }
 
     /// Applies the writes and the opaque mark that says up to where the log is applied, both or neither. Survives the process,
@@ -155,21 +155,15 @@ impl ShardStore {
 
     fn write(&self, store_id: StoreId, batch: Batch, applied: Option<&[u8]>) -> Result<()> {
         let database = &self.inner.database;
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(database.fjall.clone(), batch.len() + 1)
-            .durability(Some(fjall::PersistMode::Buffer));
+        let mut writes = Vec::with_capacity(batch.len() + 1);
         let mut bytes = 0;
-        for (key, write) in batch {
-            bytes += RECORD_BYTES + key.len() + write.as_ref().map_or(0, Bytes::len);
-            match write {
-                Some(value) => writes.insert(&database.state, store_id.key(&key), &value[..]),
-                None => writes.remove(&database.state, store_id.key(&key)),
-            }
+        for (key, value) in batch {
+            bytes += RECORD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
+            writes.push((store_id.key(&key), value));
         }
-        if let Some(applied) = applied {
-            writes.insert(&database.state, store_id.key(b""), applied);
-        }
+        writes.extend(applied.map(|applied| (store_id.key(b""), Some(Bytes::copy_from_slice(applied)))));
         database.wait_for_room(bytes as u64)?;
-        writes.commit().map_err(|error| database.error(error))
+        database.commit(writes)
     }
 
     pub(crate) fn live(&self) -> Option<Live> {

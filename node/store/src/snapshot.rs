@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 use crate::view::ShardView;
 use bytes::Bytes;
 use docent_shard::Batch;
+use docent_shard::key::{Kind, parts};
+use docent_shard::record::{UserRecord, encode};
+use docent_types::sabotage::{Bug, is};
+use std::ops::ControlFlow;
 
 /// The layout described above.
 const VERSION: u8 = 1;
@@ -18,14 +22,15 @@ const CHECKSUM_BYTES: usize = 4;
 pub struct Snapshot {
     applied: Option<Bytes>,
     view: ShardView,
-    /// `None` once the last chunk is out.
-    records: Option<fjall::Iter>,
+    /// The last key that is out.
+    last_key: Vec<u8>,
+    is_over: bool,
     number: u32,
 }
 
 impl Snapshot {
     pub(crate) fn of(view: ShardView) -> Result<Snapshot> {
-        Ok(Snapshot { applied: view.applied()?, records: Some(view.iter()), view, number: 0 })
+        Ok(Snapshot { applied: view.applied()?, view, last_key: Vec::new(), is_over: false, number: 0 })
     }
 
     /// The mark committed with this state; `None` where nothing was ever committed.
@@ -35,25 +40,34 @@ impl Snapshot {
 
     /// The next chunk, of about `bytes_max` bytes (at most one record more); `None` after the last. Never empty.
     pub fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>> {
-        let Some(records) = &mut self.records else { return Ok(None) };
+        if self.is_over {
+            return Ok(None);
+        }
         let mut chunk = vec![VERSION];
         chunk.extend_from_slice(&self.number.to_le_bytes());
         chunk.push(0);
-        while chunk.len() + CHECKSUM_BYTES < bytes_max.max(HEADER_BYTES + CHECKSUM_BYTES + 1) {
-            let Some(guard) = records.next() else {
-                chunk[HEADER_BYTES - 1] = 1;
-                break;
-            };
-            let (key, value) = guard.into_inner().map_err(|error| self.view.database.error(error))?;
+        let bytes_max = bytes_max.max(HEADER_BYTES + CHECKSUM_BYTES + 1);
+        let mut has_more = false;
+        let (after, last_key) = (self.last_key.clone(), &mut self.last_key);
+        self.view.records(&after, &mut |key, value| {
+            if chunk.len() + CHECKSUM_BYTES >= bytes_max {
+                has_more = true;
+                return ControlFlow::Break(());
+            }
+            if is_forgotten(key, value) {
+                return ControlFlow::Continue(());
+            }
             // Keys have at most a few kilobytes and values at most a few megabytes, by the limits of docent-types.
-            let key = &key[4..];
             chunk.extend_from_slice(&(key.len() as u16).to_le_bytes());
             chunk.extend_from_slice(&(value.len() as u32).to_le_bytes());
             chunk.extend_from_slice(key);
-            chunk.extend_from_slice(&value);
-        }
-        if chunk[HEADER_BYTES - 1] == 1 {
-            self.records = None;
+            chunk.extend_from_slice(value);
+            key.clone_into(last_key);
+            ControlFlow::Continue(())
+        })?;
+        if !has_more {
+            chunk[HEADER_BYTES - 1] = 1;
+            self.is_over = true;
         }
         self.number += 1;
         let checksum = crc32c::crc32c(&chunk);
@@ -65,6 +79,13 @@ impl Snapshot {
     pub fn chunks(mut self, bytes_max: usize) -> impl Iterator<Item = Result<Bytes>> + Send {
         std::iter::from_fn(move || self.next_chunk(bytes_max).transpose())
     }
+}
+
+/// Whether a planted bug leaves the record out.
+fn is_forgotten(key: &[u8], value: &[u8]) -> bool {
+    let is_of = |kind: Kind| parts(key).is_some_and(|parts| parts.kind == kind);
+    is(Bug::SnapshotSkipsBlocks) && is_of(Kind::Blocks)
+        || is(Bug::DedupeLostInSnapshot) && is_of(Kind::User) && value == encode(&UserRecord::default())
 }
 
 /// Reads chunks back.

@@ -5,15 +5,16 @@
 //! installation or removal and is deleted when the store is opened.
 
 use crate::damage;
+use crate::engine::{Engine, FjallEngine, KeyRange, Table, TwinEngine, Write};
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 use crate::shard::{Live, ShardStore};
 use crate::view::StoreId;
-use docent_runtime::disk::Reserve;
+use bytes::Bytes;
+use docent_runtime::disk::{Disk, Reserve};
 use docent_types::ShardId;
-use fjall::{KeyspaceCreateOptions, PersistMode, Readable};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -46,12 +47,10 @@ pub struct Usage {
     pub cache_bytes: u64,
 }
 
-/// fjall's handles and where they live.
+/// The tables, and what is known of them.
 pub(crate) struct Database {
-    pub(crate) dir: PathBuf,
-    pub(crate) fjall: fjall::Database,
-    pub(crate) state: fjall::Keyspace,
-    meta: fjall::Keyspace,
+    dir: PathBuf,
+    pub(crate) engine: Box<dyn Engine>,
     /// The next store id, as on disk.
     next: Mutex<u32>,
     /// The first error after which the disk is not believed any more.
@@ -83,8 +82,21 @@ impl Store {
         }
     }
 
+    /// A store in memory with its durable image in `dir` of `disk`: the twin of [`Store::open`] for simulations and tests. What was committed
+    /// and not flushed is gone with it.
+    pub fn open_twin(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Store> {
+        let dir = dir.as_ref();
+        let engine = TwinEngine::open(disk, dir).map_err(|error| Error::of(dir, error))?;
+        Store::over(dir, Box::new(engine))
+    }
+
     fn open_as_it_is(dir: &Path, options: &StoreOptions) -> Result<Store> {
-        let database = Arc::new(Database::open(dir, options)?);
+        let engine = FjallEngine::open(dir, options).map_err(|error| Error::of(dir, error))?;
+        Store::over(dir, Box::new(engine))
+    }
+
+    fn over(dir: &Path, engine: Box<dyn Engine>) -> Result<Store> {
+        let database = Arc::new(Database::open(dir, engine)?);
         let shards = Arc::default();
         let store = Store { database, shards, flushing: Arc::default() };
         store.database.sync()?;
@@ -156,18 +168,17 @@ impl Store {
 
     /// How much memory and disk the state takes.
     pub fn usage(&self) -> Result<Usage> {
-        let fjall = &self.database.fjall;
-        Ok(Usage {
-            disk_bytes: fjall.disk_space().map_err(|error| self.database.error(error))?,
-            memtable_bytes: fjall.write_buffer_size(),
-            cache_bytes: fjall.cache_size(),
-        })
+        self.database.engine.usage().map_err(|error| self.database.error(error))
     }
 
     /// How many records there are in all, marks included, by a scan. For tests and diagnosis.
     pub fn records(&self) -> Result<usize> {
-        let database = &self.database;
-        database.fjall.snapshot().len(&database.state).map_err(|error| database.error(error))
+        let mut count = 0;
+        self.database.keys(Table::State, (Bound::Unbounded, Bound::Unbounded), &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
     }
 
     /// Deletes every range that no shard owns.
@@ -175,9 +186,12 @@ impl Store {
         let owned: BTreeSet<StoreId> = self.database.shards()?.into_values().collect();
         let mut next = Some(StoreId(0));
         while let Some(from) = next {
-            let range = (Bound::Included(from.key(b"")), Bound::Unbounded);
-            let Some(first) = self.database.fjall.snapshot().range(&self.database.state, range).next() else { break };
-            let key = first.key().map_err(|error| self.database.error(error))?;
+            let mut first = None;
+            self.database.keys(Table::State, (Bound::Included(from.key(b"")), Bound::Unbounded), &mut |key| {
+                first = Some(key.to_vec());
+                ControlFlow::Break(())
+            })?;
+            let Some(key) = first else { break };
             let id: [u8; 4] = key.get(..4).and_then(|id| id.try_into().ok()).ok_or_else(|| Error::Corrupt {
                 what: format!("the state in {}", self.database.dir.display()),
                 message: "a key is too short".to_owned(),
@@ -194,25 +208,10 @@ impl Store {
 }
 
 impl Database {
-    fn open(dir: &Path, options: &StoreOptions) -> Result<Database> {
-        let fail = |error| Error::of(dir, error);
-        let fjall = fjall::Database::builder(dir)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes_max)
-            .worker_threads(options.worker_threads)
-            .max_cached_files(Some(options.files_max))
-            .open()
-            .map_err(fail)?;
-        let meta =
-            fjall.keyspace("meta", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20)).map_err(fail)?;
-        let state = fjall
-            .keyspace("state", || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))
-            .map_err(fail)?;
+    fn open(dir: &Path, engine: Box<dyn Engine>) -> Result<Database> {
         let mut database = Database {
             dir: dir.to_owned(),
-            fjall,
-            state,
-            meta,
+            engine,
             next: Mutex::new(0),
             failure: OnceLock::new(),
             reserve: OnceLock::new(),
@@ -223,19 +222,19 @@ impl Database {
                 let what = format!("the state in {}", dir.display());
                 return Err(Error::TooNew { what, found, known: FORMAT });
             }
-            None => database.meta.insert(FORMAT_KEY, FORMAT.to_be_bytes()).map_err(fail)?,
+            None => database.record(FORMAT_KEY, Some(FORMAT))?,
         }
         let next = database.number(NEXT_KEY)?.unwrap_or(1);
         database.next = Mutex::new(next);
         Ok(database)
     }
 
-    /// What fjall said; where it means damage, that is noted for the next start.
+    /// What the engine said; where it means damage, that is noted for the next start.
     pub(crate) fn error(&self, error: fjall::Error) -> Error {
         let error = Error::of(&self.dir, error);
         if error.is_damage() && self.failure.set(error.to_string()).is_ok() {
             tracing::error!(%error, "the state store has failed; it is rebuilt from snapshots and logs at the next start");
-            damage::note(&self.dir, &error.to_string());
+            self.engine.note_damage(&error.to_string());
         }
         error
     }
@@ -248,7 +247,7 @@ impl Database {
 
     /// Returns once everything written so far is on disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.fjall.persist(PersistMode::SyncAll).map_err(|error| self.error(error))
+        self.engine.sync().map_err(|error| self.error(error))
     }
 
     /// A store id that was never used; durable before it is.
@@ -260,7 +259,7 @@ impl Database {
             message: "all store ids are used up".to_owned(),
         })?;
         self.wait_for_room(0)?;
-        self.meta.insert(NEXT_KEY, after.to_be_bytes()).map_err(|error| self.error(error))?;
+        self.record(NEXT_KEY, Some(after))?;
         self.sync()?;
         *next = after;
         Ok(id)
@@ -270,27 +269,39 @@ impl Database {
     pub(crate) fn point(&self, shard: ShardId, store_id: Option<StoreId>) -> Result<()> {
         self.wait_for_room(0)?;
         let key = [SHARD_KEYS, &shard.group().to_be_bytes()].concat();
-        let done = match store_id {
-            Some(StoreId(id)) => self.meta.insert(key, id.to_be_bytes()),
-            None => self.meta.remove(key),
-        };
-        done.map_err(|error| self.error(error))?;
+        self.record(&key, store_id.map(|StoreId(id)| id))?;
         self.sync()
+    }
+
+    /// Commits writes of the state.
+    pub(crate) fn commit(&self, writes: Vec<Write>) -> Result<()> {
+        self.engine.commit(Table::State, writes).map_err(|error| self.error(error))
+    }
+
+    /// Sets or removes a number of the table of shards.
+    fn record(&self, key: &[u8], number: Option<u32>) -> Result<()> {
+        let value = number.map(|number| Bytes::copy_from_slice(&number.to_be_bytes()));
+        self.engine.commit(Table::Meta, vec![(key.to_vec(), value)]).map_err(|error| self.error(error))
+    }
+
+    fn keys(&self, table: Table, range: KeyRange, visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<()> {
+        self.engine.view().keys(table, range, visit).map_err(|error| self.error(error))
     }
 
     /// Deletes all keys of a range that nobody owns any more.
     pub(crate) fn delete_range(&self, store_id: StoreId) -> Result<()> {
-        let mut keys = self.fjall.snapshot().range(&self.state, store_id.range());
+        let (view, (mut from, to)) = (self.engine.view(), store_id.range());
         loop {
-            let mut batch = self.fjall.batch();
-            for guard in keys.by_ref().take(DELETE_KEYS) {
-                batch.remove(&self.state, guard.key().map_err(|error| self.error(error))?);
-            }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.wait_for_room(batch.len() as u64 * 64)?;
-            batch.commit().map_err(|error| self.error(error))?;
+            let mut keys = Vec::new();
+            let mut visit = |key: &[u8]| {
+                keys.push(key.to_vec());
+                if keys.len() < DELETE_KEYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            view.keys(Table::State, (from, to.clone()), &mut visit).map_err(|error| self.error(error))?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            from = Bound::Excluded(last.clone());
+            self.wait_for_room(keys.len() as u64 * 64)?;
+            self.commit(keys.into_iter().map(|key| (key, None)).collect())?;
         }
     }
 
@@ -299,19 +310,25 @@ impl Database {
             what: format!("the shard table in {}", self.dir.display()),
             message: "a record is malformed".to_owned(),
         };
-        let mut shards = BTreeMap::new();
-        for guard in self.meta.prefix(SHARD_KEYS) {
-            let (key, value) = guard.into_inner().map_err(|error| self.error(error))?;
-            let group: [u8; 8] = key[SHARD_KEYS.len()..].try_into().map_err(|_| broken())?;
-            let id: [u8; 4] = value.as_ref().try_into().map_err(|_| broken())?;
-            let shard = ShardId::from_group(u64::from_be_bytes(group)).ok_or_else(broken)?;
-            shards.insert(shard, StoreId(u32::from_be_bytes(id)));
-        }
-        Ok(shards)
+        let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let range = (Bound::Included(SHARD_KEYS.to_vec()), Bound::Unbounded);
+        let mut visit = |key: &[u8], value: &[u8]| {
+            if !key.starts_with(SHARD_KEYS) {
+                return ControlFlow::Break(());
+            }
+            records.push((key[SHARD_KEYS.len()..].to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        };
+        self.engine.view().scan(Table::Meta, range, &mut visit).map_err(|error| self.error(error))?;
+        let parse = |(group, id): (Vec<u8>, Vec<u8>)| {
+            let shard = ShardId::from_group(u64::from_be_bytes(group.try_into().ok()?))?;
+            Some((shard, StoreId(u32::from_be_bytes(id.try_into().ok()?))))
+        };
+        records.into_iter().map(|record| parse(record).ok_or_else(broken)).collect()
     }
 
     fn number(&self, key: &[u8]) -> Result<Option<u32>> {
-        let found = self.meta.get(key).map_err(|error| self.error(error))?;
+        let found = self.engine.view().get(Table::Meta, key).map_err(|error| self.error(error))?;
         found
             .map(|value| {
                 let bytes: [u8; 4] = value.as_ref().try_into().map_err(|_| Error::Corrupt {
@@ -333,7 +350,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions::default();
         let store = Store::open(dir.path(), &options).unwrap();
-        store.database.meta.insert(FORMAT_KEY, 2u32.to_be_bytes()).unwrap();
+        store.database.record(FORMAT_KEY, Some(2)).unwrap();
         drop(store);
         let error = Store::open(dir.path(), &options).err().unwrap();
         assert!(matches!(error, Error::TooNew { found: 2, known: 1, .. }), "{error}");

@@ -1,15 +1,12 @@
 //! A shard's state at one moment, as its state machine reads it.
 
+use crate::engine::{self, Frozen, KeyRange, Table};
 use crate::error::Result;
 use crate::store::Database;
 use bytes::Bytes;
 use docent_shard::view::{View, Visit};
-use fjall::Readable;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
-
-/// From and to, as fjall takes them.
-pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Names a shard's key range; never reused, so that a new state never sees what an old one left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +41,7 @@ impl StoreId {
 /// A consistent view of one shard. Cheap to take; holds back the space of what is overwritten meanwhile, so drop it in time.
 pub struct ShardView {
     pub(crate) database: Arc<Database>,
-    pub(crate) snapshot: fjall::Snapshot,
+    pub(crate) frozen: Box<dyn Frozen>,
     pub(crate) store_id: StoreId,
 }
 
@@ -55,14 +52,14 @@ impl ShardView {
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        let found = self.snapshot.get(&self.database.state, self.store_id.key(key));
-        Ok(found.map_err(|error| self.database.error(error))?.map(|value| Bytes::copy_from_slice(&value)))
+        self.frozen.get(Table::State, &self.store_id.key(key)).map_err(|error| self.database.error(error))
     }
 
-    /// Everything, in order, without the mark.
-    pub(crate) fn iter(&self) -> fjall::Iter {
-        let range = self.store_id.within(b"", None).unwrap_or((Bound::Unbounded, Bound::Unbounded));
-        self.snapshot.range(&self.database.state, range)
+    /// Visits everything behind the key `after` in order, without the mark.
+    pub(crate) fn records(&self, after: &[u8], visit: engine::Visit<'_>) -> Result<()> {
+        let range = (Bound::Excluded(self.store_id.key(after)), self.store_id.range().1);
+        let scanned = self.frozen.scan(Table::State, range, &mut |key, value| visit(&key[4..], value));
+        scanned.map_err(|error| self.database.error(error))
     }
 
     fn fail(&self, error: fjall::Error) -> docent_types::Error {
@@ -82,7 +79,7 @@ impl View for ShardView {
         match key.is_empty() {
             true => Ok(false),
             false => {
-                let found = self.snapshot.contains_key(&self.database.state, self.store_id.key(key));
+                let found = self.frozen.contains(Table::State, &self.store_id.key(key));
                 found.map_err(|error| self.fail(error))
             }
         }
@@ -90,12 +87,15 @@ impl View for ShardView {
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: Visit<'_>) -> docent_types::Result<()> {
         let Some(range) = self.store_id.within(from, to) else { return Ok(()) };
-        for guard in self.snapshot.range(&self.database.state, range) {
-            let (key, value) = guard.into_inner().map_err(|error| self.fail(error))?;
-            if visit(&key[4..], &value)?.is_break() {
-                break;
+        let mut outcome = Ok(());
+        let mut seen = |key: &[u8], value: &[u8]| match visit(&key[4..], value) {
+            Ok(flow) => flow,
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
             }
-        }
-        Ok(())
+        };
+        self.frozen.scan(Table::State, range, &mut seen).map_err(|error| self.fail(error))?;
+        outcome
     }
 }

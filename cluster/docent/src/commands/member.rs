@@ -3,12 +3,12 @@
 use crate::failure::{Exit, Failure, Result};
 use docent_coordinator::Coordinator;
 use docent_node::Node;
-use docent_runtime::{Supervisor, SystemClock, telemetry};
+use docent_runtime::{Platform, Supervisor, telemetry};
+use docent_types::sabotage::{self, Bug};
 use docent_types::{Error, Kind};
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use toml::{Table, Value};
@@ -32,8 +32,9 @@ pub struct Args {
 pub async fn coordinator(args: &Args) -> Result<()> {
     let settings: docent_coordinator::Settings = settings(args, "DOCENT_COORDINATOR__")?;
     telemetry::start(&settings.telemetry).map_err(Failure::usage)?;
+    sabotaged()?;
     let supervisor = Supervisor::new();
-    let start = Coordinator::start(settings, Arc::new(SystemClock::default()), supervisor.clone());
+    let start = Coordinator::start(settings, Platform::real(), supervisor.clone());
     live("coordinator", start, supervisor, |coordinator| coordinator.shutdown(COORDINATOR_SHUTDOWN)).await
 }
 
@@ -41,9 +42,21 @@ pub async fn coordinator(args: &Args) -> Result<()> {
 pub async fn node(args: &Args) -> Result<()> {
     let settings: docent_node::Settings = settings(args, "DOCENT_NODE__")?;
     let metrics = telemetry::start(&settings.telemetry).map_err(Failure::usage)?;
+    sabotaged()?;
     let supervisor = Supervisor::new();
-    let start = Node::start(settings, Arc::new(SystemClock::default()), supervisor.clone(), Some(metrics));
+    let start = Node::start(settings, Platform::real(), supervisor.clone(), Some(metrics));
     live("node", start, supervisor, Node::shutdown).await
+}
+
+/// Takes on the planted bug that the environment names. An ordinary build has none and refuses, so that no proof is made with it.
+fn sabotaged() -> Result<()> {
+    let name = std::env::var("DOCENT_SABOTAGE").ok().filter(|name| !name.is_empty());
+    let bug = name.map(|name| sabotage::choose(&name)).transpose().map_err(Failure::usage)?;
+    if sabotage::IS_BUILT_IN {
+        let bug = bug.map_or("none", Bug::name);
+        tracing::info!(bug, "SABOTAGE: this build breaks its promises on purpose; never give it data that matters");
+    }
+    Ok(())
 }
 
 /// From start to end: a signal ends it in order, a fatal task with a failure.

@@ -6,6 +6,7 @@ mod collection;
 mod faults;
 mod model;
 mod promises;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

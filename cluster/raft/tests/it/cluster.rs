@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use docent_journal::Journal;
 use docent_raft::{Committed, Group, Host, Member, Options, ProposeError, Status};
-use docent_runtime::Supervisor;
 use docent_runtime::disk::{Disk, RealDisk};
+use docent_runtime::{Platform, Supervisor};
 use tempfile::TempDir;
 
 use crate::machine::{Recorder, recorder};
@@ -72,8 +72,9 @@ impl Cluster {
         let journal = Journal::open(journal, Arc::clone(&self.disk)).unwrap();
         let supervisor = Supervisor::new();
         let end = Arc::new(End { node, net: Arc::clone(&self.net) });
-        let (disk, options) = (Arc::clone(&self.disk), self.options.clone());
-        let host = Host::new(journal.clone(), disk, dir.join("snapshots"), end, supervisor.clone(), options).unwrap();
+        let platform = Platform { disk: Arc::clone(&self.disk), ..Platform::real() };
+        let (snapshots, options) = (dir.join("snapshots"), self.options.clone());
+        let host = Host::new(journal.clone(), &platform, snapshots, end, supervisor.clone(), options).unwrap();
         (host, journal, supervisor)
     }
 

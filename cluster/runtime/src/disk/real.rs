@@ -1,8 +1,8 @@
 //! The real disk: plain files of the operating system.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,20 @@ impl Disk for RealDisk {
         let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
         fs::create_dir_all(dir)?;
         missing.iter().filter_map(|made| made.parent()).try_for_each(sync_directory)
+    }
+
+    fn create_private_dir(&self, dir: &Path) -> io::Result<()> {
+        if let Some(parent) = dir.parent() {
+            self.create_dir_all(parent)?;
+        }
+        if !dir.is_dir() {
+            DirBuilder::new().mode(0o700).create(dir)?;
+            dir.parent().map_or(Ok(()), sync_directory)?;
+        }
+        if fs::metadata(dir)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

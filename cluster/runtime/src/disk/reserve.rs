@@ -209,6 +209,10 @@ impl Disk for Reserved {
         self.disk().create_dir_all(dir)
     }
 
+    fn create_private_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk().create_private_dir(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk().list(dir)
     }

@@ -2,6 +2,7 @@
 
 use docent_proto::internal::shard::ShardHits;
 use docent_types::query::{Coverage, Degraded};
+use docent_types::sabotage::{Bug, is};
 use docent_types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +33,9 @@ impl Tally {
 
     /// A shard did not answer a phase.
     pub(crate) fn missed(&mut self, shard: ShardId) {
-        self.missing.insert(shard);
+        if !is(Bug::MergeIgnoresMissingShard) {
+            self.missing.insert(shard);
+        }
     }
 
     /// The user's shard had no leader in time, or its leader could not solve the vector in time.

@@ -8,6 +8,7 @@ use crate::view::View;
 use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
 use docent_runtime::Deadline;
 use docent_types::query::ScoredItem;
+use docent_types::sabotage::{Bug, is};
 use docent_types::{ItemId, Keyspace, Result, ShardId, TenantId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,15 +61,16 @@ impl Gateway {
             Wanted::Nearest { version, .. } => Some(*version),
             Wanted::Popular => None,
         };
+        let each = if is(Bug::ShardReturnsTooFew) { n.div_ceil(4) } else { n };
         let question = Question {
             shards: view.shards(Keyspace::Items),
             request: &|shards| {
                 let (tenant, shards) = (tenant.clone(), excluded.filters(shards));
                 match wanted {
                     Wanted::Nearest { version, vector } => {
-                        Request::Scan { tenant, version: *version, vector: vector.clone(), n, shards }
+                        Request::Scan { tenant, version: *version, vector: vector.clone(), n: each, shards }
                     }
-                    Wanted::Popular => Request::Popular { tenant, n, shards },
+                    Wanted::Popular => Request::Popular { tenant, n: each, shards },
                 }
             },
             parts: HITS,

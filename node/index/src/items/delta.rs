@@ -77,6 +77,11 @@ impl Delta {
         self.overlay.get(id).filter(|_| !self.removed.contains(id))
     }
 
+    /// An item's vector in the overlay, also of one that is taken down.
+    pub(super) fn last_vector(&self, id: &str) -> Option<&Arc<[f32]>> {
+        self.overlay.get(id)
+    }
+
     pub(super) fn holds(&self, id: &str) -> bool {
         self.overlay.contains_key(id)
     }

@@ -156,6 +156,13 @@ impl ItemIndex {
         Some(self.base.row(position))
     }
 
+    /// The vector of an item, taken down or not: what is hidden from searches is still part of the histories that it is in.
+    #[must_use]
+    pub fn row(&self, id: &str) -> Option<Vec<f32>> {
+        let overlaid = self.snapshot().last_vector(id).map(|vector| vector.to_vec());
+        overlaid.or_else(|| self.base.ids.position(id).map(|position| self.base.row(position)))
+    }
+
     /// Every item that can be found, with its vector, ascending by id bytes: what brute force over this index would score. A snapshot;
     /// later changes do not show.
     #[must_use]

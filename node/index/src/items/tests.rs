@@ -112,6 +112,7 @@ proptest! {
         prop_assert_eq!(exported, visible);
         for (id, vector) in &oracle.vectors {
             prop_assert_eq!(index.vector(id), (!oracle.removed.contains(id)).then(|| vector.clone()));
+            prop_assert_eq!(index.row(id), Some(vector.clone()), "taken down or not");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use docent_placement::SlotHasher;
+use docent_runtime::disk::MemDisk;
 use docent_shard::conformance::contents;
 use docent_shard::{Batch, Tx, UserShard};
 use docent_store::{ShardStore, Store, StoreOptions};
@@ -11,9 +12,31 @@ use docent_types::user::Consent;
 use docent_types::{EventId, ItemId, Keyspace, ShardId, TenantId, UserId};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(crate) fn shard(index: u16) -> ShardId {
     ShardId { keyspace: Keyspace::Users, index }
+}
+
+/// Where a store lies: fjall on real files, or its twin on a disk in memory.
+pub(crate) enum Ground {
+    Real(tempfile::TempDir),
+    Twin(MemDisk),
+}
+
+impl Ground {
+    /// One of each: what a test promises holds on both.
+    pub(crate) fn both() -> [Ground; 2] {
+        [Ground::Real(tempfile::tempdir().unwrap()), Ground::Twin(MemDisk::default())]
+    }
+
+    /// Opens the store, also again after all handles to it are gone.
+    pub(crate) fn open(&self) -> Store {
+        match self {
+            Ground::Real(dir) => open(dir.path()),
+            Ground::Twin(disk) => Store::open_twin(Arc::new(disk.clone()), "/data/state").unwrap(),
+        }
+    }
 }
 
 pub(crate) fn open(dir: &Path) -> Store {

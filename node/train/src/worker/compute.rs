@@ -1,5 +1,6 @@
-//! One thread for everything that computes for long, so that the async runtime never waits for it.
+//! One thread for everything that computes for long, so that the async runtime never waits for it; none where a simulation has but one.
 use crate::Error;
+use docent_runtime::Threads;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
@@ -9,11 +10,15 @@ type Task = Box<dyn FnOnce() + Send>;
 const QUEUE: usize = 64;
 
 pub(super) struct Compute {
-    queue: SyncSender<Task>,
+    /// `None` where work is done by who asks for it.
+    queue: Option<SyncSender<Task>>,
 }
 
 impl Compute {
-    pub(super) fn start() -> Result<Self, Error> {
+    pub(super) fn start(threads: Threads) -> Result<Self, Error> {
+        if threads == Threads::Inline {
+            return Ok(Self { queue: None });
+        }
         let (queue, tasks) = sync_channel::<Task>(QUEUE);
         std::thread::Builder::new()
             .name("docent-train".to_owned())
@@ -24,17 +29,18 @@ impl Compute {
                 }
             })
             .map_err(|error| Error::Internal(format!("no compute thread: {error}")))?;
-        Ok(Self { queue })
+        Ok(Self { queue: Some(queue) })
     }
 
     /// Runs `work` after what is queued.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let Some(queue) = &self.queue else { return Ok(work()) };
         let (answer, waiting) = oneshot::channel();
         let task = Box::new(move || {
             // Nobody waits any more when the request was dropped.
             let _ = answer.send(work());
         });
-        self.queue.try_send(task).map_err(|error| match error {
+        queue.try_send(task).map_err(|error| match error {
             TrySendError::Full(_) => Error::Overloaded,
             TrySendError::Disconnected(_) => Error::Internal("the compute thread has ended".into()),
         })?;

@@ -12,6 +12,7 @@ use crate::{
 };
 use compute::Compute;
 use docent_model::Kernel;
+use docent_runtime::Threads;
 use registry::Registry;
 use session::Session;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,8 @@ pub struct Options {
     pub node: u64,
     /// Threads of the kernels, at least 1. Results do not depend on it.
     pub threads: usize,
+    /// Where phases are computed.
+    pub compute: Threads,
     /// Jobs held at a time; opening one more ends the oldest.
     pub sessions_max: usize,
 }
@@ -53,12 +56,12 @@ struct Context {
 }
 
 impl Worker {
-    /// Starts a worker and its compute thread, which ends with it.
+    /// Starts a worker and its compute thread, if it has one, which ends with it.
     ///
     /// # Errors
     /// [`Error::Internal`] when the thread cannot be started.
     pub fn new(options: Options, parts: Parts) -> Result<Self, Error> {
-        let compute = Compute::start()?;
+        let compute = Compute::start(options.compute)?;
         let kernel = Kernel::detect();
         tracing::info!(kernel = kernel.name(), threads = options.threads, "training worker is ready");
         let registry = Mutex::new(Registry::new(options.sessions_max));

@@ -1,16 +1,49 @@
-//! A cluster of real processes on loopback. One lab at a time on a machine: a lock keeps two apart. Everything started is ended by its
-//! own process id, and every file lies in one temporary directory that goes with the lab.
+//! A cluster of real processes. One lab at a time on a machine: a lock keeps two apart. Everything started is ended by its own process
+//! id, and every file lies in one temporary directory that goes with the lab.
+//!
+//! By itself a lab runs on loopback, with a directory a member, and needs nothing of the machine. On a better [`Ground`] every member has
+//! a network namespace, a disk, a clock of its own, and faults can be done to them: [`world::LabWorld`].
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`member`] | one process, and what it stands on |
+//! | [`probe`] | what the machine allows, and why not |
+//! | [`net`], [`rules`], [`lag`] | namespaces on a bridge; what is wrong between them; packets that come late |
+//! | [`disk`] | a file system that can lose power, run full, fall back to read-only |
+//! | [`shim`] | a clock that jumps and drifts, syncs that are slow or fail |
+//! | [`cage`] | processor and memory |
+//! | [`world`] | all of it as a `docent_trial::World` |
+//! | [`tool`] | the machine's tools, and our C |
+
+pub mod cage;
+pub mod disk;
+pub mod lag;
+pub mod member;
+pub mod net;
+pub mod probe;
+pub mod rules;
+pub mod shim;
+pub mod tool;
+pub mod world;
+
+pub use member::{Member, Site};
+pub use probe::{Abilities, Ground};
 
 use crate::client::Client;
 use anyhow::{Context, Result, bail, ensure};
+use disk::Shelf;
+use net::Network;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use shim::Shim;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Ports of members that have an address of their own.
+const INTERNAL_PORT: u16 = 7_400;
+const QUERY_PORT: u16 = 7_501;
 
 /// What a lab starts.
 #[derive(Clone, Debug)]
@@ -33,6 +66,10 @@ pub struct Options {
     pub coordinator_settings: String,
     /// What the members run at first; the binary under test where it is not given.
     pub binary: Option<PathBuf>,
+    /// What lies under the members; it must be there ([`Abilities::ground`]).
+    pub ground: Ground,
+    /// Zones, given to nodes in turn; one for all where there are none.
+    pub zones: Vec<String>,
 }
 
 impl Default for Options {
@@ -47,23 +84,10 @@ impl Default for Options {
             node_settings: String::new(),
             coordinator_settings: String::new(),
             binary: None,
+            ground: Ground::default(),
+            zones: Vec::new(),
         }
     }
-}
-
-/// A process of a lab.
-#[derive(Debug)]
-pub struct Member {
-    /// `coordinator-1`, `node-1`, ...
-    pub name: String,
-    kind: &'static str,
-    config: PathBuf,
-    log: PathBuf,
-    child: Option<Child>,
-    /// What its next start runs.
-    pub binary: PathBuf,
-    /// Where clients reach it; empty for a coordinator.
-    pub query_addr: String,
 }
 
 /// A running cluster.
@@ -73,10 +97,14 @@ pub struct Lab {
     pub coordinators: Vec<Member>,
     /// Nodes, from 0.
     pub nodes: Vec<Member>,
+    // What members stand on goes after them, and before the directory: fields are dropped in their order.
+    shelf: Option<Shelf>,
+    network: Option<Network>,
     dir: tempfile::TempDir,
     /// The coordinators' internal addresses, as settings files list them.
     list: String,
-    node_settings: String,
+    /// What it was started with; further members are made alike.
+    options: Options,
     /// What a new member runs.
     binary: PathBuf,
     _only_one: Flock<File>,
@@ -120,17 +148,19 @@ impl Lab {
     /// Starts a cluster and waits until every shard has a leader.
     pub fn start(options: &Options) -> Result<Lab> {
         let only_one = lock()?;
-        let dir = tempfile::Builder::new().prefix("docent-lab-").tempdir()?;
+        let dir = disk::workshop()?;
         let mut lab = Lab {
             coordinators: Vec::new(),
             nodes: Vec::new(),
+            shelf: options.ground.disks.then(|| Shelf::build(&dir.path().join("images"))).transpose()?,
+            network: options.ground.network.then(|| Network::build(dir.path())).transpose()?,
             dir,
             list: String::new(),
-            node_settings: options.node_settings.clone(),
+            options: options.clone(),
             binary: options.binary.clone().map_or_else(docent, Ok)?,
             _only_one: only_one,
         };
-        lab.prepare(options)?;
+        lab.prepare()?;
         for member in lab.coordinators.iter_mut().chain(&mut lab.nodes) {
             member.start()?;
         }
@@ -138,59 +168,128 @@ impl Lab {
         Ok(lab)
     }
 
-    fn prepare(&mut self, options: &Options) -> Result<()> {
-        let dir = self.dir.path().to_owned();
-        let secret = dir.join("secret");
+    fn prepare(&mut self) -> Result<()> {
+        let secret = self.dir.path().join("secret");
         run(&["secret", "create", path(&secret)?])?;
-        let ports = free_ports(options.coordinators + 2 * options.nodes)?;
-        let (coordinators, rest) = ports.split_at(options.coordinators);
-        let list = coordinators.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ");
-        for (i, port) in coordinators.iter().enumerate() {
-            let name = format!("coordinator-{}", i + 1);
-            let text = format!(
-                "id = {}\ndata_dir = {:?}\nlisten = \"127.0.0.1:{port}\"\ncoordinators = [{list}]\nsecret_file = {secret:?}\nexpect_nodes = {}\nreplication = {}\nuser_shards = {}\nitem_shards = {}\nplacement_key = \"{}\"\n{}\n",
-                i + 1,
-                dir.join(&name),
-                options.nodes,
-                options.replication,
-                options.user_shards,
-                options.item_shards,
-                options.placement_key,
-                options.coordinator_settings,
-            );
-            let binary = self.binary.clone();
-            self.coordinators.push(Member::write(&dir, name, "coordinator", &text, binary, String::new())?);
+        let count = self.options.coordinators;
+        let ports = match self.network {
+            Some(_) => vec![INTERNAL_PORT, QUERY_PORT],
+            None => free_ports(count + 2 * self.options.nodes)?,
+        };
+        let sites =
+            (0..count).map(|place| self.site(&format!("coordinator-{}", place + 1))).collect::<Result<Vec<_>>>()?;
+        let port = |place: usize| if self.network.is_some() { INTERNAL_PORT } else { ports[place] };
+        let addrs: Vec<String> =
+            sites.iter().enumerate().map(|(at, (host, ..))| format!("{host}:{}", port(at))).collect();
+        self.list = addrs.iter().map(|addr| format!("\"{addr}\"")).collect::<Vec<_>>().join(", ");
+        for (place, ((_, data, site), addr)) in sites.into_iter().zip(addrs).enumerate() {
+            self.write_coordinator(place + 1, &addr, data, site)?;
         }
-        self.list = list;
-        rest.chunks(2).try_for_each(|ports| self.write_node(ports))
+        for place in 0..self.options.nodes {
+            let own = if self.network.is_some() {
+                [INTERNAL_PORT, QUERY_PORT]
+            } else {
+                [0, 1].map(|i| ports[count + 2 * place + i])
+            };
+            self.write_node(own, None)?;
+        }
+        Ok(())
     }
 
-    /// The settings of one more node, with a token of its own.
-    fn write_node(&mut self, ports: &[u16]) -> Result<()> {
+    /// Where a new member lives: its host, its data directory, what it stands on.
+    fn site(&mut self, name: &str) -> Result<(String, PathBuf, Site)> {
         let dir = self.dir.path().to_owned();
-        let name = format!("node-{}", self.nodes.len() + 1);
-        let token = dir.join(format!("{name}.token"));
-        std::fs::write(&token, run(&["token", "create", "--secret-file", path(&dir.join("secret"))?])?)?;
-        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let home = self.network.as_mut().map(Network::add).transpose()?;
+        let disk = self.shelf.as_ref().map(|shelf| shelf.disk(&dir, name)).transpose()?;
+        let shim = self.options.ground.shim.then(|| Shim::build(&dir, name)).transpose()?;
+        let host = home.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |home| home.address.to_string());
+        let data = disk.as_ref().map_or_else(|| dir.join(name), |disk| disk.root().join("data"));
+        Ok((host, data, Site { home, disk, shim, cage: None }))
+    }
+
+    fn write_coordinator(&mut self, number: usize, addr: &str, data: PathBuf, site: Site) -> Result<()> {
+        let (dir, options) = (self.dir.path(), &self.options);
         let text = format!(
-            "data_dir = {:?}\ninternal_listen = \"127.0.0.1:{}\"\nquery_listen = \"127.0.0.1:{}\"\ncoordinators = [{}]\ntoken_file = {token:?}\n{}\n",
-            dir.join(&name),
-            ports[0],
-            ports[1],
+            "id = {number}\ndata_dir = {data:?}\nlisten = \"{addr}\"\ncoordinators = [{}]\nsecret_file = {:?}\nexpect_nodes = {}\nreplication = {}\nuser_shards = {}\nitem_shards = {}\nplacement_key = \"{}\"\n{}{}\n",
             self.list,
-            self.node_settings,
+            dir.join("secret"),
+            options.nodes,
+            options.replication,
+            options.user_shards,
+            options.item_shards,
+            options.placement_key,
+            self.trust(),
+            options.coordinator_settings,
+        );
+        let name = (format!("coordinator-{number}"), "coordinator");
+        self.coordinators.push(Member::write(dir, name, &text, self.binary.clone(), (String::new(), data, site))?);
+        Ok(())
+    }
+
+    /// Nobody but this machine reaches the lab's own network.
+    fn trust(&self) -> &'static str {
+        if self.network.is_some() { "insecure = true\n" } else { "" }
+    }
+
+    /// A join token of its own for a node.
+    fn write_token(&self, name: &str) -> Result<PathBuf> {
+        let token = self.dir.path().join(format!("{name}.token"));
+        std::fs::write(&token, run(&["token", "create", "--secret-file", path(&self.dir.path().join("secret"))?])?)?;
+        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(token)
+    }
+
+    /// The settings of one more node.
+    fn write_node(&mut self, [internal, query]: [u16; 2], zone: Option<&str>) -> Result<()> {
+        let place = self.nodes.len();
+        let name = format!("node-{}", place + 1);
+        let (host, data, site) = self.site(&name)?;
+        let token = self.write_token(&name)?;
+        let zones = &self.options.zones;
+        let zone = zone.or_else(|| zones.get(place % zones.len().max(1)).map(String::as_str));
+        let zone = zone.map(|zone| format!("zone = \"{zone}\"\n")).unwrap_or_default();
+        let query_addr = format!("{host}:{query}");
+        let text = format!(
+            "data_dir = {data:?}\ninternal_listen = \"{host}:{internal}\"\nquery_listen = \"{query_addr}\"\ncoordinators = [{}]\ntoken_file = {token:?}\n{}{zone}{}\n",
+            self.list,
+            self.trust(),
+            self.options.node_settings,
         );
         let binary = self.binary.clone();
-        self.nodes.push(Member::write(&dir, name, "node", &text, binary, format!("127.0.0.1:{}", ports[1]))?);
+        self.nodes.push(Member::write(self.dir.path(), (name, "node"), &text, binary, (query_addr, data, site))?);
         Ok(())
     }
 
     /// Starts one more node, which joins the cluster, and waits until all are ready.
     pub fn add_node(&mut self) -> Result<()> {
-        let ports = free_ports(2)?;
-        self.write_node(&ports)?;
-        self.nodes.iter_mut().last().context("no node was added")?.start()?;
+        self.launch_node(None)?;
         self.wait_ready(Duration::from_secs(90))
+    }
+
+    /// Starts one more node, in a zone; the next one in turn where none is named.
+    pub fn launch_node(&mut self, zone: Option<&str>) -> Result<()> {
+        let ports = match self.network {
+            Some(_) => [INTERNAL_PORT, QUERY_PORT],
+            None => free_ports(2)?.try_into().map_err(|_| anyhow::anyhow!("no two free ports"))?,
+        };
+        self.write_node(ports, zone)?;
+        self.nodes.iter_mut().last().context("no node was added")?.start()
+    }
+
+    /// A dead node loses all of its data, and is a new one when it starts again.
+    pub fn wipe_node(&mut self, place: usize) -> Result<()> {
+        self.write_token(&format!("node-{}", place + 1))?;
+        let node = &self.nodes[place];
+        ensure!(node.child.is_none(), "{} runs: its data cannot go", node.name);
+        match &node.site.disk {
+            Some(disk) => disk.replace(),
+            None => Ok(std::fs::remove_dir_all(&node.data)?),
+        }
+    }
+
+    /// The network, where the lab has one of its own.
+    pub fn network(&mut self) -> Option<&mut Network> {
+        self.network.as_mut()
     }
 
     /// The lab's directory.
@@ -309,71 +408,4 @@ pub fn cpu_seconds(pid: i32) -> Result<f64> {
 
 fn path(path: &Path) -> Result<&str> {
     path.to_str().context("path is not UTF-8")
-}
-
-impl Member {
-    fn write(
-        dir: &Path,
-        name: String,
-        kind: &'static str,
-        text: &str,
-        binary: PathBuf,
-        query_addr: String,
-    ) -> Result<Member> {
-        let config = dir.join(format!("{name}.toml"));
-        std::fs::write(&config, text)?;
-        let log = dir.join(format!("{name}.log"));
-        Ok(Member { name, kind, config, log, child: None, binary, query_addr })
-    }
-
-    /// Starts the process.
-    pub fn start(&mut self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.binary);
-        command.arg(self.kind).arg("--config").arg(&self.config).stdin(Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log).env("DOCENT_PARENT_PID", std::process::id().to_string());
-        self.child = Some(command.spawn()?);
-        Ok(())
-    }
-
-    /// Its process id while it runs.
-    pub fn pid(&self) -> Option<i32> {
-        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    /// SIGTERM; waits for the end.
-    pub fn terminate(&mut self) -> Result<std::process::ExitStatus> {
-        let mut child = self.child.take().context("not running")?;
-        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
-        Ok(child.wait()?)
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.pid().context("not running")?;
-        Ok(kill(Pid::from_raw(pid), signal)?)
-    }
-
-    /// The last lines of its log.
-    pub fn tail(&self, lines: usize) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // A process that is gone already is what we want.
-        let _gone = self.kill();
-    }
 }

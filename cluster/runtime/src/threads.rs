@@ -1,0 +1,61 @@
+//! The seam to threads: work that blocks or computes for long goes to one of its own, or, in a simulation, is done where it is asked for.
+
+use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+
+/// Where blocking work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// On threads of the operating system.
+    Os,
+    /// On the caller's: the process has one thread, and nothing happens at the same time as something else.
+    Inline,
+}
+
+impl Threads {
+    /// Does `work` without holding up other tasks, where there are threads for that.
+    ///
+    /// # Errors
+    /// When the work panicked or the process is ending.
+    pub fn blocking<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send {
+        // Started or done here, so that the future carries no more than the outcome.
+        let started = match self {
+            Threads::Os => Ok(tokio::task::spawn_blocking(work)),
+            Threads::Inline => Err(work()),
+        };
+        async {
+            match started {
+                Ok(working) => working.await.map_err(|error| io::Error::other(format!("blocking work ended: {error}"))),
+                Err(done) => Ok(done),
+            }
+        }
+    }
+
+    /// How many threads may compute at the same time; at least 1.
+    #[must_use]
+    pub fn parallelism(self) -> usize {
+        match self {
+            Threads::Os => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Threads::Inline => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn blocking_work_stays_on_the_thread_only_where_there_is_but_one() {
+        let here = std::thread::current().id();
+        for (threads, is_here) in [(Threads::Os, false), (Threads::Inline, true)] {
+            let at = threads.blocking(|| std::thread::current().id()).await.unwrap();
+            assert_eq!(at == here, is_here, "{threads:?}");
+            assert!(threads.parallelism() >= 1);
+        }
+    }
+}

@@ -54,7 +54,7 @@ bench-drain: build ## Drains of the node that leads most shards, and its return,
 	cargo run --release --locked -p docent-chaos --bin docent-failover -- --drain $(ARGS)
 
 # What a machine does not allow (network namespaces without root) is told by the smoke and fails `make chaos` alone.
-SMOKE := target/release/docent-chaos suite --profile smoke --may-skip --time-limit 240
+SMOKE := target/release/docent-chaos suite --profile smoke --may-skip --time-limit 900
 .PHONY: build-chaos chaos chaos-smoke
 build-chaos: build
 	cargo build --release --locked -p docent-sim -p docent-chaos --bin docent-sim --bin docent-chaos

@@ -72,7 +72,6 @@ pub struct Cluster {
     pub orders: Vec<(&'static str, String, serde_json::Value)>,
     /// The last entry that each replica was seen to apply, and the end of each log.
     applied: BTreeMap<(Member, Group), u64>,
-    logs: BTreeMap<(Member, Group), (u64, u64)>,
     /// The highest ballot that each replica was seen in.
     ballots: BTreeMap<(Member, Group, u64), u64>,
     sim: turmoil::Sim<'static>,
@@ -143,22 +142,8 @@ impl Cluster {
             hosts.insert(*member, Host::new(body));
         }
         let (seen, counts, orders) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let (applied, logs, ballots) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Cluster {
-            shape,
-            links,
-            hosts,
-            seen,
-            counts,
-            orders,
-            applied,
-            logs,
-            ballots,
-            sim,
-            trace,
-            log,
-            _papers: papers,
-        })
+        let (applied, ballots) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Cluster { shape, links, hosts, seen, counts, orders, applied, ballots, sim, trace, log, _papers: papers })
     }
 
     /// Adds a client's host; its software runs from the next tick on.
@@ -194,6 +179,7 @@ impl Cluster {
         let now = self.now();
         self.look_after_processes(now);
         let said = self.log.take();
+        self.count(Sight::Truncations, said.truncations);
         for entry in said.applied {
             let Ok(member) = entry.host.parse() else { continue };
             let (group, hash) = (group(entry.group), format!("{:016x}", entry.hash));
@@ -259,12 +245,6 @@ impl Cluster {
         for (at, status) in seen {
             let group = group(status.group);
             let last = status.last_log.unwrap_or(0);
-            if let Some((replica, before)) = self.logs.insert((member, group), (status.replica, last))
-                && replica == status.replica
-                && last < before
-            {
-                self.count(Sight::Truncations, 1);
-            }
             let leader = status.leader.as_ref().map_or(0, |leader| leader.replica);
             let mine = if status.is_leader() { status.replica } else { leader };
             let known = self.ballots.entry((member, group, status.replica)).or_default();
@@ -326,7 +306,6 @@ impl Cluster {
         host.body.forget_process();
         host.life = Life::Down;
         host.restart_at = None;
-        self.logs.retain(|(one, _), _| *one != member);
         self.sim.crash(member.to_string());
     }
 

@@ -15,6 +15,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// Of this target are events about applied entries: `group`, `index`, `term`, `hash`.
 pub const APPLIED: &str = "docent_raft::applied";
 
+/// Of this target are events about entries that a log dropped because a later leader has others.
+pub const TRUNCATED: &str = "docent_raft::truncated";
+
 thread_local! {
     /// The hosts whose spans are entered, innermost last.
     static HOSTS: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
@@ -68,6 +71,8 @@ pub struct Said {
     pub lines: Vec<Line>,
     /// Applied entries.
     pub applied: Vec<AppliedEntry>,
+    /// How often a log was cut back.
+    pub truncations: u64,
 }
 
 impl Log {
@@ -156,7 +161,8 @@ impl Subscriber for Listener {
             return is_host_span(metadata);
         }
         let loudest = self.verbose.unwrap_or(Level::WARN).max(Level::WARN);
-        metadata.target() == APPLIED || (metadata.target().starts_with("docent") && *metadata.level() <= loudest)
+        [APPLIED, TRUNCATED].contains(&metadata.target())
+            || (metadata.target().starts_with("docent") && *metadata.level() <= loudest)
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -184,6 +190,11 @@ impl Subscriber for Listener {
             self.trace.note(at, "applied", format_args!("{host} {group} {index} {term} {hash:016x}"));
             let mut said = self.log.shared.lock().unwrap_or_else(PoisonError::into_inner);
             said.applied.push(AppliedEntry { at, host, group, index, term, hash });
+            return;
+        }
+        if event.metadata().target() == TRUNCATED {
+            self.trace.note(at, "truncated", format_args!("{host}{}", fields.rest));
+            self.log.shared.lock().unwrap_or_else(PoisonError::into_inner).truncations += 1;
             return;
         }
         let (level, target) = (*event.metadata().level(), event.metadata().target());

@@ -85,7 +85,11 @@ pub const PLANS: &[Plan] = {
         plan("blocks-not-filtered", &[probe("blocks", 1)], &[Consent]),
         plan("merge-ignores-missing-shard", &[probe("lost-shard", 1)], &[Answers]),
         plan("shard-returns-too-few", &[probe("prefix", 1)], &[Answers]),
-        plan("unknown-retried-with-new-id", &[sim(16), probe("leader-killed", 4)], &[Events]),
+        plan(
+            "unknown-retried-with-new-id",
+            &[sim(16), probe("leader-killed", 4), probe("leader-paused", 2)],
+            &[Events],
+        ),
         plan("activation-before-ready", &[probe("activation", 3)], &[Answers]),
         plan("catalog-goes-back", &[probe("lagging-coordinator", 3)], &[Sessions]),
     ]

@@ -259,6 +259,8 @@ impl RaftLogStorage<TypeConfig> for Log {
         if sabotage::is(Bug::TruncateForgotten) {
             return Ok(());
         }
+        // For simulations, which count what they have seen happen.
+        tracing::trace!(target: "docent_raft::truncated", replica = self.replica, keep_through);
         durably(|done| self.journal.truncate_after(keep_through, done)).await
     }
 

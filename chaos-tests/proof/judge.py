@@ -50,7 +50,7 @@ def is_personal(answer):
 def is_mixed(answer):
     """Whether some score is not the one that the model version of this answer gives."""
     chosen = [(item, value) for item, value, source in answer["items"] if source == "model"]
-    return any(f32(value) != score(answer["version"], answer["user"], item) for item, value in chosen)
+    return any(f32(value) != score(answer["version"], answer["user"], item) for item, value in chosen if item not in taken_down)  # what is taken down is not exported
 
 
 def longest(times):
@@ -71,7 +71,7 @@ good = [answer for answer in answers if "failed" not in answer and len(answer["i
 failed = [answer for answer in answers if not answer["dying"] and ("failed" in answer or len(answer["items"]) != N)]
 personal = [answer for answer in good if answer["version"] and is_personal(answer)]
 quiet = [answer for answer in personal if answer["user"].startswith("quiet") and answer["user"] not in opted_out]
-steady = [answer for answer in quiet if answer["ended"] < exported]  # a take-down later changes the vectors of those who clicked on it
+steady = [answer for answer in quiet if answer["ended"] < exported]
 final = [answer for answer in good if answer["final"] and answer["user"] not in opted_out]
 wanted = {user: top(user, seen[user]) for user in {answer["user"] for answer in final}}
 is_wrong = lambda answer: [[item, f32(value), source] for item, value, source in answer["items"]] != wanted[answer["user"]]

@@ -150,14 +150,13 @@ class Sceptic:
         time.sleep(CALM_S)
         self.is_written = True
         [thread.join() for thread in writers]
+        self.take_down(self.ask(name, QUIET[0])["items"][0][0], self.living()[0])
         [self.ask(node, user, final=True) for user in QUIET + BUSY for node in self.living()]
         self.export(2, "events", "users", "items")
         self.note(exported=2)
-        self.say("the writers have stopped; events and vectors are exported")
-        self.take_down(self.ask(name, QUIET[0])["items"][0][0], self.living()[0])
         self.is_read = True
         [thread.join() for thread in readers]
-        self.say("an item was taken down through one node; all nodes were asked")
+        self.say("an item was taken down, all nodes were asked, and events and vectors exported")
 
 
 def liked(user):

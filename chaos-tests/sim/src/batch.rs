@@ -179,7 +179,7 @@ fn within(mut command: Command, within: Duration) -> Result<(String, String)> {
                 child.wait()?;
                 bail!("process {id} hung for {} s and was ended", within.as_secs());
             }
-            std::thread::sleep(step); // between looks at another process
+            std::thread::sleep(step); // std tells the end of a process to no one who also has a limit of time: between looks at it
             waited += step;
         }
         let text = |handle: std::thread::ScopedJoinHandle<'_, String>| handle.join().unwrap_or_default();

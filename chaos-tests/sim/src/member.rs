@@ -215,7 +215,7 @@ async fn attend(
         tokio::select! {
             biased;
             why = supervisor.wait_fatal() => return Some(why),
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOOK) => {} // simulated: how often the state of raft is sampled
         }
         body.note(groups());
         let errands: Vec<Errand> = body.shared().errands.drain(..).collect();

@@ -40,9 +40,9 @@ impl SimNet {
             if passes { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        tokio::time::sleep(self.links.lateness(out) + self.links.lateness(back)).await;
+        tokio::time::sleep(self.links.lateness(out) + self.links.lateness(back)).await; // simulated: the delay that is the fault
         if self.links.machine(there.ip()) != Machine::Up {
-            tokio::time::sleep(REFUSED_AFTER).await;
+            tokio::time::sleep(REFUSED_AFTER).await; // simulated: what a refusal takes on the wire
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let stream = TcpStream::connect(there).await?;
@@ -131,7 +131,7 @@ impl AsyncRead for Linked {
             }
             self.held = chunk;
             let late = self.links.lateness(self.incoming);
-            self.late = (!late.is_zero()).then(|| Box::pin(tokio::time::sleep(late)));
+            self.late = (!late.is_zero()).then(|| Box::pin(tokio::time::sleep(late))); // simulated: the delay that is the fault
         }
         if let Some(late) = &mut self.late {
             ready!(late.as_mut().poll(cx));

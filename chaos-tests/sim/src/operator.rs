@@ -67,7 +67,7 @@ impl Desk {
                 let outcome = carry_out(&net, &gateways, &order).await;
                 self.done.borrow_mut().push(format!("{} {} {}: {outcome}", order.0, order.1, order.2));
             }
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(ROUND).await; // simulated: between two rounds of asking every node whether it is ready
         }
     }
 }

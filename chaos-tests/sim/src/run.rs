@@ -359,6 +359,6 @@ impl Run {
 
 async fn wait_for(flag: &Cell<bool>) {
     while !flag.get() {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(TICK).await; // simulated: the flag is set between ticks, by who has no task that could wake this one
     }
 }

@@ -78,7 +78,7 @@ impl Client {
         let mut session = None;
         while !self.is_over.get() {
             let pause = PAUSE_MS.0 + self.chance.below(PAUSE_MS.1 - PAUSE_MS.0);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            tokio::time::sleep(Duration::from_millis(pause)).await; // simulated: a client thinks
             match self.chance.below(100) {
                 0..=54 => {
                     let batch = 1 + self.chance.below(3);
@@ -174,7 +174,7 @@ impl Client {
             if calls.is_empty() || self.is_over.get() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50 + self.chance.below(200))).await;
+            tokio::time::sleep(Duration::from_millis(50 + self.chance.below(200))).await; // simulated: before the same is sent again
         }
     }
 

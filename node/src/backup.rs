@@ -8,24 +8,28 @@ use docent_runtime::Deadline;
 use docent_shard::digest::Digester;
 use docent_shard::restore;
 use docent_shard::view::View;
-use docent_types::{Error, Kind, Result, ShardId, codec};
+use docent_types::{Error, Result, ShardId, codec};
 use futures::StreamExt;
 use std::sync::Arc;
 
 /// Payload of one page: with its frame it fits the 1 MiB of a chunk.
 const PAGE_BYTES: usize = (1 << 20) - 64;
 
-/// What a write to a shard in restoration, or a read of it, is told.
+/// When to ask again.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// What a write to a shard in restoration is told: it went through the log, so that no other replica knows better.
 pub fn restoring(shard: ShardId) -> Error {
     let message = format!("shard {shard} is being restored from a backup and answers when all of it is in");
-    Error::new(Kind::Unavailable, message)
+    Error::unavailable_for(message, RETRY_AFTER_MS)
 }
 
 /// Refuses to read a shard of which a part is missing.
 pub fn check_whole(hosted: &Hosted) -> Result<()> {
     let view = hosted.store.view().map_err(Error::from)?;
     match restore::lineage(&view, hosted.id.keyspace)? {
-        Some(lineage) if !lineage.is_whole => Err(restoring(hosted.id)),
+        // Another replica may be further.
+        Some(lineage) if !lineage.is_whole => Err(Error { retry_after_ms: None, ..restoring(hosted.id) }),
         _ => Ok(()),
     }
 }

@@ -93,7 +93,8 @@ impl Server {
         })?;
         let deadline = wire::deadline(&envelope);
         match deadline.is_over() {
-            true => Err(Error::new(Kind::DeadlineExceeded, "the deadline was over on arrival")),
+            // Not `DeadlineExceeded`: nothing was done, and the caller may say so.
+            true => Err(Error::new(Kind::Unavailable, "the deadline was over on arrival")),
             false => Ok((handler, envelope.body, deadline)),
         }
     }

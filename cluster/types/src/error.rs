@@ -95,7 +95,8 @@ pub struct Error {
     pub message: String,
     /// The user-supplied field at fault, as a path (`events[3].user_id`).
     pub field: Option<String>,
-    /// How long to wait before the same request, with [`Kind::Overloaded`].
+    /// How long to wait before the same request, with [`Kind::Overloaded`], and with [`Kind::Unavailable`] where asking another node
+    /// would not help.
     pub retry_after_ms: Option<u32>,
     /// The node that leads or hosts the shard, with [`Kind::NotLeader`] and [`Kind::WrongShard`].
     pub hint: Option<crate::id::NodeId>,
@@ -130,6 +131,11 @@ impl Error {
     pub fn with_hint(mut self, hint: Option<crate::id::NodeId>) -> Error {
         self.hint = hint;
         self
+    }
+
+    /// Nothing was done, and no other node would do it: come back after `retry_after_ms`.
+    pub fn unavailable_for(message: impl Into<String>, retry_after_ms: u32) -> Error {
+        Error { retry_after_ms: Some(retry_after_ms), ..Error::new(Kind::Unavailable, message) }
     }
 
     /// Back-pressure: nothing was done, come back after `retry_after_ms`.

@@ -230,6 +230,8 @@ impl Route {
                 search.last = Some(error);
                 return Ok(wait);
             }
+            // The leader speaks for the whole shard.
+            Kind::Unavailable if error.retry_after_ms.is_some() => return Err(error),
             Kind::Unavailable => {
                 self.leaders.forget(search.shard, target);
                 self.suspect(target);

@@ -80,7 +80,8 @@ struct Scatter<'a, 'q, T> {
     running: FuturesUnordered<BoxFuture<'static, Event>>,
     asked: BTreeSet<(ShardId, NodeId)>,
     pending: BTreeSet<ShardId>,
-    errors: BTreeMap<ShardId, Error>,
+    /// What each replica that was asked said instead of an answer, in the order that it did.
+    errors: BTreeMap<ShardId, Vec<(NodeId, Error)>>,
     parts: BTreeMap<ShardId, Part<T>>,
 }
 
@@ -207,7 +208,7 @@ impl<T> Scatter<'_, '_, T> {
                             drop(self.parts.insert(shard, Part { node, value }))
                         }
                         Ok(_) => {}
-                        Err(error) => drop(self.errors.insert(shard, error)),
+                        Err(error) => self.failed(shard, node, error),
                     }
                 }
             }
@@ -215,7 +216,9 @@ impl<T> Scatter<'_, '_, T> {
                 if matches!(error.kind, Kind::Unavailable | Kind::DeadlineExceeded | Kind::Unknown) {
                     self.route.suspect(node);
                 }
-                self.calls[call].shards.iter().for_each(|shard| drop(self.errors.insert(*shard, error.clone())));
+                for shard in self.calls[call].shards.clone() {
+                    self.failed(shard, node, error.clone());
+                }
             }
         }
         // What this call left open, and no hedge asks for already.
@@ -231,14 +234,25 @@ impl<T> Scatter<'_, '_, T> {
         }
     }
 
+    fn failed(&mut self, shard: ShardId, node: NodeId, error: Error) {
+        self.errors.entry(shard).or_default().push((node, error));
+    }
+
     fn finish(mut self) -> Gathered<T> {
-        let silent = |shard: ShardId| {
-            Error::new(Kind::DeadlineExceeded, format!("no replica of shard {shard} answered in time"))
-        };
-        let missing = std::mem::take(&mut self.pending);
-        let errors = &mut self.errors;
-        let missing =
-            missing.into_iter().map(|shard| (shard, errors.remove(&shard).unwrap_or_else(|| silent(shard)))).collect();
+        let mut error = |shard| unanswered(shard, self.errors.remove(&shard).unwrap_or_default());
+        let missing = self.pending.iter().map(|shard| (*shard, error(*shard))).collect();
         Gathered { parts: self.parts, missing }
+    }
+}
+
+/// Why no replica of `shard` answered, from what each of them said; of the kind of the last.
+fn unanswered(shard: ShardId, said: Vec<(NodeId, Error)>) -> Error {
+    let reasons: Vec<String> = said.iter().map(|(node, error)| format!("node {node}: {}", error.message)).collect();
+    match said.into_iter().next_back() {
+        None => Error::new(Kind::DeadlineExceeded, format!("no replica of shard {shard} answered in time")),
+        Some((_, last)) => {
+            let message = format!("no replica of shard {shard} answered: {}", reasons.join("; "));
+            Error { message, ..last }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Finding leaders and replicas.
 
 use crate::world::*;
+use docent_gateway::recommend::Similar;
 use docent_proto::internal::shard::Request;
 use docent_types::query::Degraded;
 use docent_types::user::Consent;
@@ -84,6 +85,30 @@ async fn back_pressure_reaches_the_client_with_a_hint() {
     fake.world().refuse_writes.insert(home(), Error::overloaded("the queue is full", 150));
     let error = fake.gateway().set_consent(user_id("ann"), Consent::default()).await.unwrap_err();
     assert_eq!((error.kind, error.retry_after_ms), (Kind::Overloaded, Some(150)));
+}
+
+#[tokio::test]
+async fn what_the_leader_says_for_the_whole_shard_ends_the_search() {
+    let fake = Fake::new();
+    fake.world().refuse_writes.insert(home(), Error::unavailable_for("the shard is being restored", 700));
+    let error = fake.gateway().set_consent(user_id("ann"), Consent::default()).await.unwrap_err();
+    assert_eq!((error.kind, error.retry_after_ms), (Kind::Unavailable, Some(700)));
+    assert_eq!(fake.requests(|request| matches!(request, Request::WriteUsers { .. }).then_some(())).len(), 1);
+}
+
+#[tokio::test]
+async fn a_shard_that_nobody_answers_for_names_what_each_replica_said() {
+    let fake = Fake::new();
+    let shard = shard_of(Keyspace::Items, "i1");
+    let replicas = replicas(&fake, shard);
+    fake.world().down.insert(replicas[0]);
+    fake.world().silent_shards.insert(shard);
+    let similar = Similar { item_id: item_id("i1"), n: 3, exclude_ids: Vec::new(), deadline_ms: 1_000 };
+    let error = fake.gateway().similar(similar).await.unwrap_err();
+    for node in replicas {
+        assert!(error.message.contains(&format!("node {node}: ")), "{error}");
+    }
+    assert!(error.message.contains(&shard.to_string()) && error.message.contains("too stale"), "{error}");
 }
 
 #[tokio::test]

@@ -221,7 +221,8 @@ fn smaller_side(fault: &Fault, hit: &BTreeSet<Member>, scene: &Scene) -> BTreeSe
 
 /// Whether clients cannot even connect while it lasts.
 fn ends_process(kind: Kind) -> bool {
-    kind.layer() == Layer::Process || matches!(kind, Kind::RestartWith | Kind::Replace | Kind::SyncError)
+    kind.layer() == Layer::Process
+        || matches!(kind, Kind::RestartWith | Kind::Replace | Kind::LoseForGood | Kind::SyncError)
 }
 
 /// Whether it may end what another fault began.

@@ -11,6 +11,7 @@ mod linear;
 mod liveness;
 mod logs;
 mod raft;
+mod recoveries;
 mod replicas;
 mod sessions;
 mod writers;

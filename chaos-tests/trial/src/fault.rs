@@ -77,6 +77,9 @@ named! {
         Remove = "remove",
         /// A node is removed and a new one joins in its place.
         Replace = "replace",
+        /// Nodes and their disks are gone for good. Shards that are left without a majority go on from the survivor that has most of their
+        /// log, by an operator's order, and the nodes are removed. What else had been acked is lost, and said: `recovered`.
+        LoseForGood = "lose-for-good",
         /// A replica moves from one node to another.
         MoveShard = "move-shard",
         /// A group gets another leader.
@@ -126,7 +129,12 @@ impl Kind {
             Kind::ClockJump | Kind::ClockDrift => Layer::Clock,
             Kind::Cpu | Kind::Memory => Layer::Resource,
             Kind::Join | Kind::Drain | Kind::Resume | Kind::Remove | Kind::Replace | Kind::MoveShard => Layer::Operator,
-            Kind::TransferLeader | Kind::Train | Kind::Activate | Kind::RollBack | Kind::RestartWith => Layer::Operator,
+            Kind::LoseForGood
+            | Kind::TransferLeader
+            | Kind::Train
+            | Kind::Activate
+            | Kind::RollBack
+            | Kind::RestartWith => Layer::Operator,
             Kind::Heal => Layer::Everything,
         }
     }
@@ -149,6 +157,7 @@ impl Kind {
                 | Kind::RestartWith
                 | Kind::Restart
                 | Kind::Replace
+                | Kind::LoseForGood
         )
     }
 }
@@ -300,6 +309,8 @@ pub enum Fault {
     Remove(Target),
     /// See [`Kind::Replace`].
     Replace(Target),
+    /// See [`Kind::LoseForGood`].
+    LoseForGood(Target),
     /// See [`Kind::MoveShard`].
     MoveShard {
         /// Which shard.
@@ -377,6 +388,7 @@ impl Fault {
             Fault::Resume(_) => Kind::Resume,
             Fault::Remove(_) => Kind::Remove,
             Fault::Replace(_) => Kind::Replace,
+            Fault::LoseForGood(_) => Kind::LoseForGood,
             Fault::MoveShard { .. } => Kind::MoveShard,
             Fault::TransferLeader { .. } => Kind::TransferLeader,
             Fault::Train => Kind::Train,
@@ -393,7 +405,7 @@ impl Fault {
             Fault::Kill(on) | Fault::Pause(on) | Fault::Continue(on) | Fault::Restart(on) | Fault::Wipe(on) => Some(on),
             Fault::PowerLoss(on) | Fault::Reset(on) | Fault::DiskFull(on) | Fault::DiskReadOnly(on) => Some(on),
             Fault::SyncError(on) | Fault::TornWrite(on) | Fault::LostWrites(on) | Fault::Drain(on) => Some(on),
-            Fault::Resume(on) | Fault::Remove(on) | Fault::Replace(on) => Some(on),
+            Fault::Resume(on) | Fault::Remove(on) | Fault::Replace(on) | Fault::LoseForGood(on) => Some(on),
             Fault::Loss { on, .. } | Fault::Delay { on, .. } | Fault::Jitter { on, .. } => Some(on),
             Fault::Reorder { on, .. } | Fault::Duplicate { on, .. } | Fault::Bandwidth { on, .. } => Some(on),
             Fault::SlowSync { on, .. } | Fault::BitRot { on, .. } | Fault::ClockJump { on, .. } => Some(on),
@@ -416,7 +428,7 @@ impl Fault {
             }
             Fault::PowerLoss(on) | Fault::Reset(on) | Fault::DiskFull(on) | Fault::DiskReadOnly(on) => *on = target,
             Fault::SyncError(on) | Fault::TornWrite(on) | Fault::LostWrites(on) | Fault::Drain(on) => *on = target,
-            Fault::Resume(on) | Fault::Remove(on) | Fault::Replace(on) => *on = target,
+            Fault::Resume(on) | Fault::Remove(on) | Fault::Replace(on) | Fault::LoseForGood(on) => *on = target,
             Fault::Loss { on, .. } | Fault::Delay { on, .. } | Fault::Jitter { on, .. } => *on = target,
             Fault::Reorder { on, .. } | Fault::Duplicate { on, .. } | Fault::Bandwidth { on, .. } => *on = target,
             Fault::SlowSync { on, .. } | Fault::BitRot { on, .. } | Fault::ClockJump { on, .. } => *on = target,

@@ -3,9 +3,11 @@
 use super::{Hit, LabWorld, list};
 use crate::client::Client;
 use crate::lab::docent;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use docent_trial::history::Observed;
 use docent_trial::{Applied, Fault, Group, Member, Role, Scene, Target};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -48,6 +50,7 @@ impl LabWorld {
             Fault::Resume(on) => self.each_node("resume", whom!(hit(on))),
             Fault::Remove(on) => self.remove(whom!(hit(on))),
             Fault::Replace(on) => self.replace(whom!(hit(on))),
+            Fault::LoseForGood(on) => self.lose_for_good(whom!(hit(on))),
             Fault::MoveShard { shard, from, to } => self.move_shard(*shard, scene, &whom!(hit(from)), &whom!(hit(to))),
             Fault::Train => self.call(&TRAIN, BTreeSet::new()),
             Fault::RollBack => self.call(&["models", "rollback"], BTreeSet::new()),
@@ -159,6 +162,52 @@ impl LabWorld {
         Ok(Applied::installed(format!("replaced: {}", list(&came)), came))
     }
 
+    /// Dead with their disks, given up, their shards ordered to go on from what is left, and removed.
+    fn lose_for_good(&mut self, on: BTreeSet<Member>) -> Result<Applied> {
+        let ids = on.iter().map(|name| self.id(*name)).collect::<Result<Vec<_>>>()?;
+        self.end(&on, false)?;
+        for name in &on {
+            self.watch.removed(*name);
+            self.lab.wipe_node(name.number as usize - 1)?;
+        }
+        ids.into_iter().try_for_each(|id| self.wait_for_death(id))?;
+        let recovered = self.recover_all()?;
+        let applied = self.remove(on.clone())?;
+        match applied.is_installed() {
+            true => Ok(Applied::installed(format!("lost for good: {}; went on: {recovered}", list(&on)), on)),
+            false => Ok(applied),
+        }
+    }
+
+    /// Every shard without a majority goes on from the survivor whose log is the longest.
+    fn recover_all(&mut self) -> Result<String> {
+        let looked = self.run_tool(&["recover", "--output", "json"])?;
+        let looked: Value = serde_json::from_slice(&looked.stdout).context("docent recover")?;
+        let mut survivors: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for replica in looked["lost"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            let (Some(shard), Some(node), Some(last)) =
+                (replica["shard"].as_str(), replica["node"].as_u64(), replica["last"].as_u64())
+            else {
+                bail!("docent recover says {replica}");
+            };
+            if replica["error"] == "" {
+                let best = survivors.entry(shard).or_insert((last, node));
+                *best = (*best).max((last, node));
+            }
+        }
+        let mut told = Vec::new();
+        for (shard, (last, node)) in survivors {
+            let [node, end] = [node, last].map(|number| number.to_string());
+            let order = ["recover", "--shard", shard, "--from", &node, "--last", &end, "--accept-loss"];
+            let applied = self.call(&order, BTreeSet::new())?;
+            ensure!(applied.is_installed(), "{applied}");
+            self.watch.tell(Observed::Recovered { shard: shard.parse()?, last });
+            told.push(format!("{shard}@{last}"));
+        }
+        ensure!(!told.is_empty(), "no shard lost its majority");
+        Ok(told.join(", "))
+    }
+
     /// One more node, and whether it serves by now: clients are told of it when it does, or after a while.
     fn join(&mut self, zone: Option<&str>) -> Result<(Member, bool)> {
         self.lab.launch_node(zone)?;
@@ -178,7 +227,7 @@ impl LabWorld {
             Some(state["nodes"].as_array()?.iter().any(|node| node["id"] == id && node["is_alive"] == false))
         };
         while is_dead() != Some(true) {
-            anyhow::ensure!(start.elapsed() < DEATH, "the coordinators do not count node {id} as dead after {DEATH:?}");
+            ensure!(start.elapsed() < DEATH, "the coordinators do not count node {id} as dead after {DEATH:?}");
             std::thread::sleep(Duration::from_millis(100)); // between polls of another process
         }
         Ok(())
@@ -186,9 +235,9 @@ impl LabWorld {
 
     fn activate(&self, version: Option<u64>) -> Result<Applied> {
         let listed = self.run_tool(&["models", "list", "--output", "json"])?;
-        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).context("docent models list")?;
+        let listed: Value = serde_json::from_slice(&listed.stdout).context("docent models list")?;
         let models = listed["models"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let can_go_live = |model: &&serde_json::Value| model["state"] == "staged" || model["state"] == "retired";
+        let can_go_live = |model: &&Value| model["state"] == "staged" || model["state"] == "retired";
         let newest = models.iter().filter(can_go_live).filter_map(|model| model["version"].as_u64()).max();
         match version.or(newest) {
             Some(version) => self.call(&["models", "activate", &version.to_string()], BTreeSet::new()),

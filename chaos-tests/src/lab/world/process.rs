@@ -45,7 +45,7 @@ impl LabWorld {
     }
 
     /// All at once: a cluster that loses its power does so everywhere before anybody comes back.
-    fn end(&mut self, on: &BTreeSet<Member>, is_power_lost: bool) -> Result<Applied> {
+    pub(super) fn end(&mut self, on: &BTreeSet<Member>, is_power_lost: bool) -> Result<Applied> {
         let mut loss = Loss::default();
         for name in on {
             // All are hit before the first is waited for.

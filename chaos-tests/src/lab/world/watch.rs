@@ -14,8 +14,8 @@ use std::path::Path;
 pub(super) struct Watch {
     /// Bytes of each log that were read.
     read: BTreeMap<Member, u64>,
-    /// Loud lines that were not told yet.
-    lines: Vec<Observed>,
+    /// What was not told yet, such as loud lines.
+    untold: Vec<Observed>,
     counts: BTreeMap<Sight, u64>,
     /// What was told of counts that only grow.
     told: BTreeMap<Sight, u64>,
@@ -34,6 +34,11 @@ impl Watch {
         if count > 0 {
             *self.counts.entry(what).or_default() += count;
         }
+    }
+
+    /// Tells this next time.
+    pub(super) fn tell(&mut self, what: Observed) {
+        self.untold.push(what);
     }
 
     /// A count that only grows stands at `total` now.
@@ -94,7 +99,7 @@ impl Watch {
             _ => None,
         };
         if let Some(level) = level {
-            self.lines.push(Observed::Log { member: name, level, line: line.to_owned() });
+            self.untold.push(Observed::Log { member: name, level, line: line.to_owned() });
         }
         if line.contains("this coordinator leads") {
             let term = field(line, "term=").and_then(|term| term.parse().ok()).unwrap_or(0);
@@ -137,7 +142,7 @@ impl LabWorld {
     /// What was seen since this was asked last.
     pub fn observe(&mut self) -> Vec<Observed> {
         self.watch.read(&self.lab);
-        let mut seen = std::mem::take(&mut self.watch.lines);
+        let mut seen = std::mem::take(&mut self.watch.untold);
         for name in self.members() {
             let ended = self.member_mut(name).and_then(|member| member.ended());
             if let Ok(Some(status)) = ended {
@@ -194,6 +199,6 @@ mod tests {
             (Some(Member::coordinator(1)), Some("Add"))
         );
         watch.take(Member::node(1), "x  WARN docent_node::x: something");
-        assert!(matches!(&watch.lines[..], [Observed::Log { level: Level::Warn, .. }]));
+        assert!(matches!(&watch.untold[..], [Observed::Log { level: Level::Warn, .. }]));
     }
 }

@@ -1,5 +1,6 @@
 //! "Acked means kept", over event ids: none lost, none twice, none that was never sent. The audit's export is held against all calls.
 
+use super::recoveries::Recoveries;
 use super::{Findings, Verdict, at};
 use crate::history::{Answer, Call, EventOutcome, History, Observed, Operation, Outcome};
 use crate::name::Position;
@@ -64,11 +65,12 @@ pub(super) fn check(history: &History) -> Verdict {
     for (event_id, copies) in &exported {
         judge_copies(&mut findings, event_id, copies, sent.get(event_id), &erasures);
     }
+    let recoveries = Recoveries::of(history);
     let none = Vec::new();
     for (event_id, sent) in &sent {
         let erased = sent.user().and_then(|user| erasures.get(user)).unwrap_or(&none);
         if end == Some(count) && !exported.contains_key(event_id) {
-            judge_absent(&mut findings, event_id, sent, erased);
+            judge_absent(&mut findings, event_id, sent, erased, &recoveries);
         }
         judge_acks(&mut findings, event_id, sent, erased);
     }
@@ -148,13 +150,22 @@ fn judge_copies(
 }
 
 /// An event that the cluster does not have.
-fn judge_absent(findings: &mut Findings, event_id: &str, sent: &Sent<'_>, erased: &[&Operation]) {
+fn judge_absent(
+    findings: &mut Findings,
+    event_id: &str,
+    sent: &Sent<'_>,
+    erased: &[&Operation],
+    recoveries: &Recoveries,
+) {
     let Some(kept) = sent.kept() else { return };
     // An erasure that may have come after the event explains it.
     if erased.iter().any(|erase| erase.acked_us().is_none_or(|acked| acked >= kept.called_us)) {
         return;
     }
     let position = said(kept).and_then(|(_, position)| position);
+    if position.is_some_and(|position| recoveries.has_lost(kept, position)) {
+        return;
+    }
     let place = position.map_or_else(String::new, |position| format!(" at {position}"));
     let acked = kept.returned_us.map(at).unwrap_or_default();
     let what = format!("event {event_id} was acked{place} by {} at {acked} and is not there", kept.gateway);
@@ -243,6 +254,23 @@ mod tests {
         assert_eq!(kinds(&nobody), ["lost"]);
         let may_be = judged(|story| end(story.unknown((0, 3), erase()).event((5, 9), "a", Accepted, "").export(&[])));
         assert!(may_be.is_pass(), "an unknown erasure may come later: {may_be}");
+    }
+
+    #[test]
+    fn a_recovery_explains_what_was_acked_before_it_beyond_where_it_goes_on_from() {
+        let recovered = || Observed::Recovered { shard: crate::name::Group::Users(0), last: 1 };
+        for (times, place, lost) in [
+            ((6, 9), "users/0@2", "pass (2 judged)"),
+            ((6, 9), "users/0@1", "lost"),
+            ((6, 9), "users/1@2", "lost"),
+            ((11, 12), "users/0@2", "lost"),
+        ] {
+            let verdict = judged(|story| {
+                story.event((0, 5), "a", Accepted, "users/0@1").event(times, "b", Accepted, place);
+                end(story.see(10, recovered()).export(&["a"]));
+            });
+            assert_eq!(kinds(&verdict), [lost], "{place} {times:?}");
+        }
     }
 
     #[test]

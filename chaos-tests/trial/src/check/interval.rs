@@ -72,7 +72,7 @@ fn end_others(spans: &mut [(Option<usize>, Span)], mark: &FaultMark, on: &BTreeS
 fn is_momentary(kind: Kind) -> bool {
     let is_once = matches!(kind, Kind::Reset | Kind::ClockJump | Kind::BitRot | Kind::TransferLeader | Kind::Activate);
     let is_start = matches!(kind, Kind::Restart | Kind::RestartWith | Kind::Wipe | Kind::Replace | Kind::Join);
-    is_once || is_start || kind == Kind::RollBack
+    is_once || is_start || matches!(kind, Kind::RollBack | Kind::LoseForGood)
 }
 
 /// Whether one fault ends another of the same members.

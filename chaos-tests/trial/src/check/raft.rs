@@ -101,7 +101,7 @@ fn nothing_shrinks(history: &History, findings: &mut Findings) {
         findings.judged += 1;
         let before = known.insert((*group, *member, *replica), (*term, *committed, sighting.at_us));
         let Some((term_before, committed_before, before_us)) = before else { continue };
-        let wipes = |kind: Kind| matches!(kind, Kind::Wipe | Kind::Replace | Kind::BitRot);
+        let wipes = |kind: Kind| matches!(kind, Kind::Wipe | Kind::Replace | Kind::LoseForGood | Kind::BitRot);
         if *term < term_before && !ended(*member, before_us, sighting.at_us, wipes) {
             let what = format!("{group} on {member}: the term sank from {term_before} to {term}");
             findings.add("term sank", what, Vec::new(), Some(sighting.at_us));
@@ -109,7 +109,7 @@ fn nothing_shrinks(history: &History, findings: &mut Findings) {
         // A process that starts again learns from its leader what is committed. Healing starts processes too.
         let restarts = |kind: Kind| {
             matches!(kind.layer(), Layer::Process | Layer::Disk | Layer::Resource)
-                || matches!(kind, Kind::RestartWith | Kind::Replace)
+                || matches!(kind, Kind::RestartWith | Kind::Replace | Kind::LoseForGood)
         };
         if *committed < committed_before && !ended(*member, before_us, sighting.at_us, restarts) {
             let what = format!(

@@ -1,6 +1,7 @@
 //! What one client sees never goes back: positions of its writes, the catalog of a gateway, model versions. Positions are held to more:
 //! an acked write lies before every write that anybody began afterwards.
 
+use super::recoveries::Recoveries;
 use super::{Findings, Span, Verdict, at, spans};
 use crate::fault::{Kind, Layer};
 use crate::history::{Answer, Call, EventOutcome, History, Operation};
@@ -19,13 +20,16 @@ pub(super) fn check(history: &History) -> Verdict {
 
 /// A new event's place is behind every place that was acked before it was sent.
 fn positions_rise(history: &History, findings: &mut Findings) {
+    let recoveries = Recoveries::of(history);
     let mut placed: BTreeMap<Group, Vec<(u64, u64, u64, u64)>> = BTreeMap::new();
     for operation in &history.operations {
         let Some(Answer::Event { outcome: EventOutcome::Accepted, position: Some(position) }) = operation.answer()
         else {
             continue;
         };
-        let Some(returned) = operation.returned_us else { continue };
+        let Some(returned) = operation.returned_us.filter(|_| !recoveries.has_lost(operation, *position)) else {
+            continue;
+        };
         placed.entry(position.group).or_default().push((operation.called_us, returned, position.index, operation.id));
     }
     for (group, mut calls) in placed {
@@ -107,7 +111,7 @@ fn catalogs_rise(history: &History, spans: &[Span], findings: &mut Findings) {
 fn is_renewed(spans: &[Span], member: Member, earlier: &Operation, later: &Operation) -> bool {
     let renews = |kind: Kind| {
         matches!(kind.layer(), Layer::Process | Layer::Disk | Layer::Resource)
-            || matches!(kind, Kind::RestartWith | Kind::Replace)
+            || matches!(kind, Kind::RestartWith | Kind::Replace | Kind::LoseForGood)
     };
     let is_it = |span: &&Span| renews(span.fault.kind()) && (span.on.is_empty() || span.on.contains(&member));
     let until = later.returned_us.unwrap_or(u64::MAX);

@@ -65,6 +65,7 @@ impl FromStr for Fault {
             Kind::Resume => Fault::Resume(words.target()?),
             Kind::Remove => Fault::Remove(words.target()?),
             Kind::Replace => Fault::Replace(words.target()?),
+            Kind::LoseForGood => Fault::LoseForGood(words.target()?),
             Kind::Train => Fault::Train,
             Kind::RollBack => Fault::RollBack,
             Kind::Partition | Kind::OneWay | Kind::Bridge | Kind::MoveShard | Kind::TransferLeader => {

@@ -74,6 +74,7 @@ fn of_kind(kind: Kind, on: Target, other: Target, group: Group, number: u32, per
         Kind::Resume => Fault::Resume(on),
         Kind::Remove => Fault::Remove(on),
         Kind::Replace => Fault::Replace(on),
+        Kind::LoseForGood => Fault::LoseForGood(on),
         Kind::MoveShard => Fault::MoveShard { shard: group, from: on, to: other },
         Kind::TransferLeader => Fault::TransferLeader { group, to: on },
         Kind::Train => Fault::Train,

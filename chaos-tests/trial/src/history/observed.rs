@@ -180,6 +180,13 @@ pub enum Observed {
         /// Whether it is over.
         is_over: bool,
     },
+    /// A shard went on from one survivor of those that were lost for good: what had been acked beyond the end of its log is gone.
+    Recovered {
+        /// Which.
+        shard: Group,
+        /// Where that log ended.
+        last: u64,
+    },
     /// Whether any replica of a group can serve, by what the world knows of its processes: false only where all of them are dead, paused or
     /// cut off from every gateway for certain.
     Served {

@@ -200,6 +200,7 @@ impl Space {
             Kind::Resume => Fault::Resume(self.node(dice)),
             Kind::Remove => Fault::Remove(self.node(dice)),
             Kind::Replace => Fault::Replace(self.node(dice)),
+            Kind::LoseForGood => Fault::LoseForGood(self.node(dice)),
             Kind::MoveShard => Fault::MoveShard { shard: self.shard(dice), from: self.node(dice), to: self.node(dice) },
             Kind::TransferLeader => Fault::TransferLeader { group: self.shard(dice), to: self.node(dice) },
             Kind::Train => Fault::Train,

@@ -81,9 +81,9 @@ impl Cluster {
             return Applied::skipped("nobody plays that role");
         }
         match fault {
-            Fault::Partition { from, .. } => self.cut(&hit, from, &scene, seed, (true, true)),
-            Fault::OneWay { to, .. } => self.cut(&hit, to, &scene, seed, (true, false)),
-            Fault::Bridge { from, .. } => self.cut(&hit, from, &scene, seed, (true, true)),
+            Fault::Partition { side, from } => self.cut(side, from, &scene, seed, (true, true)),
+            Fault::OneWay { from, to } => self.cut(from, to, &scene, seed, (true, false)),
+            Fault::Bridge { side, from, .. } => self.cut(side, from, &scene, seed, (true, true)),
             Fault::MoveShard { shard, to, .. } => {
                 let to = to.resolve(&scene, seed).into_iter().next();
                 self.order_move(&shard.to_string(), &hit, to)
@@ -173,19 +173,14 @@ impl Cluster {
         }
     }
 
-    fn cut(
-        &mut self,
-        side: &BTreeSet<Member>,
-        other: &Target,
-        scene: &Scene,
-        seed: u64,
-        ways: (bool, bool),
-    ) -> Applied {
-        let other: BTreeSet<Member> = other.resolve(scene, seed).difference(side).copied().collect();
-        if other.is_empty() {
+    fn cut(&mut self, side: &Target, other: &Target, scene: &Scene, seed: u64, ways: (bool, bool)) -> Applied {
+        let (one, other) = (side.resolve(scene, seed), other.resolve(scene, seed));
+        // The rest is everybody but those of the other side, whichever of the two it is.
+        let (side, other) = if *side == Target::Rest { (&one - &other, other) } else { (one.clone(), &other - &one) };
+        if side.is_empty() || other.is_empty() {
             return Applied::skipped("there is nobody on the other side");
         }
-        for one in side {
+        for one in &side {
             for two in &other {
                 let (here, there) = (self.hosts[one].body.host, self.hosts[two].body.host);
                 if ways.0 {
@@ -198,7 +193,7 @@ impl Cluster {
         }
         let names = |members: &BTreeSet<Member>| members.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         let arrow = if ways.1 { "and" } else { "to" };
-        Applied::installed(format!("cut {} {arrow} {}", names(side), names(&other)), side.iter().copied())
+        Applied::installed(format!("cut {} {arrow} {}", names(&side), names(&other)), side)
     }
 
     fn heal(&mut self, member: Member, layer: Layer) -> bool {

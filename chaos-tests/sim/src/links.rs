@@ -130,6 +130,8 @@ impl Links {
         let mut state = self.state();
         let is_cut = state.is_dark(way.0) || state.is_dark(way.1) || state.ways.get(&way).is_some_and(|way| way.is_cut);
         if is_cut && !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            // What is on its way now is lost, and comes again when the way is whole.
+            state.retransmitted += 1;
             state.wakers.push(waker.clone());
         }
         !is_cut

@@ -6,7 +6,7 @@ use docent_sim::judge::Report;
 use docent_sim::run::{self, Plan};
 use docent_sim::shape::Shape;
 use docent_sim::{batch, ground, space};
-use docent_trial::Schedule;
+use docent_trial::{Scenario, Schedule};
 use docent_types::sabotage;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,6 +66,9 @@ struct RunArgs {
     /// Carry out this schedule instead of the seed's own
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
+    /// Start the cluster of this scenario (JSON) and carry it out, instead of the seed's own
+    #[arg(long, value_name = "FILE", conflicts_with = "schedule")]
+    scenario: Option<PathBuf>,
     /// Write what happens, a line a message, fault, applied entry and log line
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -105,10 +108,20 @@ fn read(path: &Path) -> Result<Schedule> {
     text.parse().with_context(|| format!("read {}", path.display()))
 }
 
+fn read_scenario(path: &Path) -> Result<Scenario> {
+    let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let scenario: Scenario = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+    scenario.check()?;
+    Ok(scenario)
+}
+
 fn run_one(args: &RunArgs) -> Result<ExitCode> {
-    let schedule = match &args.schedule {
-        Some(path) => read(path)?,
-        None => space::schedule(args.seed, &Shape::of(args.seed))?,
+    let scenario = args.scenario.as_deref().map(read_scenario).transpose()?;
+    let shape = scenario.as_ref().map_or_else(|| Shape::of(args.seed), Shape::for_scenario);
+    let schedule = match (&scenario, &args.schedule) {
+        (Some(scenario), _) => scenario.schedule(args.seed)?,
+        (None, Some(path)) => read(path)?,
+        (None, None) => space::schedule(args.seed, &shape)?,
     };
     if args.print_schedule {
         print!("{schedule}");
@@ -120,7 +133,7 @@ fn run_one(args: &RunArgs) -> Result<ExitCode> {
     if let Some(bug) = std::env::var("DOCENT_SABOTAGE").ok().filter(|bug| !bug.is_empty()) {
         sabotage::choose(&bug).map_err(anyhow::Error::msg)?;
     }
-    let ran = run::run(&Plan { seed: args.seed, schedule, trace: args.trace.clone(), verbose: args.log })?;
+    let ran = run::run(&Plan { seed: args.seed, shape, schedule, trace: args.trace.clone(), verbose: args.log })?;
     if let Some(path) = &args.history {
         let file = std::fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
         ran.history.write(&mut std::io::BufWriter::new(file))?;

@@ -22,7 +22,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-const CLIENTS: u32 = 4;
 /// A cluster is born in this time or something is wrong.
 const BIRTH: Duration = Duration::from_secs(40);
 const BASELINE: Duration = Duration::from_secs(2);
@@ -42,7 +41,9 @@ const LOOK_ANYWAY: Duration = Duration::from_millis(1_000);
 pub struct Plan {
     /// Decides everything.
     pub seed: u64,
-    /// What is done to the cluster.
+    /// What the cluster is made of.
+    pub shape: Shape,
+    /// What is done to it.
     pub schedule: Schedule,
     /// Where the text of the trace goes.
     pub trace: Option<std::path::PathBuf>,
@@ -82,7 +83,7 @@ pub fn run(plan: &Plan) -> Result<Ran> {
     let file = plan.trace.as_ref().map(std::fs::File::create).transpose().context("create the file of the trace")?;
     let (trace, log) = (Trace::new(file), Log::default());
     log.listen(trace.clone(), plan.verbose);
-    let shape = Shape::of(plan.seed);
+    let shape = plan.shape;
     let cluster = Cluster::new(shape, plan.seed, trace.clone(), log)?;
     let mut run = Run {
         cluster,
@@ -90,7 +91,7 @@ pub fn run(plan: &Plan) -> Result<Ran> {
         desk: Desk::default(),
         begin: Rc::default(),
         is_over: Rc::default(),
-        left: Rc::new(Cell::new(CLIENTS)),
+        left: Rc::new(Cell::new(shape.clients)),
         scene: Default::default(),
     };
     run.add_clients(plan.seed);
@@ -126,7 +127,7 @@ impl Run {
         let (desk, links) = (self.desk.clone(), self.cluster.links.clone());
         let here = self.cluster.address("operator");
         self.cluster.client("operator", desk.run(here, links, gateways.clone()));
-        for number in 0..CLIENTS {
+        for number in 0..self.cluster.shape.clients {
             let name = format!("client-{number}");
             let mut client = self.new_client(&name, number, seed);
             let (begin, left) = (self.begin.clone(), self.left.clone());
@@ -289,7 +290,7 @@ impl Run {
     /// Every user and item once, through whatever gateway.
     fn read_everything(&mut self) -> Result<()> {
         let is_done = Rc::new(Cell::new(false));
-        let mut client = self.new_client("auditor", CLIENTS, 0);
+        let mut client = self.new_client("auditor", self.cluster.shape.clients, 0);
         let done = is_done.clone();
         self.cluster.client("auditor", async move {
             let users = workload::users().map(|user| Call::ReadUser { user });

@@ -4,8 +4,8 @@ use crate::chance::Chance;
 use crate::space::{self, Theme};
 use anyhow::{Context, Result};
 use docent_coordinator::secret::Secret;
-use docent_trial::Member;
 use docent_trial::name::Role;
+use docent_trial::{Member, Scenario};
 use serde_json::json;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -29,6 +29,8 @@ pub struct Shape {
     pub user_shards: u32,
     /// Item shards.
     pub item_shards: u32,
+    /// Clients that call at the same time, each about ten times a second.
+    pub clients: u32,
 }
 
 impl Shape {
@@ -38,7 +40,21 @@ impl Shape {
         let sizes = if space::theme(seed) == Theme::Moves { [4, 4, 4, 5, 5] } else { [3, 3, 3, 4, 5] };
         let nodes = *chance.pick(&sizes);
         let coordinators = *chance.pick(&[3, 3, 3, 1]);
-        Shape { nodes, coordinators, replication: 3, user_shards: 2, item_shards: 1 }
+        Shape { nodes, coordinators, replication: 3, user_shards: 2, item_shards: 1, clients: 4 }
+    }
+
+    /// What a scenario asks for: its cluster, without zones, and clients for its rates. What they do is the simulation's own mixture.
+    pub fn for_scenario(scenario: &Scenario) -> Shape {
+        let needs = &scenario.cluster;
+        let per_s = scenario.workload.writes_per_s + scenario.workload.reads_per_s;
+        Shape {
+            nodes: needs.nodes,
+            coordinators: needs.coordinators,
+            replication: needs.replication,
+            user_shards: needs.user_shards.into(),
+            item_shards: needs.item_shards.into(),
+            clients: (per_s / 10.0).clamp(4.0, 40.0) as u32,
+        }
     }
 
     /// Every member, coordinators first.

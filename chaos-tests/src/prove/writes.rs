@@ -2,7 +2,7 @@
 
 use super::ground::{
     busiest, event, options, options_with_disks, pause, put, recommend_flag, restart_all, resume, seed, set_recommend,
-    under_writes,
+    under_writes, wait_led,
 };
 use super::{Finding, Outcome, Subject, briefly};
 use crate::lab::{Lab, Member, Options};
@@ -32,53 +32,73 @@ fn back(outcome: Result<()>) -> Vec<Finding> {
     outcome.err().map(told).into_iter().collect()
 }
 
+/// How a node goes away, and how it comes back.
+struct Absence {
+    name: &'static str,
+    clients: usize,
+    times: u32,
+    /// Load before each, so that every round meets the cluster elsewhere.
+    load: Duration,
+    leave: fn(&mut Lab, usize) -> Result<()>,
+    come_back: fn(&mut Lab, usize) -> Result<()>,
+}
+
+impl Absence {
+    /// The node that leads most is away under writes until others lead all that it led.
+    fn of_leaders(&self, subject: &Subject) -> Outcome {
+        let options = options(&subject.binary);
+        let groups = options.user_shards + options.item_shards;
+        let mut lab = Lab::start(&options)?;
+        let mut found = Vec::new();
+        let ledger = under_writes(&mut lab, self.name, self.clients, |lab| {
+            for _ in 0..self.times {
+                std::thread::sleep(self.load);
+                let victim = busiest(lab);
+                (self.leave)(lab, victim)?;
+                wait_led(lab, victim, groups as usize, BACK)?;
+                (self.come_back)(lab, victim)?;
+                found.extend(back(lab.wait_ready(BACK)));
+                if !found.is_empty() {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        match found.is_empty() {
+            true => audit(&lab, &ledger),
+            false => Ok(found),
+        }
+    }
+}
+
 /// The node that leads most is killed under writes and comes back.
 pub(super) fn leader_killed(subject: &Subject) -> Outcome {
-    let mut lab = Lab::start(&options(&subject.binary))?;
-    let mut found = Vec::new();
-    let ledger = under_writes(&mut lab, "kill", CLIENTS, |lab| {
-        for _ in 0..2 {
-            std::thread::sleep(Duration::from_millis(1_500 + subject.round * 130)); // some load
-            let victim = busiest(lab);
-            lab.nodes[victim].kill()?;
-            std::thread::sleep(Duration::from_millis(3_500)); // an election
-            lab.nodes[victim].start()?;
-            found.extend(back(lab.wait_ready(BACK)));
-            if !found.is_empty() {
-                break;
-            }
-        }
-        Ok(())
-    })?;
-    match found.is_empty() {
-        true => audit(&lab, &ledger),
-        false => Ok(found),
-    }
+    let kill = Absence {
+        name: "kill",
+        clients: CLIENTS,
+        times: 2,
+        load: Duration::from_millis(1_500 + subject.round * 130),
+        leave: |lab, victim| lab.nodes[victim].kill(),
+        come_back: |lab, victim| lab.nodes[victim].start(),
+    };
+    kill.of_leaders(subject)
 }
 
 /// The node that leads most is stopped for longer than an election takes, with writes waiting at its door when it goes on.
 pub(super) fn leader_paused(subject: &Subject) -> Outcome {
-    let mut lab = Lab::start(&options(&subject.binary))?;
-    let mut found = Vec::new();
-    let ledger = under_writes(&mut lab, "pause", CLIENTS * 2, |lab| {
-        for _ in 0..3 {
-            std::thread::sleep(Duration::from_millis(1_000 + subject.round * 70)); // some load
-            let victim = busiest(lab);
-            pause(lab, victim)?;
-            std::thread::sleep(Duration::from_millis(4_500)); // an election
+    let pause = Absence {
+        name: "pause",
+        clients: CLIENTS * 2,
+        times: 3,
+        load: Duration::from_millis(1_000 + subject.round * 70),
+        leave: |lab, victim| pause(lab, victim),
+        come_back: |lab, victim| {
             resume(lab, victim)?;
-            std::thread::sleep(Duration::from_millis(1_500)); // it hears of it
-            found.extend(back(lab.wait_ready(BACK)));
-            if !found.is_empty() {
-                break;
-            }
-        }
-        Ok(())
-    })?;
-    match found.is_empty() {
-        true => audit(&lab, &ledger),
-        false => Ok(found),
-    }
+            std::thread::sleep(Duration::from_millis(1_500)); // what waited at its door is answered
+            Ok(())
+        },
+    };
+    pause.of_leaders(subject)
 }
 
 /// Consent and profiles are read again after `kill -9` of everything.

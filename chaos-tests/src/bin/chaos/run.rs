@@ -160,7 +160,7 @@ impl Once<'_> {
         if place.dry_run {
             return Ok(None);
         }
-        sim::one(scenario, &schedule, history).map(Some)
+        sim::one(scenario, seed, history).map(Some)
     }
 
     fn on_cluster(&self, file: &Path) -> Result<Option<Trial>> {

@@ -3,7 +3,7 @@
 use crate::check::read;
 use anyhow::{Context, Result, bail};
 use docent_chaos::run::{self, Trial};
-use docent_trial::{Scenario, Schedule};
+use docent_trial::Scenario;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,14 +37,14 @@ pub(crate) fn batch_command(seeds: u64, jobs: usize, regressions: Option<&Path>)
     Ok(command)
 }
 
-/// Carries a scenario's schedule out in the simulation; the cluster's shape and its clients are the simulation's, by the seed.
-pub(crate) fn one(scenario: &Scenario, schedule: &Schedule, history: Option<&Path>) -> Result<Trial> {
+/// Carries a scenario out in the simulation. Its clients do the simulation's own mixture of calls, at about the scenario's rate.
+pub(crate) fn one(scenario: &Scenario, seed: u64, history: Option<&Path>) -> Result<Trial> {
     let dir = tempfile::tempdir()?;
-    let (plan, own) = (dir.path().join("schedule"), dir.path().join("history.jsonl"));
+    let (file, own) = (dir.path().join("scenario.json"), dir.path().join("history.jsonl"));
     let history = history.unwrap_or(&own);
-    std::fs::write(&plan, schedule.to_string())?;
+    std::fs::write(&file, serde_json::to_vec(scenario)?)?;
     let mut command = Command::new(program()?);
-    command.args(["run", "--seed", &schedule.seed.to_string(), "--schedule"]).arg(&plan).arg("--history").arg(history);
+    command.args(["run", "--seed", &seed.to_string(), "--scenario"]).arg(&file).arg("--history").arg(history);
     let output = command.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     let recorded =

@@ -270,13 +270,7 @@ impl World for Drill {
 
 impl Drill {
     fn bare_scene(&self) -> Scene {
-        let actor = |process: &Process| docent_trial::target::Actor {
-            member: process.member,
-            zone: String::new(),
-            is_up: process.is_up(),
-            leads: BTreeSet::new(),
-            holds: BTreeSet::new(),
-        };
+        let actor = |process: &Process| docent_trial::target::Actor::idle(process.member, process.is_up());
         Scene { actors: self.processes.iter().map(actor).collect(), ..Scene::default() }
     }
 }

@@ -11,6 +11,16 @@
 //! | [`operator`] | what an operator does, by the `docent` tool |
 //! | [`watch`] | logs and counts, for the history |
 
+/// Whom a fault hits, or the end of it.
+macro_rules! whom {
+    ($hit:expr) => {
+        match $hit {
+            Ok(on) => on,
+            Err(nobody) => return Ok(nobody),
+        }
+    };
+}
+
 mod means;
 mod operator;
 mod process;

@@ -55,7 +55,7 @@ impl Absence {
                 std::thread::sleep(self.load);
                 let victim = busiest(lab);
                 (self.leave)(lab, victim)?;
-                wait_led(lab, victim, groups as usize, BACK)?;
+                wait_led(lab, victim, groups, BACK)?;
                 (self.come_back)(lab, victim)?;
                 found.extend(back(lab.wait_ready(BACK)));
                 if !found.is_empty() {

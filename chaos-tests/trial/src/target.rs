@@ -71,6 +71,13 @@ pub struct Actor {
     pub holds: BTreeSet<Group>,
 }
 
+impl Actor {
+    /// One that has no zone, leads nothing and holds nothing.
+    pub fn idle(member: Member, is_up: bool) -> Actor {
+        Actor { member, zone: String::new(), is_up, leads: BTreeSet::new(), holds: BTreeSet::new() }
+    }
+}
+
 /// The cluster as it is at the moment when a fault is to happen: what roles are resolved against.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -80,14 +80,7 @@ impl Workload {
     /// The first key that does not.
     pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let is_rate = |rate: f64| rate.is_finite() && (0.0..=RATE_MAX).contains(&rate);
-        let shares = [
-            self.consent_percent,
-            self.blocks_percent,
-            self.take_down_percent,
-            self.profile_percent,
-            self.erase_percent,
-        ];
-        let sum: u32 = shares.into_iter().map(u32::from).sum();
+        let sum: u32 = self.shares().into_iter().map(u32::from).sum();
         let rules = [
             (is_rate(self.writes_per_s), "writes_per_s", "must be 0 to 1000000"),
             (is_rate(self.reads_per_s), "reads_per_s", "must be 0 to 1000000"),
@@ -100,6 +93,11 @@ impl Workload {
             (self.surges.iter().all(|surge| is_rate(surge.factor)), "surges", "have a factor that is not 0 to 1000000"),
         ];
         rules.into_iter().find(|(holds, ..)| !holds).map_or(Ok(()), |(_, field, why)| Err((field, why)))
+    }
+
+    /// Of 100 writes, those that are no event: consent, blocks, take-downs, profiles, erasures.
+    fn shares(&self) -> [u8; 5] {
+        [self.consent_percent, self.blocks_percent, self.take_down_percent, self.profile_percent, self.erase_percent]
     }
 
     /// How many times the rates are sent at a time of the chaos phase.
@@ -115,14 +113,7 @@ impl Workload {
         let mut draw = Draw::of(seed, number, 1);
         let user = format!("u{}", draw.below(self.users));
         let item = format!("i{}", draw.below(self.items));
-        let shares = [
-            self.consent_percent,
-            self.blocks_percent,
-            self.take_down_percent,
-            self.profile_percent,
-            self.erase_percent,
-        ];
-        match draw.share(&shares) {
+        match draw.share(&self.shares()) {
             Some(0) => {
                 let recommend = draw.below(2) == 0;
                 Call::SetConsent { user, consent: Consent { collect: true, recommend, train: draw.below(4) != 0 } }

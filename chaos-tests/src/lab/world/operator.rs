@@ -23,16 +23,6 @@ const NEWCOMER: Duration = Duration::from_secs(6);
 /// A small model, over epochs enough to be met in the middle of.
 const TRAIN: [&str; 5] = ["train", "--dim", "32", "--epochs", "120"];
 
-/// Whom a fault hits, or the end of it.
-macro_rules! whom {
-    ($hit:expr) => {
-        match $hit {
-            Ok(on) => on,
-            Err(nobody) => return Ok(nobody),
-        }
-    };
-}
-
 impl LabWorld {
     pub(super) fn apply_operator(
         &mut self,

@@ -7,7 +7,7 @@ use docent_trial::schedule::MovePhase;
 use docent_trial::target::Actor;
 use docent_trial::{Group, Member, Role, Scene, Trigger};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A member that takes longer plays no role now.
@@ -16,13 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 impl LabWorld {
     /// The members alone, without their roles.
     pub(super) fn actors(&self) -> Scene {
-        let actor = |member: Member| Actor {
-            member,
-            zone: self.zone(member),
-            is_up: self.is_up(member),
-            leads: BTreeSet::new(),
-            holds: BTreeSet::new(),
-        };
+        let actor = |member: Member| Actor { zone: self.zone(member), ..Actor::idle(member, self.is_up(member)) };
         Scene { actors: self.members().into_iter().map(actor).collect(), moving: None, driver: None }
     }
 

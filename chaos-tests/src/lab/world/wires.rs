@@ -6,16 +6,6 @@ use anyhow::{Context, Result, bail};
 use docent_trial::{Applied, Fault, Member, Target};
 use std::collections::BTreeSet;
 
-/// Whom a fault hits, or the end of it.
-macro_rules! whom {
-    ($hit:expr) => {
-        match $hit {
-            Ok(on) => on,
-            Err(nobody) => return Ok(nobody),
-        }
-    };
-}
-
 impl LabWorld {
     pub(super) fn apply_network(&mut self, fault: &Fault, hit: impl Fn(&Target) -> Hit) -> Result<Applied> {
         let first = whom!(hit(fault.target().context("nobody is named")?));

@@ -219,7 +219,7 @@ mod tests {
 
     fn scene(leads: &[Group]) -> Observed {
         let leads = leads.iter().copied().collect();
-        let actor = Actor { member: Member::node(1), zone: String::new(), is_up: true, leads, holds: BTreeSet::new() };
+        let actor = Actor { leads, ..Actor::idle(Member::node(1), true) };
         Observed::Scene { scene: Scene { actors: vec![actor], ..Scene::default() } }
     }
 

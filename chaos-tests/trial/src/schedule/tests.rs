@@ -29,13 +29,7 @@ impl World for Stage {
     }
 
     fn scene(&mut self) -> Scene {
-        let actor = |number| Actor {
-            member: Member::node(number),
-            zone: String::new(),
-            is_up: true,
-            leads: BTreeSet::new(),
-            holds: BTreeSet::new(),
-        };
+        let actor = |number| Actor::idle(Member::node(number), true);
         Scene { actors: (1..=3).map(actor).collect(), ..Scene::default() }
     }
 

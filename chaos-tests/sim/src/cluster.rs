@@ -3,6 +3,8 @@
 use crate::links::{Links, Machine};
 use crate::log::Log;
 use crate::member::{Body, Ended, Errand, run_coordinator, run_node};
+use crate::moves::Moves;
+use crate::operator::Order;
 use crate::shape::{self, Papers, Shape};
 use crate::trace::Trace;
 use anyhow::{Result, anyhow};
@@ -68,8 +70,10 @@ pub struct Cluster {
     pub seen: Vec<(Duration, Observed)>,
     /// What happened how often.
     pub counts: BTreeMap<Sight, u64>,
-    /// Requests of the operator, for whoever carries them to a gateway: method, path, body.
-    pub orders: Vec<(&'static str, String, serde_json::Value)>,
+    /// Requests of the operator, for whoever carries them to a gateway.
+    pub orders: Vec<Order>,
+    /// Replicas on their way.
+    pub moves: Moves,
     /// The last entry that each replica was seen to apply, and the end of each log.
     applied: BTreeMap<(Member, Group), u64>,
     /// The highest ballot that each replica was seen in.
@@ -142,8 +146,22 @@ impl Cluster {
             hosts.insert(*member, Host::new(body));
         }
         let (seen, counts, orders) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let (applied, ballots) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Cluster { shape, links, hosts, seen, counts, orders, applied, ballots, sim, trace, log, _papers: papers })
+        let (applied, ballots, moves) = (BTreeMap::new(), BTreeMap::new(), Moves::default());
+        Ok(Cluster {
+            shape,
+            links,
+            hosts,
+            seen,
+            counts,
+            orders,
+            moves,
+            applied,
+            ballots,
+            sim,
+            trace,
+            log,
+            _papers: papers,
+        })
     }
 
     /// Adds a client's host; its software runs from the next tick on.
@@ -178,6 +196,7 @@ impl Cluster {
         self.sim.step().map_err(failed)?;
         let now = self.now();
         self.look_after_processes(now);
+        self.follow_moves();
         let said = self.log.take();
         self.count(Sight::Truncations, said.truncations);
         for entry in said.applied {
@@ -337,7 +356,7 @@ impl Cluster {
             let holds = groups.iter().map(|status| group(status.group)).collect();
             Actor { member: *member, zone: String::new(), is_up: host.life == Life::Up, leads, holds }
         });
-        Scene { actors: actors.collect(), moving: None, driver: None }
+        Scene { actors: actors.collect(), moving: self.moves.parties(), driver: None }
     }
 
     /// Notes something in the trace.

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, Life};
 use crate::links::{Machine, Trouble};
+use crate::operator::Order;
 use docent_runtime::disk::Crash;
 use docent_trial::Member;
 use docent_trial::fault::{Fault, Kind, Layer};
@@ -57,7 +58,11 @@ impl World for Cluster {
     }
 
     fn holds(&mut self, trigger: &Trigger) -> Result<bool, String> {
-        Err(format!("the simulation cannot tell when it is {trigger}"))
+        match trigger {
+            Trigger::Move(phase) => Ok(self.is_moving(*phase)),
+            Trigger::Staged => Ok(self.is_staged()),
+            Trigger::Training { .. } => Err(format!("the simulation cannot tell when it is {trigger}")),
+        }
     }
 
     fn apply(&mut self, fault: &Fault, seed: u64) -> Applied {
@@ -85,17 +90,18 @@ impl Cluster {
             Fault::OneWay { from, to } => self.cut(from, to, &scene, seed, (true, false)),
             Fault::Bridge { side, from, .. } => self.cut(side, from, &scene, seed, (true, true)),
             Fault::MoveShard { shard, to, .. } => {
-                let to = to.resolve(&scene, seed).into_iter().next();
-                self.order_move(&shard.to_string(), &hit, to)
+                let to = to.resolve(&scene, seed);
+                match self.way_of(*shard, &hit, &to) {
+                    Some((from, to)) => self.order_move(fault, &shard.to_string(), from, to),
+                    None => Applied::skipped(format!("nobody of these has {shard}, or everybody does")),
+                }
             }
-            Fault::Train => self.order("POST", "/v1/jobs", json!({}), "a training job"),
-            Fault::RollBack => self.order("POST", "/v1/models:rollback", json!({}), "a rollback"),
-            Fault::Activate { version: Some(version) } => {
-                self.order("POST", &format!("/v1/models/{version}:activate"), json!({}), "an activation")
-            }
-            Fault::Activate { version: None } => {
-                Applied::skipped("the simulation does not know which version is staged")
-            }
+            Fault::Train => self.order(fault, "/v1/jobs", json!({})),
+            Fault::RollBack => self.order(fault, "/v1/models:rollback", json!({})),
+            Fault::Activate { version } => match version.or_else(|| self.waiting_version()) {
+                Some(version) => self.order(fault, &format!("/v1/models/{version}:activate"), json!({})),
+                None => Applied::skipped("no version waits to go live"),
+            },
             other => {
                 let done: BTreeSet<Member> = hit.into_iter().filter(|member| self.hit(*member, other, seed)).collect();
                 if done.is_empty() {
@@ -133,8 +139,8 @@ impl Cluster {
             Fault::Delay { ms, .. } => self.every_way(member, |way| way.delay_ms = *ms),
             Fault::Jitter { ms, .. } => self.every_way(member, |way| way.jitter_ms = *ms),
             Fault::Reset(_) => self.links.reset(self.hosts[&member].body.host),
-            Fault::Drain(_) if member.role == Role::Node => self.order_node(member, "drain"),
-            Fault::Resume(_) if member.role == Role::Node => self.order_node(member, "resume"),
+            Fault::Drain(_) if member.role == Role::Node => self.order_node(fault, member, "drain"),
+            Fault::Resume(_) if member.role == Role::Node => self.order_node(fault, member, "resume"),
             other => {
                 let Some(host) = self.hosts.get_mut(&member) else { return false };
                 match other {
@@ -220,26 +226,26 @@ impl Cluster {
             }
         }
         if is(Layer::Operator) && member.role == Role::Node {
-            self.order_node(member, "resume");
+            self.order_node(&Fault::Resume(member.into()), member, "resume");
         }
         true
     }
 
-    fn order(&mut self, method: &'static str, path: &str, body: serde_json::Value, what: &str) -> Applied {
-        self.orders.push((method, path.to_owned(), body));
-        Applied::indeterminate(format!("the operator asks for {what}"))
+    /// What comes of it is told when it is known.
+    fn order(&mut self, fault: &Fault, path: &str, body: serde_json::Value) -> Applied {
+        self.orders.push(Order { fault: Some(fault.clone()), path: path.to_owned(), body });
+        Applied::indeterminate(format!("the operator asks for it: {path}"))
     }
 
-    fn order_node(&mut self, node: Member, action: &str) {
+    fn order_node(&mut self, fault: &Fault, node: Member, action: &str) {
         // The catalog numbers nodes in the order in which they joined, which is not ours: whoever carries it out looks the address up.
         let addr = crate::shape::internal_addr(self.hosts[&node].body.host);
-        self.orders.push(("POST", "/v1/placement".to_owned(), json!({ "action": action, "node": addr })));
+        self.order(fault, "/v1/placement", json!({ "action": action, "node": addr }));
     }
 
-    fn order_move(&mut self, shard: &str, from: &BTreeSet<Member>, to: Option<Member>) -> Applied {
-        let (Some(from), Some(to)) = (from.first(), to) else { return Applied::skipped("nobody plays that role") };
+    fn order_move(&mut self, fault: &Fault, shard: &str, from: Member, to: Member) -> Applied {
         let addr = |member: &Member| crate::shape::internal_addr(self.hosts[member].body.host);
-        let body = json!({ "action": "move", "shard": shard, "from": addr(from), "to": addr(&to) });
-        self.order("POST", "/v1/placement", body, &format!("{shard} to move from {from} to {to}"))
+        let body = json!({ "action": "move", "shard": shard, "from": addr(&from), "to": addr(&to) });
+        self.order(fault, "/v1/placement", body)
     }
 }

@@ -13,7 +13,7 @@
 //! | [`links`], [`net`] | the network and what it does to bytes |
 //! | [`shape`] | the size of a cluster and the settings of its members |
 //! | [`member`] | disk, clock and software of a host |
-//! | [`cluster`], [`faults`] | all hosts, and what can be done to them |
+//! | [`cluster`], [`faults`], [`moves`] | all hosts, what can be done to them, and replicas on their way |
 //! | [`space`] | the schedule of a seed |
 //! | [`http`], [`reading`], [`workload`], [`operator`] | clients |
 //! | [`recorder`], [`audit`], [`run`] | one run and its history |
@@ -31,6 +31,7 @@ pub mod judge;
 pub mod links;
 pub mod log;
 pub mod member;
+pub mod moves;
 pub mod net;
 pub mod operator;
 pub mod reading;

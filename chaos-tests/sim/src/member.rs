@@ -12,6 +12,7 @@ use docent_runtime::platform::{Engine, Platform};
 use docent_runtime::threads::Threads;
 use docent_runtime::{Clock, Supervisor};
 use docent_trial::Member;
+use docent_types::catalog::Catalog;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -53,6 +54,7 @@ struct Shared {
     ended: Option<Ended>,
     seen: Vec<(Duration, Status)>,
     last: BTreeMap<u64, Status>,
+    catalog: Option<Arc<Catalog>>,
 }
 
 /// How a process ended by itself.
@@ -124,6 +126,11 @@ impl Body {
         self.shared().last.values().cloned().collect()
     }
 
+    /// The catalog as its coordinator knew it when it was last looked at.
+    pub fn catalog(&self) -> Option<Arc<Catalog>> {
+        self.shared().catalog.clone()
+    }
+
     /// Its process is gone: what was asked of it is not done.
     pub fn forget_process(&self) {
         let mut shared = self.shared();
@@ -178,7 +185,11 @@ pub async fn run_coordinator(body: Body, settings: docent_coordinator::Settings,
         Ok(coordinator) => coordinator,
         Err(error) => return body.end(Ended::Fatal(format!("it does not start: {error}"))),
     };
-    let groups = || vec![coordinator.group().clone()];
+    let catalog = coordinator.catalog();
+    let groups = || {
+        body.shared().catalog = Some(catalog.borrow().clone());
+        vec![coordinator.group().clone()]
+    };
     if let Some(why) = attend(&body, &supervisor, groups, None).await {
         return body.end(Ended::Fatal(why));
     }

@@ -3,7 +3,7 @@
 use crate::http;
 use crate::links::Links;
 use crate::net::SimNet;
-use docent_trial::Member;
+use docent_trial::{Fault, Member};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,8 +16,27 @@ const PATIENCE: Duration = Duration::from_millis(2_000);
 /// Orders are repeated at other gateways so often.
 const REPEATS: usize = 3;
 
-/// An order: method, path, body. Nodes in it are named by their internal addresses.
-pub type Order = (&'static str, String, Value);
+/// A POST to whatever gateway takes it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The fault that it is; `None` for what belongs to every run.
+    pub fault: Option<Fault>,
+    /// Where to.
+    pub path: String,
+    /// Nodes in it are named by their internal addresses.
+    pub body: Value,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Which.
+    pub order: Order,
+    /// When it was sent.
+    pub from: Duration,
+    /// Why it was not carried out; as far as the operator knows.
+    pub refusal: Option<String>,
+}
 
 /// What the operator knows, and is asked to do. Clones share it.
 #[derive(Clone, Default)]
@@ -27,8 +46,7 @@ pub struct Desk {
     ready: Rc<Cell<usize>>,
     /// Rounds made so far.
     rounds: Rc<Cell<u64>>,
-    /// What came of orders, in words.
-    done: Rc<RefCell<Vec<String>>>,
+    done: Rc<RefCell<Vec<Done>>>,
 }
 
 impl Desk {
@@ -48,7 +66,7 @@ impl Desk {
     }
 
     /// What came of orders since the last call.
-    pub fn take_done(&self) -> Vec<String> {
+    pub fn take_done(&self) -> Vec<Done> {
         std::mem::take(&mut self.done.borrow_mut())
     }
 
@@ -64,8 +82,9 @@ impl Desk {
             loop {
                 let next = self.orders.borrow_mut().pop_front();
                 let Some(order) = next else { break };
-                let outcome = carry_out(&net, &gateways, &order).await;
-                self.done.borrow_mut().push(format!("{} {} {}: {outcome}", order.0, order.1, order.2));
+                let from = turmoil::sim_elapsed().unwrap_or_default();
+                let refusal = carry_out(&net, &gateways, &order).await.err();
+                self.done.borrow_mut().push(Done { order, from, refusal });
             }
             tokio::time::sleep(ROUND).await; // simulated: between two rounds of asking every node whether it is ready
         }
@@ -73,26 +92,26 @@ impl Desk {
 }
 
 /// Tries one gateway after the other.
-async fn carry_out(net: &SimNet, gateways: &[(Member, String)], (method, path, body): &Order) -> String {
+async fn carry_out(net: &SimNet, gateways: &[(Member, String)], order: &Order) -> Result<(), String> {
     let mut last = "no gateway answered".to_owned();
     for (_, addr) in gateways.iter().cycle().take(REPEATS) {
         let Some(numbers) = node_numbers(net, addr).await else { continue };
-        let mut body = body.clone();
+        let mut body = order.body.clone();
         for key in ["node", "from", "to"] {
             let number = body[key].as_str().map(|text| numbers.get(text).copied());
             match number {
                 Some(Some(number)) => body[key] = number.into(),
-                Some(None) => return format!("{} is in no catalog", body[key]),
+                Some(None) => return Err(format!("{} is in no catalog", body[key])),
                 None => {}
             }
         }
-        match http::ask(net, addr, method, path, Some(&body), PATIENCE).await {
-            Ok(answer) if answer.status == 200 => return "done".to_owned(),
+        match http::ask(net, addr, "POST", &order.path, Some(&body), PATIENCE).await {
+            Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) => last = format!("{} {}", answer.status, answer.body["error"]["message"]),
             Err(none) => last = none.kind.to_owned(),
         }
     }
-    last
+    Err(last)
 }
 
 /// The catalog's number of every node, by internal address.

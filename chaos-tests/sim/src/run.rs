@@ -4,7 +4,7 @@ use crate::audit::{self, Slot};
 use crate::chance::Chance;
 use crate::cluster::{Cluster, TICK};
 use crate::log::Log;
-use crate::operator::Desk;
+use crate::operator::{Desk, Done, Order};
 use crate::recorder::{Recorder, us};
 use crate::shape::{ELECTION_TIMEOUT_MAX_MS, Shape};
 use crate::trace::Trace;
@@ -15,7 +15,7 @@ use docent_trial::history::{Call, FORMAT, FaultMark, Header, Observed, Outcome, 
 use docent_trial::name::Role;
 use docent_trial::schedule::Conductor;
 use docent_trial::target::{Scene, Target};
-use docent_trial::world::{Phase, World, WorldKind};
+use docent_trial::world::{Applied, Phase, World, WorldKind};
 use docent_trial::{History, Member, Schedule};
 use serde_json::json;
 use std::cell::Cell;
@@ -168,7 +168,7 @@ impl Run {
         self.until(BASELINE, |_| false)?;
         // The first model is trained while the schedule begins; without one no answer is personal.
         let settings = json!({ "dim": 8, "epochs": 3, "seed": schedule.seed });
-        self.desk.order(("POST", "/v1/jobs".to_owned(), settings));
+        self.desk.order(Order { fault: None, path: "/v1/jobs".to_owned(), body: settings });
         self.phase(Phase::Chaos);
         self.chaos(schedule)?;
         self.phase(Phase::Heal);
@@ -232,9 +232,19 @@ impl Run {
             self.desk.order(order);
         }
         let now = self.cluster.now();
-        for text in self.desk.take_done() {
-            self.cluster.note("order", format_args!("{text}"));
-            self.cluster.seen.push((now, Observed::Note { text }));
+        for Done { order: Order { fault, path, body }, from, refusal } in self.desk.take_done() {
+            let told = format!("POST {path} {body}: {}", refusal.as_deref().unwrap_or("done"));
+            self.cluster.note("order", format_args!("{told}"));
+            let Some(fault) = fault else {
+                self.cluster.seen.push((now, Observed::Note { text: told }));
+                continue;
+            };
+            let applied = match refusal {
+                None => Applied::installed(told, []),
+                Some(_) => Applied::indeterminate(told),
+            };
+            let (from_us, at_us) = (us(from), us(now));
+            self.recorder.fault(FaultMark { from_us, at_us, step: None, fault, is_end: false, applied });
         }
         for (at, what) in std::mem::take(&mut self.cluster.seen) {
             self.recorder.see(at, what);

@@ -138,7 +138,7 @@ impl Cluster {
                     add(&mut sim, &body, &links, seed, start);
                 }
                 Role::Node => {
-                    let settings = shape::node(member.number, *host, &coordinators, &papers)?;
+                    let settings = shape::node(&shape, member.number, *host, &coordinators, &papers)?;
                     let start = move |body: Body, platform| run_node(body, settings.clone(), platform);
                     add(&mut sim, &body, &links, seed, start);
                 }
@@ -354,7 +354,13 @@ impl Cluster {
             let leads: BTreeSet<Group> =
                 groups.iter().filter(|status| status.is_leader()).map(|status| group(status.group)).collect();
             let holds = groups.iter().map(|status| group(status.group)).collect();
-            Actor { member: *member, zone: String::new(), is_up: host.life == Life::Up, leads, holds }
+            Actor {
+                member: *member,
+                zone: self.shape.zone(*member).to_owned(),
+                is_up: host.life == Life::Up,
+                leads,
+                holds,
+            }
         });
         Scene { actors: actors.collect(), moving: self.moves.parties(), driver: None }
     }

@@ -83,8 +83,8 @@ pub fn run(plan: &Plan) -> Result<Ran> {
     let file = plan.trace.as_ref().map(std::fs::File::create).transpose().context("create the file of the trace")?;
     let (trace, log) = (Trace::new(file), Log::default());
     log.listen(trace.clone(), plan.verbose);
-    let shape = plan.shape;
-    let cluster = Cluster::new(shape, plan.seed, trace.clone(), log)?;
+    let shape = plan.shape.clone();
+    let cluster = Cluster::new(shape.clone(), plan.seed, trace.clone(), log)?;
     let mut run = Run {
         cluster,
         recorder: Recorder::new(header(plan, &shape)),

@@ -17,7 +17,7 @@ const INTERNAL_PORT: u16 = 7600;
 const QUERY_PORT: u16 = 7500;
 
 /// The size of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Nodes at the start.
     pub nodes: u32,
@@ -29,6 +29,8 @@ pub struct Shape {
     pub user_shards: u32,
     /// Item shards.
     pub item_shards: u32,
+    /// Zones, given to nodes in turn; empty for one zone.
+    pub zones: Vec<String>,
     /// Clients that call at the same time, each about ten times a second.
     pub clients: u32,
 }
@@ -40,10 +42,10 @@ impl Shape {
         let sizes = if space::theme(seed) == Theme::Moves { [4, 4, 4, 5, 5] } else { [3, 3, 3, 4, 5] };
         let nodes = *chance.pick(&sizes);
         let coordinators = *chance.pick(&[3, 3, 3, 1]);
-        Shape { nodes, coordinators, replication: 3, user_shards: 2, item_shards: 1, clients: 4 }
+        Shape { nodes, coordinators, replication: 3, user_shards: 2, item_shards: 1, zones: Vec::new(), clients: 4 }
     }
 
-    /// What a scenario asks for: its cluster, without zones, and clients for its rates. What they do is the simulation's own mixture.
+    /// What a scenario asks for: its cluster, and clients for its rates. What they do is the simulation's own mixture.
     pub fn for_scenario(scenario: &Scenario) -> Shape {
         let needs = &scenario.cluster;
         let per_s = scenario.workload.writes_per_s + scenario.workload.reads_per_s;
@@ -53,7 +55,16 @@ impl Shape {
             replication: needs.replication,
             user_shards: needs.user_shards.into(),
             item_shards: needs.item_shards.into(),
+            zones: needs.zones.clone(),
             clients: (per_s / 10.0).clamp(4.0, 40.0) as u32,
+        }
+    }
+
+    /// The zone of a member; empty where there are none.
+    pub fn zone(&self, member: Member) -> &str {
+        match member.role {
+            Role::Node if !self.zones.is_empty() => &self.zones[(member.number as usize - 1) % self.zones.len()],
+            _ => "",
         }
     }
 
@@ -158,14 +169,23 @@ pub fn coordinator(
 ///
 /// # Errors
 /// Where the settings have changed and this has not.
-pub fn node(number: u32, host: IpAddr, coordinators: &[String], papers: &Papers) -> Result<docent_node::Settings> {
+pub fn node(
+    shape: &Shape,
+    number: u32,
+    host: IpAddr,
+    coordinators: &[String],
+    papers: &Papers,
+) -> Result<docent_node::Settings> {
+    let member = Member { role: Role::Node, number };
+    let zone = Some(shape.zone(member)).filter(|zone| !zone.is_empty()).unwrap_or("default");
     let settings = json!({
-        "data_dir": format!("/sim/node-{number}"),
+        "data_dir": format!("/sim/{member}"),
+        "zone": zone,
         "internal_listen": internal_addr(host),
         "query_listen": query_addr(host),
         "insecure": true,
         "coordinators": coordinators,
-        "token_file": papers.token(Member { role: Role::Node, number }),
+        "token_file": papers.token(member),
         "disk_reserve_bytes": 64 << 10,
         "verify_interval_s": 0,
         "journal": { "segment_bytes_max": 128 << 10, "cache_bytes_max": 1 << 20 },

@@ -168,6 +168,13 @@ impl Group {
         self.contact().note(at, commit, crate::status::applied_now(self.raft()));
     }
 
+    /// What a leader knows of its own freshness stays known when it leads no more.
+    pub(crate) fn note_own_leadership(&self) {
+        if let Some((at, commit)) = crate::status::own_contact(self.raft()) {
+            self.note_leader_contact(at, commit);
+        }
+    }
+
     fn contact(&self) -> MutexGuard<'_, Contact> {
         self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,13 +185,11 @@ impl Group {
         self.shared.no_votes_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// How far behind this replica can be: on the leader, milliseconds since a quorum acknowledged it; elsewhere, since the leader
-    /// reached it with nothing committed that is not applied here by now. `None` before the first such contact. An isolated
-    /// leader's figure grows, and so does that of replicas cut off with none, and of those that are heard but get no entries.
+    /// How far behind this replica can be: milliseconds since a leader reached it, or a quorum acknowledged it as the leader, with
+    /// nothing committed that is not applied here by now. `None` before the first such contact. An isolated leader's figure grows, and
+    /// so does that of replicas cut off with none, and of those that are heard but get no entries; a change of leaders forgets nothing.
     pub fn millis_since_leader_contact(&self) -> Option<u64> {
-        if self.status().is_leader() {
-            return crate::status::quorum_ack_now(self.raft());
-        }
+        self.note_own_leadership();
         let contact = self.contact().latest(crate::status::applied_now(self.raft()));
         contact.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
     }

@@ -214,10 +214,10 @@ impl Host {
     fn start_tasks(&self, group: &Group, status: watch::Sender<Status>) {
         let supervisor = &self.inner.supervisor;
         let shared = group.shared();
-        let (id, raft, meters) = (shared.group, shared.raft.clone(), shared.meters.clone());
+        let (told, meters) = (group.clone(), shared.meters.clone());
         let teller = supervisor.clone();
         supervisor.spawn("raft status", OnExit::FatalIfFailed, async move {
-            publish_status(id, &raft, &meters, &status, &teller).await;
+            publish_status(&told, &meters, &status, &teller).await;
             Ok(())
         });
         let compaction = Arc::clone(&shared.compaction);
@@ -421,17 +421,12 @@ impl Drop for Reservation<'_> {
 }
 
 /// Turns openraft's metrics into our status until the group has stopped; a group that stopped for good ends the process.
-async fn publish_status(
-    group: u64,
-    raft: &Raft,
-    meters: &Meters,
-    sender: &watch::Sender<Status>,
-    supervisor: &Supervisor,
-) {
-    let mut metrics = raft.metrics();
+async fn publish_status(group: &Group, meters: &Meters, sender: &watch::Sender<Status>, supervisor: &Supervisor) {
+    let (id, mut metrics) = (group.id(), group.raft().metrics());
     loop {
         let before = sender.borrow().clone();
-        let now = status::of_metrics(group, &metrics.borrow_watched(), &before);
+        group.note_own_leadership();
+        let now = status::of_metrics(id, &metrics.borrow_watched(), &before);
         if now.is_leader() != before.is_leader() || now.leader != before.leader {
             meters.leader_changes.increment(1);
             meters.is_leader.set(if now.is_leader() { 1.0 } else { 0.0 });
@@ -445,7 +440,7 @@ async fn publish_status(
             is_new
         });
         if let Some(message) = fatal {
-            supervisor.fatal(format!("raft group {group} has stopped: {message}"));
+            supervisor.fatal(format!("raft group {id} has stopped: {message}"));
             return;
         }
         if is_closed || metrics.changed().await.is_err() {

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant, ServerState};
+use openraft::{Instant as _, ServerState};
+
+use tokio::time::Instant;
 
 use crate::Member;
 use crate::raft::{Fatal, Metrics, Raft};
@@ -162,9 +165,15 @@ fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {
     members.collect()
 }
 
-/// As [`millis_since_quorum_ack`], by openraft's metrics as they are now.
-pub(crate) fn quorum_ack_now(raft: &Raft) -> Option<u64> {
-    millis_since_quorum_ack(&raft.metrics().borrow_watched())
+/// On a leader: when a quorum last acknowledged it, and the end of what it knows to be committed. `None` before it has committed an entry
+/// of its own: until then it does not know all that is (Ongaro's dissertation, section 6.4).
+pub(crate) fn own_contact(raft: &Raft) -> Option<(Instant, u64)> {
+    let receiver = raft.metrics();
+    let metrics = receiver.borrow_watched();
+    let commit = metrics.local_committed.as_ref()?;
+    let age = Duration::from_millis(millis_since_quorum_ack(&metrics)?);
+    let at = Instant::now().checked_sub(age)?;
+    (commit.leader_id == metrics.vote.leader_id).then_some((at, commit.index))
 }
 
 /// The last entry applied here, by openraft's metrics as they are now.

@@ -1,5 +1,6 @@
 //! A replica that hears of its leader but not from it is not fresh.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use docent_raft::MessageKind;
@@ -38,6 +39,50 @@ async fn a_follower_that_gets_heartbeats_but_no_entries_grows_stale() {
     let healed = Instant::now();
     while age(starved).unwrap() > healed.elapsed() {
         heartbeats(&cluster, lead, 1).await;
+    }
+}
+
+/// Found by the lab (leader-loss, seed 1): just after an election the new leader had no acknowledgement yet and the deposed one had never
+/// followed, so that both refused to show items although neither was behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_leaders_makes_nobody_forget_how_fresh_it_is() {
+    let cluster = Cluster::new(options());
+    let nodes = cluster.start_all(3).await;
+    for round in 0..6 {
+        let last = propose(&nodes, &format!("round {round}")).await;
+        for node in &nodes {
+            node.wait_applied(last.index).await;
+        }
+        let from = leader(&nodes).await;
+        for node in &nodes {
+            heartbeats(&cluster, &nodes[from], 2).await;
+            assert!(age(node).is_some());
+        }
+        let to = (from + 1) % 3;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watching: Vec<_> = [from, to]
+                .map(|place| {
+                    let (node, is_over) = (&nodes[place], &is_over);
+                    scope.spawn(move || {
+                        while !is_over.load(Ordering::Relaxed) {
+                            assert!(age(node).is_some(), "replica {} forgot how fresh it is in round {round}", node.id);
+                        }
+                    })
+                })
+                .into_iter()
+                .collect();
+            let moved = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async {
+                    let moved = nodes[from].group.transfer_leader(nodes[to].id, Duration::from_secs(20)).await;
+                    propose(&nodes, "after").await;
+                    moved
+                })
+            });
+            is_over.store(true, Ordering::Relaxed);
+            watching.into_iter().for_each(|thread| thread.join().unwrap());
+            moved.unwrap();
+        });
     }
 }
 

@@ -296,6 +296,13 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// Nothing more will come of it. A job that failed once may be queued again, as another attempt.
+    pub fn is_over(self) -> bool {
+        !matches!(self, JobState::Queued | JobState::Running)
+    }
+}
+
 /// A training job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {

@@ -45,7 +45,7 @@ impl State {
 
     pub(super) fn assign_job(&mut self, id: u64, epoch: u64, driver: NodeId) -> Applied {
         let job = self.find(id)?;
-        if !matches!(job.state, JobState::Queued | JobState::Running) || epoch != job.epoch + 1 {
+        if job.state.is_over() || epoch != job.epoch + 1 {
             return Err(conflict(format!(
                 "job {id} is {} at epoch {}; it cannot start epoch {epoch}",
                 name(job.state),
@@ -137,8 +137,8 @@ impl State {
     }
 
     fn forget_finished(&mut self) {
-        let is_finished = |job: &Job| !matches!(job.state, JobState::Queued | JobState::Running);
-        let finished: Vec<u64> = self.catalog.jobs.values().filter(|job| is_finished(job)).map(|job| job.id).collect();
+        let finished = self.catalog.jobs.values().filter(|job| job.state.is_over());
+        let finished: Vec<u64> = finished.map(|job| job.id).collect();
         for id in finished.iter().take(finished.len().saturating_sub(FINISHED_MAX)) {
             self.catalog_mut().jobs.remove(id);
             self.book.failures.remove(id);

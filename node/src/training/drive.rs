@@ -63,7 +63,7 @@ impl Drive {
             for (attempt, job) in mine {
                 attempts.entry(attempt).or_insert_with(|| self.start(job.clone(), catalog.clone(), &supervisor));
             }
-            self.cuts.retain(|job| current.jobs.get(&job).is_none_or(|job| job.state == JobState::Running));
+            self.cuts.retain(|job| !is_over(&current, job));
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
                 () = supervisor.cancelled() => {
@@ -203,6 +203,12 @@ impl Drive {
     }
 }
 
+/// Whether this catalog knows that nothing more comes of a job. An older catalog than the driver's has it queued, or does not know it: what
+/// is pinned for it stays.
+fn is_over(catalog: &Catalog, job: u64) -> bool {
+    catalog.jobs.get(&job).is_some_and(|job| job.state.is_over())
+}
+
 /// Who computes what: the node that pinned a shard hosts all its virtual workers, so that no event crosses the network.
 fn hosts(catalog: &Catalog, cut: &BTreeMap<ShardId, (NodeId, Position)>) -> Result<Hosts> {
     let of = |keyspace: Keyspace| {
@@ -312,4 +318,36 @@ fn train_error(error: docent_train::Error) -> Error {
         _ => Kind::Internal,
     };
     Error::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the lab (take-down-race, seed 1): a host that heard of the job's start after it was asked for its input dropped that input,
+    /// and the attempt failed.
+    #[test]
+    fn what_is_pinned_for_a_job_stays_until_the_job_is_known_to_be_over() {
+        let with = |state| {
+            let job = Job {
+                id: 1,
+                state,
+                settings: TrainSettings::default(),
+                epoch: 1,
+                driver: None,
+                progress: None,
+                version: None,
+                error: None,
+                created_ms: 0,
+            };
+            Catalog { jobs: BTreeMap::from([(1, job)]), ..Catalog::default() }
+        };
+        for state in [JobState::Queued, JobState::Running] {
+            assert!(!is_over(&with(state), 1), "{state:?}");
+        }
+        for state in [JobState::Succeeded, JobState::Failed, JobState::Cancelled] {
+            assert!(is_over(&with(state), 1), "{state:?}");
+        }
+        assert!(!is_over(&Catalog::default(), 1));
+    }
 }

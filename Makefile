@@ -54,13 +54,13 @@ bench-drain: build ## Drains of the node that leads most shards, and its return,
 	cargo run --release --locked -p docent-chaos --bin docent-failover -- --drain $(ARGS)
 
 # What a machine does not allow (network namespaces without root) is told by the smoke and fails `make chaos` alone.
-SMOKE := target/release/docent-chaos suite --profile smoke --may-skip --time-limit 900
+SMOKE := target/release/docent-chaos suite --profile smoke --may-skip --time-limit 900 --regressions chaos-tests/sim/regressions.txt
 .PHONY: build-chaos chaos chaos-smoke
 build-chaos: build
 	cargo build --release --locked -p docent-sim -p docent-chaos --bin docent-sim --bin docent-chaos
 
 chaos: build-chaos ## 200 simulated clusters and every lab scenario once: at most 30 minutes on two cores. ARGS="--help"
-	target/release/docent-chaos suite $(ARGS)
+	target/release/docent-chaos suite --regressions chaos-tests/sim/regressions.txt $(ARGS)
 
 chaos-smoke: build-chaos ## A dozen simulated clusters and three short lab scenarios; a part of `make test`
 	$(SMOKE)

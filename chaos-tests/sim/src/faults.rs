@@ -139,8 +139,8 @@ impl Cluster {
             Fault::Delay { ms, .. } => self.every_way(member, |way| way.delay_ms = *ms),
             Fault::Jitter { ms, .. } => self.every_way(member, |way| way.jitter_ms = *ms),
             Fault::Reset(_) => self.links.reset(self.hosts[&member].body.host),
-            Fault::Drain(_) if member.role == Role::Node => self.order_node(fault, member, "drain"),
-            Fault::Resume(_) if member.role == Role::Node => self.order_node(fault, member, "resume"),
+            Fault::Drain(_) if member.role == Role::Node => self.order_node(member, "drain"),
+            Fault::Resume(_) if member.role == Role::Node => self.order_node(member, "resume"),
             other => {
                 let Some(host) = self.hosts.get_mut(&member) else { return false };
                 match other {
@@ -182,7 +182,10 @@ impl Cluster {
     fn cut(&mut self, side: &Target, other: &Target, scene: &Scene, seed: u64, ways: (bool, bool)) -> Applied {
         let (one, other) = (side.resolve(scene, seed), other.resolve(scene, seed));
         // The rest is everybody but those of the other side, whichever of the two it is.
-        let (side, other) = if *side == Target::Rest { (&one - &other, other) } else { (one.clone(), &other - &one) };
+        let (side, other) = match side {
+            Target::Rest => (&one - &other, other),
+            _ => (one.clone(), &other - &one),
+        };
         if side.is_empty() || other.is_empty() {
             return Applied::skipped("there is nobody on the other side");
         }
@@ -226,7 +229,7 @@ impl Cluster {
             }
         }
         if is(Layer::Operator) && member.role == Role::Node {
-            self.order_node(&Fault::Resume(member.into()), member, "resume");
+            self.order_node(member, "resume");
         }
         true
     }
@@ -237,10 +240,11 @@ impl Cluster {
         Applied::indeterminate(format!("the operator asks for it: {path}"))
     }
 
-    fn order_node(&mut self, fault: &Fault, node: Member, action: &str) {
+    fn order_node(&mut self, node: Member, action: &str) {
         // The catalog numbers nodes in the order in which they joined, which is not ours: whoever carries it out looks the address up.
         let addr = crate::shape::internal_addr(self.hosts[&node].body.host);
-        self.order(fault, "/v1/placement", json!({ "action": action, "node": addr }));
+        let body = json!({ "action": action, "node": addr });
+        self.orders.push(Order { fault: None, path: "/v1/placement".to_owned(), body });
     }
 
     fn order_move(&mut self, fault: &Fault, shard: &str, from: Member, to: Member) -> Applied {

@@ -19,7 +19,7 @@ const REPEATS: usize = 3;
 /// A POST to whatever gateway takes it.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The fault that it is; `None` for what belongs to every run.
+    /// The fault that it is; `None` for what belongs to every run, or counts as done when it is sent.
     pub fault: Option<Fault>,
     /// Where to.
     pub path: String,

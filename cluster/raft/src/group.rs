@@ -191,7 +191,9 @@ impl Group {
     pub fn millis_since_leader_contact(&self) -> Option<u64> {
         self.note_own_leadership();
         let contact = self.contact().latest(crate::status::applied_now(self.raft()));
-        contact.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let contact = contact.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        // Where every disk is full, a new leader commits nothing of its own, and is acknowledged all the same.
+        crate::status::quorum_ack_now(self.raft()).into_iter().chain(contact).min()
     }
 
     /// The group's id.

@@ -165,6 +165,11 @@ fn members_of(metrics: &Metrics) -> Arc<[MemberStatus]> {
     members.collect()
 }
 
+/// As [`millis_since_quorum_ack`], by openraft's metrics as they are now.
+pub(crate) fn quorum_ack_now(raft: &Raft) -> Option<u64> {
+    millis_since_quorum_ack(&raft.metrics().borrow_watched())
+}
+
 /// On a leader: when a quorum last acknowledged it, and the end of what it knows to be committed. `None` before it has committed an entry
 /// of its own: until then it does not know all that is (Ongaro's dissertation, section 6.4).
 pub(crate) fn own_contact(raft: &Raft) -> Option<(Instant, u64)> {

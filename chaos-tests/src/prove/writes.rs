@@ -52,7 +52,7 @@ impl Absence {
         let mut found = Vec::new();
         let ledger = under_writes(&mut lab, self.name, self.clients, |lab| {
             for _ in 0..self.times {
-                std::thread::sleep(self.load);
+                std::thread::sleep(self.load); // how long the load lasts is what differs between rounds: there is no event to wait for
                 let victim = busiest(lab);
                 (self.leave)(lab, victim)?;
                 wait_led(lab, victim, groups, BACK)?;

@@ -24,6 +24,8 @@ pub struct Figures {
     pub hit_rate: f64,
     /// 1 / rank of the first hit.
     pub mrr: f64,
+    /// Mean precision at the hits' ranks, over min(k, |T|).
+    pub map: f64,
 }
 
 impl Figures {
@@ -34,6 +36,7 @@ impl Figures {
             (self.ndcg, other.ndcg),
             (self.hit_rate, other.hit_rate),
             (self.mrr, other.mrr),
+            (self.map, other.map),
         ];
         self.users == other.users && pairs.iter().all(|(a, b)| (a - b).abs() <= SIX_DIGITS)
     }
@@ -54,8 +57,8 @@ pub fn ours(predicted: &Path, train: &Path, test: &Path, k: usize) -> Result<Fig
         sums = sums.plus(Metrics::of_hits(list.iter().take(k).map(|item| truth.contains(item)), truth.len(), k));
     }
     let means = sums.means();
-    let Metrics { recall, ndcg, hit_rate, mrr, .. } = means;
-    Ok(Figures { users: means.users as u64, recall, ndcg, hit_rate, mrr })
+    let Metrics { recall, ndcg, hit_rate, mrr, map, .. } = means;
+    Ok(Figures { users: means.users as u64, recall, ndcg, hit_rate, mrr, map })
 }
 
 /// The independent judge; `None` where the data folder is not here.
@@ -74,6 +77,7 @@ pub fn independent(predicted: &Path, train: &Path, test: &Path, k: usize, items:
         ndcg: figure("ndcg")?,
         hit_rate: figure("hr")?,
         mrr: figure("mrr")?,
+        map: figure("map")?,
     }))
 }
 

@@ -135,12 +135,11 @@ fn jobs(policy: &Policy, catalog: &Catalog, health: &Health, now: Duration) -> O
 
 fn models(policy: &Policy, state: &State, health: &Health, now: Duration) -> Vec<Command> {
     let catalog = state.catalog();
-    let live = catalog.live.map_or(0, |live| live.version);
     let validated = catalog.models.values().filter(|model| model.state == ModelState::Validated);
     let staged = validated.filter_map(|model| stage(policy, state, model, health.validated_for(model.version, now)));
-    // Only forward: a version that was staged late must not replace a newer one, nor undo a rollback.
-    let wished = catalog.models.values().rfind(|model| model.state == ModelState::Staged && model.activate);
-    let activate = wished.filter(|model| model.version > live).map(|model| Command::Activate(model.version));
+    let is_wished =
+        |model: &&Model| model.state == ModelState::Staged && model.activate && catalog.held_back(model).is_none();
+    let activate = catalog.models.values().rfind(is_wished).map(|model| Command::Activate(model.version));
     staged.chain(activate).collect()
 }
 

@@ -301,6 +301,31 @@ fn a_late_version_never_replaces_a_newer_one_nor_undoes_a_rollback() {
 }
 
 #[test]
+fn a_version_worse_than_the_live_one_is_held_back_also_after_a_rollback() {
+    let mut case = Case::placed(3);
+    let live = |case: &Case| case.log.state.catalog().live.map(|live| live.version);
+    let train = |case: &mut Case, ndcg: f64| {
+        let figures = [("ndcg@20", ndcg), ("ndcg@20.low", ndcg - 0.01), ("ndcg@20.high", ndcg + 0.01)];
+        let version = case.log.train_measured(TrainSettings::default(), &figures);
+        case.log.stage_everywhere(version);
+        case.settle(0);
+        version
+    };
+    let first = train(&mut case, 0.10);
+    let worse = train(&mut case, 0.08);
+    assert_eq!(live(&case), Some(first));
+    assert_eq!(case.log.state.catalog().models[&worse].state, ModelState::Staged, "it can still be activated by hand");
+    let best = train(&mut case, 0.20);
+    assert_eq!(live(&case), Some(best));
+    train(&mut case, 0.15);
+    case.log.must(Command::Rollback);
+    case.settle(0);
+    assert_eq!(live(&case), Some(first), "better than the live one, but it would undo a rollback");
+    let later = train(&mut case, 0.15);
+    assert_eq!(live(&case), Some(later));
+}
+
+#[test]
 fn surplus_versions_are_retired() {
     let mut case = Case::placed(3);
     for _ in 0..4 {

@@ -63,6 +63,39 @@ fn a_cancelled_job_ends_and_versions_go_live_and_back_everywhere_at_once() {
     }
 }
 
+/// A version that is much worse than the live one must not become live unless somebody insists.
+#[test]
+fn a_worse_version_is_held_back_and_evaluation_says_why() {
+    let lab = filled();
+    let client = lab.client(0);
+    lab.docent(&["train", "--dim", "16", "--epochs", "6", "--wait"]).unwrap();
+    // One dimension tells six kinds of users apart by nothing but a sign.
+    let refused = lab.docent(&["train", "--dim", "1", "--epochs", "1", "--wait"]).unwrap_err().to_string();
+    assert!(refused.contains("version 2 is staged and not live: its ndcg@20"), "{refused}");
+    assert_eq!(versions(&[lab.client(0), lab.client(1), lab.client(2)]), [1; 3]);
+    let (_, listed) = client.get("/v1/models").unwrap();
+    let held_back = |version: usize| listed["models"][version - 1]["held_back"].clone();
+    assert_eq!(held_back(1), Value::Null);
+    assert!(held_back(2).as_str().is_some_and(|why| why.contains("live version 1")), "{listed}");
+
+    let shown = lab.docent(&["--output", "json", "evaluate", "1"]).unwrap();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let figure = |name: &str| shown["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {shown}"));
+    assert!(figure("ndcg@20.low") < figure("ndcg@20") && figure("ndcg@20") < figure("ndcg@20.high"));
+    assert!((0.0..=1.0).contains(&figure("coverage@20")) && figure("novelty@20") > 0.0);
+    let tried = lab.docent(&["evaluate", "--dim", "4", "--epochs", "2"]).unwrap();
+    assert!(tried.contains("version 3, algorithm ials") && tried.contains("users by their positives"), "{tried}");
+    assert_eq!(client.recommend("1", 3).unwrap()["model"]["version"], 1, "what is only tried does not become live");
+
+    let (status, body) = client.post("/v1/models/2:activate", &json!({})).unwrap();
+    assert_eq!((status, body["error"]["kind"].as_str()), (409, Some("conflict")), "{body}");
+    lab.docent(&["models", "activate", "2", "--force"]).unwrap();
+    assert_eq!(client.recommend("1", 3).unwrap()["model"]["version"], 2);
+    lab.docent(&["train", "--dim", "4", "--epochs", "1", "--holdout", "0", "--no-activate", "--wait"]).unwrap();
+    let unmeasured = lab.docent(&["evaluate", "4"]).unwrap_err();
+    assert!(unmeasured.to_string().contains("version 4 was not measured"), "{unmeasured}");
+}
+
 fn versions(clients: &[Client]) -> Vec<u64> {
     clients.iter().map(|client| client.recommend("1", 3).unwrap()["model"]["version"].as_u64().unwrap()).collect()
 }

@@ -2,8 +2,8 @@
 
 use crate::client::Cluster;
 use crate::commands::{
-    backup, demo, export, generate, import, items, member, models, placement, recommend, recover, secret, status,
-    train, up, users, verify,
+    backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, secret,
+    status, train, up, users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -110,6 +110,8 @@ enum Command {
     Popular(recommend::PopularArgs),
     /// Train a model and make it live
     Train(train::TrainArgs),
+    /// How good a model is on what was held out: of a version, or of settings that are tried
+    Evaluate(evaluate::EvaluateArgs),
     /// Training jobs
     Jobs,
     /// Cancel a training job
@@ -179,6 +181,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Similar(args) => recommend::similar(shared, &args).await,
         Command::Popular(args) => recommend::popular(shared, &args).await,
         Command::Train(args) => train::train(shared, &args).await,
+        Command::Evaluate(args) => evaluate::run(shared, &args).await,
         Command::Jobs => train::jobs(shared).await,
         Command::Cancel(args) => train::cancel(shared, &args).await,
         Command::Models(command) => models::run(shared, &command).await,

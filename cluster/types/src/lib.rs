@@ -11,6 +11,7 @@
 //! | [`user`] | profiles, consent, blocks |
 //! | [`item`] | item metadata |
 //! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
+//! | [`quality`] | how model versions compare |
 //! | [`query`] | queries and answers: coverage, scored items, reasons |
 //! | [`placement`] | how replicas come and go |
 //! | [`command`] | the commands of the shards' logs |
@@ -28,6 +29,7 @@ pub mod id;
 pub mod item;
 pub mod limits;
 pub mod placement;
+pub mod quality;
 pub mod query;
 pub mod sabotage;
 pub mod shard;

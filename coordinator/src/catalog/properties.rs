@@ -71,12 +71,18 @@ impl Log {
 
     /// Runs a job to a registered version.
     pub(crate) fn train(&mut self, settings: TrainSettings) -> u64 {
+        self.train_measured(settings, &[])
+    }
+
+    /// As `train`, to a version with these figures.
+    pub(crate) fn train_measured(&mut self, settings: TrainSettings, figures: &[(&str, f64)]) -> u64 {
         let Answer::Job(job) = self.must(Command::QueueJob { settings, now_ms: 5 }) else { panic!("no job") };
         let driver = NodeId(101);
         self.must(Command::AssignJob { job: job.id, epoch: 1, driver });
         let attempt = Attempt { job: job.id, epoch: 1, driver };
-        let Answer::Version(version) = self.must(Command::RegisterModel { attempt, trained: trained(), now_ms: 6 })
-        else {
+        let metrics = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let trained = TrainedModel { metrics, ..trained() };
+        let Answer::Version(version) = self.must(Command::RegisterModel { attempt, trained, now_ms: 6 }) else {
             panic!("no version")
         };
         version

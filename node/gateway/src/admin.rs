@@ -81,13 +81,14 @@ impl Gateway {
         self.shared.route.leader(shard, &request, Repeat::Deduplicated, Deadline::after(PROBE)).await.map(|_| ())
     }
 
-    /// All models, by version.
+    /// All models, by version, each with the reason why it does not become live by itself.
     ///
     /// # Errors
     /// `Overloaded` when too many requests are at work.
-    pub async fn models(&self) -> Result<Vec<Model>> {
-        self.admit("list_models", async { Ok(self.shared.route.catalog.borrow().models.values().cloned().collect()) })
-            .await
+    pub async fn models(&self) -> Result<Vec<(Model, Option<String>)>> {
+        let catalog = self.shared.route.catalog.borrow().clone();
+        let listed = catalog.models.values().map(|model| (model.clone(), catalog.held_back(model))).collect();
+        self.admit("list_models", async { Ok(listed) }).await
     }
 
     /// All jobs, by id.
@@ -98,12 +99,21 @@ impl Gateway {
         self.admit("list_jobs", async { Ok(self.shared.route.catalog.borrow().jobs.values().cloned().collect()) }).await
     }
 
-    /// Makes a staged or retired version live.
+    /// Makes a staged or retired version live; one that is worse than the live one only by force.
     ///
     /// # Errors
-    /// The coordinator's: `NotFound`, `Conflict` when it is not staged, `Unavailable`.
-    pub async fn activate(&self, version: u64) -> Result<Activation> {
-        self.admit_write("activate_model", self.change_live(Ask::Activate(version))).await
+    /// `Conflict` when it is worse; the coordinator's: `NotFound`, `Conflict` when it is not staged, `Unavailable`.
+    pub async fn activate(&self, version: u64, is_forced: bool) -> Result<Activation> {
+        let work = async {
+            let catalog = self.shared.route.catalog.borrow().clone();
+            let worse = catalog.models.get(&version).and_then(|model| catalog.worse_than_live(model));
+            if let Some(why) = worse.filter(|_| !is_forced) {
+                let message = format!("version {version} is not made live: {why}; say force to do it all the same");
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            self.change_live(Ask::Activate(version)).await
+        };
+        self.admit_write("activate_model", work).await
     }
 
     /// Makes the previous version live.

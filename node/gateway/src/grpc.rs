@@ -12,7 +12,7 @@ use docent_proto::convert::query::{count_or_default, deadline_ms, exclude_ids};
 use docent_proto::convert::{absent_if_empty, catalog, item_ids, keyspace, position_text};
 use docent_proto::v1;
 use docent_proto::v1::docent_server::Docent;
-use docent_types::catalog::TrainSettings;
+use docent_types::catalog::{Model, TrainSettings};
 use docent_types::item::Item;
 use docent_types::query::Recommend;
 use docent_types::user::Profile;
@@ -191,13 +191,18 @@ impl Docent for Grpc {
     }
 
     async fn list_models(&self, _request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {
+        let listed = |(model, held_back): (Model, Option<String>)| v1::Model {
+            held_back: held_back.unwrap_or_default(),
+            ..(&model).into()
+        };
         answer(self.0.models().await, |models| v1::ListModelsResponse {
-            models: models.iter().map(Into::into).collect(),
+            models: models.into_iter().map(listed).collect(),
         })
     }
 
     async fn activate_model(&self, request: Request<v1::ActivateModelRequest>) -> Answer<v1::ActivateModelResponse> {
-        answer(self.0.activate(request.into_inner().version).await, Into::into)
+        let v1::ActivateModelRequest { version, force } = request.into_inner();
+        answer(self.0.activate(version, force).await, Into::into)
     }
 
     async fn rollback_model(&self, _request: Request<v1::RollbackModelRequest>) -> Answer<v1::ActivateModelResponse> {

@@ -12,11 +12,13 @@
 //! | [`gramian`], [`tree`] | Gramians and sums in f64, reduced over a fixed binary tree |
 //! | [`init`] | first rows from (seed, id) |
 //! | [`fold_in`] | one user's vector at read time, and what contributed to a score |
-//! | [`rank`], [`metrics`] | full ranking and Recall, NDCG, HR, MRR |
+//! | [`rank`], [`metrics`] | full ranking and Recall, NDCG, HR, MRR, MAP |
+//! | [`evaluation`] | what a measurement says beside the means: intervals, strata, use of the catalogue |
 //! | [`confidence`], [`popularity`], [`mean`] | positives' weights, the baseline, category means |
 
 pub mod adjacency;
 pub mod confidence;
+pub mod evaluation;
 pub mod fold_in;
 pub mod gramian;
 pub mod init;

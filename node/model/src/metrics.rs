@@ -4,7 +4,10 @@
 //! non-empty T; a position that L lacks is a miss.
 use serde::{Deserialize, Serialize};
 
-/// Sums over users; [`Sums::means`] divides. Adding two is adding their fields.
+/// Numbers in [`Metrics`].
+pub const FIELDS: usize = 6;
+
+/// Sums over users; [`Metrics::means`] divides. Adding two is adding their fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Users with test items.
@@ -17,6 +20,8 @@ pub struct Metrics {
     pub hit_rate: f64,
     /// `1 / rank` of the first hit among the first k, else 0.
     pub mrr: f64,
+    /// Mean of the precision at each hit's rank, over `min(k, |T|)`.
+    pub map: f64,
 }
 
 impl Metrics {
@@ -39,6 +44,7 @@ impl Metrics {
         for (rank, hit) in (1..=k).zip(hits) {
             if hit {
                 sums.recall += 1.0;
+                sums.map += sums.recall / rank as f64;
                 dcg += gain(rank);
                 if sums.hit_rate == 0.0 {
                     sums.hit_rate = 1.0;
@@ -46,28 +52,42 @@ impl Metrics {
                 }
             }
         }
+        let best = k.min(truths);
         sums.recall /= truths as f64;
-        sums.ndcg = dcg / (1..=k.min(truths)).map(gain).sum::<f64>();
+        sums.map /= best as f64;
+        sums.ndcg = dcg / (1..=best).map(gain).sum::<f64>();
         sums
     }
 
-    /// The five sums, in the order of the fields.
+    /// The sums, in the order of the fields.
     #[must_use]
-    pub fn to_array(self) -> [f64; 5] {
-        [self.users, self.recall, self.ndcg, self.hit_rate, self.mrr]
+    pub fn to_array(self) -> [f64; FIELDS] {
+        [self.users, self.recall, self.ndcg, self.hit_rate, self.mrr, self.map]
     }
 
     /// Inverse of [`Self::to_array`].
     #[must_use]
-    pub fn from_array([users, recall, ndcg, hit_rate, mrr]: [f64; 5]) -> Self {
-        Self { users, recall, ndcg, hit_rate, mrr }
+    pub fn from_array([users, recall, ndcg, hit_rate, mrr, map]: [f64; FIELDS]) -> Self {
+        Self { users, recall, ndcg, hit_rate, mrr, map }
+    }
+
+    /// The figures by name, as people and scripts read them; without the number of users.
+    #[must_use]
+    pub fn named(self) -> [(&'static str, f64); FIELDS - 1] {
+        [("recall", self.recall), ("ndcg", self.ndcg), ("hr", self.hit_rate), ("mrr", self.mrr), ("map", self.map)]
     }
 
     /// Adds another user's or worker's sums.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
+        self.plus_times(1.0, other)
+    }
+
+    /// Adds `times` another's sums.
+    #[must_use]
+    pub fn plus_times(self, times: f64, other: Self) -> Self {
         let (mut left, right) = (self.to_array(), other.to_array());
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+        left.iter_mut().zip(right).for_each(|(left, right)| *left += times * right);
         Self::from_array(left)
     }
 
@@ -95,6 +115,7 @@ mod tests {
         assert_eq!(metrics.recall, 2.0 / 3.0);
         assert!((metrics.ndcg - dcg / ideal).abs() < 1e-15);
         assert_eq!((metrics.hit_rate, metrics.mrr, metrics.users), (1.0, 0.5, 1.0));
+        assert_eq!(metrics.map, (1.0 / 2.0 + 2.0 / 3.0) / 3.0);
         assert_eq!(Metrics::of_list(&[1], &[], 3), Metrics::default());
     }
 
@@ -137,10 +158,7 @@ mod tests {
                 let rest = &section[section.find(&format!("\"{name}\": ")).unwrap() + name.len() + 4..];
                 rest[..rest.find([',', '\n']).unwrap()].parse::<f64>().unwrap()
             };
-            let means = sums.means();
-            for (name, ours) in
-                [("recall", means.recall), ("ndcg", means.ndcg), ("hr", means.hit_rate), ("mrr", means.mrr)]
-            {
+            for (name, ours) in sums.means().named() {
                 assert!((figure(name) - ours).abs() <= 5.1e-7, "{k} {name}: {} {ours}", figure(name));
             }
         }

@@ -4,6 +4,7 @@ use super::cut::Cuts;
 use super::exchange::TrainPeers;
 use crate::membership::Coordinators;
 use crate::parts::Parts;
+use docent_model::evaluation::Report;
 use docent_placement::initial::{VIRTUAL_WORKERS, WORKER_SLOTS};
 use docent_proto::internal::Service;
 use docent_proto::internal::coordinator::{JobReport, JobUpdate, Request, TrainedModel};
@@ -302,12 +303,7 @@ fn metrics(outcome: &Outcome) -> BTreeMap<String, f64> {
     if let Some(loss) = outcome.losses.last() {
         named.insert("loss".to_owned(), *loss);
     }
-    for (k, values) in &outcome.metrics {
-        named.insert(format!("recall@{k}"), values.recall);
-        named.insert(format!("ndcg@{k}"), values.ndcg);
-        named.insert(format!("hr@{k}"), values.hit_rate);
-        named.insert(format!("mrr@{k}"), values.mrr);
-    }
+    named.extend(outcome.reports.iter().flat_map(Report::figures));
     named
 }
 

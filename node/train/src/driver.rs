@@ -7,9 +7,9 @@ use crate::{
     plan::{Counts, Phase},
 };
 use docent_model::{
+    evaluation::{Report, Sums},
     gramian,
     mean::CategorySums,
-    metrics::Metrics,
     tree::{self, Node},
 };
 use futures::future::{join_all, try_join_all};
@@ -87,12 +87,12 @@ struct Trained {
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn run(&mut self) -> Result<Outcome, Error> {
-        let mut metrics = Vec::new();
+        let mut reports = Vec::new();
         let trained = match &self.plan.settings.evaluate {
             None => self.train(FINAL).await?,
             Some(evaluate) => {
                 let measured = self.train(MEASURE).await?;
-                metrics = self.evaluate(&measured).await?;
+                reports = self.evaluate(&measured).await?;
                 if evaluate.retrain { self.train(FINAL).await? } else { measured }
             }
         };
@@ -101,7 +101,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok(Outcome {
             parts,
             global: global.into(),
-            metrics,
+            reports,
             counts: trained.counts,
             losses: trained.losses,
             bytes_pulled: self.bytes_pulled,
@@ -210,7 +210,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok((root, losses))
     }
 
-    async fn evaluate(&mut self, trained: &Trained) -> Result<Vec<(u16, Metrics)>, Error> {
+    async fn evaluate(&mut self, trained: &Trained) -> Result<Vec<Report>, Error> {
         let Some(evaluate) = &self.plan.settings.evaluate else { return Ok(Vec::new()) };
         let version = u32::from(self.plan.settings.model.epochs);
         // Users as a reader solves them: against the items that are published.
@@ -219,6 +219,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             key: trained.key,
             version,
             items: trained.items.clone(),
+            users: trained.counts.users,
             cutoffs: evaluate.cutoffs.clone(),
             users_max: evaluate.users_max,
         };
@@ -231,10 +232,34 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             self.bytes_pulled += bytes_pulled;
         }
         let sums = tree::finish(VWORKERS, sums)?;
-        let means = sums.as_chunks().0.iter().map(|five| Metrics::from_array(*five).means());
-        let metrics = evaluate.cutoffs.iter().copied().zip(means).collect();
+        let sums: Option<Vec<Sums>> = sums.chunks(Sums::LEN).map(Sums::from_slice).collect();
+        let sums = sums.filter(|sums| sums.len() == evaluate.cutoffs.len());
+        let sums = sums.ok_or_else(|| Error::Internal("a measurement of another length".into()))?;
+        let items = usize::try_from(trained.counts.items).unwrap_or(usize::MAX);
+        let shown = self.shown(trained.key, items.saturating_mul(sums.len())).await?;
+        let each = evaluate.cutoffs.iter().zip(&sums).zip(shown.chunks_exact(items));
+        let reports = each.map(|((cutoff, sums), shown)| Report::new(*cutoff, sums, shown)).collect();
         self.report(&trained.key, Phase::Evaluate, self.plan.settings.model.epochs, trained.losses.last().copied());
-        Ok(metrics)
+        Ok(reports)
+    }
+
+    /// In how many lists each item is, over all hosts: `len` numbers.
+    async fn shown(&self, key: Key, len: usize) -> Result<Vec<u32>, Error> {
+        let mut shown = vec![0u32; len];
+        for node in self.plan.hosts.user_nodes() {
+            let blob = self.blob(node, key, Blob::Shown).await?;
+            if blob.len() != len * 4 {
+                return Err(Error::Malformed { node, reason: "lists over another number of items".into() });
+            }
+            shown.iter_mut().zip(page::numbers(&blob)).for_each(|(sum, lists)| *sum = sum.saturating_add(lists));
+        }
+        Ok(shown)
+    }
+
+    /// A blob of a host.
+    async fn blob(&self, node: u64, key: Key, blob: Blob) -> Result<Vec<u8>, Error> {
+        let request = |offset| TrainRequest::Pull { key, blob, offset };
+        page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await
     }
 
     async fn publish(&mut self, trained: &Trained) -> Result<(Vec<PartInfo>, Vec<u8>), Error> {
@@ -250,9 +275,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         }
         let mut sums: Vec<Node<CategorySums>> = Vec::new();
         for node in owners {
-            let request = |offset| TrainRequest::Pull { key: trained.key, blob: Blob::Means, offset };
-            let blob =
-                page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await?;
+            let blob = self.blob(node, trained.key, Blob::Means).await?;
             let partial: Vec<Node<CategorySums>> =
                 postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
             sums.extend(partial);

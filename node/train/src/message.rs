@@ -79,6 +79,10 @@ pub enum Blob {
     },
     /// From an owner that has published: postcard of its `Vec<Node<CategorySums>>`.
     Means,
+    /// From an owner: the positives of each of its items (u32), in order.
+    Positives,
+    /// From a user host that has measured: in how many of its users' lists each item is (u32), cut-off by cut-off, in the order of everything.
+    Shown,
 }
 
 /// A request to a worker.
@@ -112,6 +116,8 @@ pub enum TrainRequest {
         version: u32,
         /// Items of each virtual worker.
         items: Vec<u32>,
+        /// Users in the cluster.
+        users: u64,
         /// Cut-offs.
         cutoffs: Vec<u16>,
         /// See [`crate::Evaluate::users_max`].
@@ -158,7 +164,7 @@ pub enum TrainResponse {
     },
     /// After [`TrainRequest::Evaluate`].
     Evaluated {
-        /// Partial sums of metrics: five per cut-off (`docent_model::metrics::Metrics::to_array`).
+        /// Partial sums of the measurement, cut-off by cut-off (`docent_model::evaluation::Sums::to_vec`).
         sums: Vec<Node<Vec<f64>>>,
         /// Bytes pulled from peers.
         bytes_pulled: u64,

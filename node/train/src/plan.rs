@@ -1,7 +1,7 @@
 //! What a job is, how it tells where it stands, and what it leaves.
 use crate::{Error, VWORKERS};
 use bytes::Bytes;
-use docent_model::{Settings, metrics::Metrics};
+use docent_model::{Settings, evaluation::Report};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -202,8 +202,8 @@ pub struct Outcome {
     pub parts: Vec<PartInfo>,
     /// Bytes of the global part, for the caller to store.
     pub global: Bytes,
-    /// Means per cut-off when the job measured.
-    pub metrics: Vec<(u16, Metrics)>,
+    /// One a cut-off when the job measured.
+    pub reports: Vec<Report>,
     /// What the published model was trained on.
     pub counts: Counts,
     /// The objective after each pass of the published model.

@@ -130,6 +130,8 @@ impl From<&Model> for v1::Model {
             global: Some((&model.global).into()),
             error: model.error.clone().unwrap_or_default(),
             parent: model.parent.unwrap_or_default(),
+            // Known to whoever has the catalog.
+            held_back: String::new(),
         }
     }
 }

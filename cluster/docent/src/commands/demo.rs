@@ -169,8 +169,7 @@ async fn data(args: &Args, to: &Cluster, node: &str) -> Result<()> {
 
 async fn learn(args: &Args, cluster: &Cluster) -> Result<()> {
     step("training across the nodes, on each the users that it hosts");
-    let settings = train::TrainArgs::of_dim(args.dim);
-    let job = train::start(cluster, &settings).await?;
+    let job = train::start(cluster, v1::TrainSettings { dim: args.dim, ..v1::TrainSettings::default() }).await?;
     let (job, model) = train::wait(cluster, job.id, true).await?;
     for line in train::summary(&job, &model).lines() {
         say(line);

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod demo;
+pub mod evaluate;
 pub mod export;
 pub mod generate;
 pub mod import;

@@ -1,7 +1,7 @@
 //! `docent models list|activate|rollback`.
 
 use crate::cli::Shared;
-use crate::client::{self, Client, Repeat};
+use crate::client::{self, Client, Cluster, Repeat};
 use crate::commands::train;
 use crate::failure::Result;
 use crate::json;
@@ -18,6 +18,9 @@ pub enum Models {
     Activate {
         /// The version's number
         version: u64,
+        /// Also where it is worse than the live version
+        #[arg(long)]
+        force: bool,
     },
     /// Make the version live that was live before
     Rollback,
@@ -27,12 +30,8 @@ pub enum Models {
 pub async fn run(shared: &Shared, command: &Models) -> Result<()> {
     let cluster = shared.cluster()?;
     let activated = match command {
-        Models::List => return list(shared, &train::models(&cluster).await.map_err(client::failure)?),
-        Models::Activate { version } => {
-            let request = v1::ActivateModelRequest { version: *version };
-            let call = |mut client: Client| async move { client.activate_model(request).await };
-            cluster.call(Repeat::Safe, call).await
-        }
+        Models::List => return list(shared, &train::all_models(&cluster).await.map_err(client::failure)?),
+        Models::Activate { version, force } => activate(&cluster, *version, *force).await,
         Models::Rollback => {
             let call = |mut client: Client| async move { client.rollback_model(v1::RollbackModelRequest {}).await };
             cluster.call(Repeat::Never, call).await
@@ -46,6 +45,13 @@ pub async fn run(shared: &Shared, command: &Models) -> Result<()> {
     Ok(())
 }
 
+/// Makes a version live.
+pub async fn activate(cluster: &Cluster, version: u64, force: bool) -> docent_types::Result<v1::ActivateModelResponse> {
+    let request = v1::ActivateModelRequest { version, force };
+    let call = |mut client: Client| async move { client.activate_model(request).await };
+    cluster.call(Repeat::Safe, call).await
+}
+
 fn list(shared: &Shared, models: &[v1::Model]) -> Result<()> {
     if shared.is_json() {
         show::json(&json!({ "models": models.iter().map(json::write::model).collect::<Vec<_>>() }));
@@ -56,17 +62,17 @@ fn list(shared: &Shared, models: &[v1::Model]) -> Result<()> {
         let bytes = model.parts.iter().map(|part| part.bytes).sum();
         vec![
             model.version.to_string(),
-            model.state.clone(),
+            if model.held_back.is_empty() { model.state.clone() } else { format!("{}, held back", model.state) },
             s.algorithm.unwrap_or_default(),
             s.dim.map(|dim| dim.to_string()).unwrap_or_default(),
             train::quality(model).join("\n"),
             show::bytes(bytes),
             model.job.to_string(),
             show::time(model.created_ms),
-            model.error.clone(),
+            if model.error.is_empty() { model.held_back.clone() } else { model.error.clone() },
         ]
     });
-    let header = ["version", "state", "algorithm", "dim", "metrics", "size", "job", "created", "error"];
+    let header = ["version", "state", "algorithm", "dim", "metrics", "size", "job", "created", "why"];
     show::say(show::table(&header, &["version", "dim", "job"], rows).to_string());
     Ok(())
 }

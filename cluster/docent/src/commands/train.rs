@@ -2,6 +2,7 @@
 
 use crate::cli::Shared;
 use crate::client::{self, Client, Cluster, Repeat};
+use crate::commands::models;
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::show::{self, Progress};
@@ -15,9 +16,9 @@ const POLL: Duration = Duration::from_millis(300);
 /// How long it puts up with a cluster that does not answer: elections and restarts pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Flags of `docent train`; what is left out takes the cluster's default.
+/// Which model; what is left out takes the cluster's default.
 #[derive(Debug, Default, clap::Args)]
-pub struct TrainArgs {
+pub struct ModelArgs {
     /// Algorithm: ials
     #[arg(long)]
     algorithm: Option<String>,
@@ -42,6 +43,13 @@ pub struct TrainArgs {
     /// Share of each user's newest positives held out for evaluation, 0 to 0.5
     #[arg(long)]
     holdout: Option<f64>,
+}
+
+/// Flags of `docent train`.
+#[derive(Debug, Default, clap::Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    model: ModelArgs,
     /// Do not train again on everything after the evaluation
     #[arg(long)]
     no_refit: bool,
@@ -51,6 +59,9 @@ pub struct TrainArgs {
     /// Wait until the version is live (or staged, with --no-activate), with progress
     #[arg(long)]
     wait: bool,
+    /// Make it live also where it is worse than the live version
+    #[arg(long, requires = "wait", conflicts_with = "no_activate")]
+    force: bool,
 }
 
 /// Flags of `docent cancel`.
@@ -60,13 +71,9 @@ pub struct CancelArgs {
     job: u64,
 }
 
-impl TrainArgs {
-    /// The defaults but for the dimensions.
-    pub fn of_dim(dim: Option<u32>) -> TrainArgs {
-        TrainArgs { dim, ..TrainArgs::default() }
-    }
-
-    fn settings(&self) -> v1::TrainSettings {
+impl ModelArgs {
+    /// The settings that the flags name; the others are left to the cluster.
+    pub fn settings(&self) -> v1::TrainSettings {
         v1::TrainSettings {
             algorithm: self.algorithm.clone(),
             dim: self.dim,
@@ -76,8 +83,7 @@ impl TrainArgs {
             frequency_scaling: self.frequency_scaling,
             seed: self.seed,
             holdout: self.holdout,
-            refit: self.no_refit.then_some(false),
-            activate: self.no_activate.then_some(false),
+            ..v1::TrainSettings::default()
         }
     }
 }
@@ -85,7 +91,12 @@ impl TrainArgs {
 /// Starts a job; waits for its version where asked to.
 pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
     let cluster = shared.cluster()?;
-    let job = start(&cluster, args).await?;
+    let settings = v1::TrainSettings {
+        refit: args.no_refit.then_some(false),
+        activate: args.no_activate.then_some(false),
+        ..args.model.settings()
+    };
+    let job = start(&cluster, settings).await?;
     if !args.wait {
         match shared.is_json() {
             true => show::json(&json::write::job(&job)),
@@ -93,7 +104,18 @@ pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let (job, model) = wait(&cluster, job.id, !args.no_activate).await?;
+    let (job, mut model) = wait(&cluster, job.id, !args.no_activate).await?;
+    if !args.no_activate && !model.held_back.is_empty() {
+        let version = model.version;
+        if !args.force {
+            return Err(Failure::failed(format!(
+                "version {version} is {} and not live: {}; `docent models activate {version} --force` makes it live all the same",
+                model.state, model.held_back
+            )));
+        }
+        models::activate(&cluster, version, true).await.map_err(client::failure)?;
+        model = v1::Model { state: "live".to_owned(), held_back: String::new(), ..model };
+    }
     match shared.is_json() {
         true => show::json(&serde_json::json!({ "job": json::write::job(&job), "model": json::write::model(&model) })),
         false => show::say(summary(&job, &model)),
@@ -102,8 +124,8 @@ pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
 }
 
 /// Starts a training job.
-pub async fn start(cluster: &Cluster, args: &TrainArgs) -> Result<v1::Job> {
-    let request = v1::StartTrainingRequest { settings: Some(args.settings()) };
+pub async fn start(cluster: &Cluster, settings: v1::TrainSettings) -> Result<v1::Job> {
+    let request = v1::StartTrainingRequest { settings: Some(settings) };
     let call = |mut client: Client| {
         let request = request.clone();
         async move { client.start_training(request).await }
@@ -120,26 +142,33 @@ pub fn summary(job: &v1::Job, model: &v1::Model) -> String {
     format!("version {} is {}: {trained}{metrics}", model.version, model.state)
 }
 
-/// The metrics of ranking (`recall@20`, ...) for people; counts and the rest are in the JSON form.
+/// Recall and NDCG at each cut-off with their 95 % intervals, for people; `docent evaluate` shows the rest.
 pub fn quality(model: &v1::Model) -> Vec<String> {
-    let is_quality = |(name, _): &(&String, &f64)| name.contains('@');
-    model.metrics.iter().filter(is_quality).map(|(name, value)| format!("{name} {value:.4}")).collect()
+    let is_shown = |name: &str| ["recall@", "ndcg@"].iter().any(|start| name.starts_with(start)) && !name.contains('.');
+    let shown = model.metrics.iter().filter(|(name, _)| is_shown(name));
+    shown.map(|(name, value)| format!("{name} {value:.4}{}", interval(model, name))).collect()
 }
 
-/// Follows a job until its version is live (`to_live`) or staged.
+/// The 95 % interval of a figure in brackets, where it has one.
+pub fn interval(model: &v1::Model, name: &str) -> String {
+    let end = |suffix: &str| model.metrics.get(&format!("{name}.{suffix}"));
+    end("low").zip(end("high")).map(|(low, high)| format!(" ({low:.4} to {high:.4})")).unwrap_or_default()
+}
+
+/// Follows a job until its version is live (`to_live`) or staged. One that is held back stays staged.
 pub async fn wait(cluster: &Cluster, id: u64, to_live: bool) -> Result<(v1::Job, v1::Model)> {
     let job = follow(cluster, id).await?;
     let mut progress = Progress::new("staging", 0);
     let mut heard = Instant::now();
     loop {
-        match models(cluster).await {
+        match all_models(cluster).await {
             Ok(models) => {
                 heard = Instant::now();
                 let model = models.into_iter().find(|model| model.version == job.version);
                 let state = model.as_ref().map_or("unknown", |model| model.state.as_str()).to_owned();
                 match (state.as_str(), model) {
                     ("live", Some(model)) => return Ok((job, model)),
-                    ("staged", Some(model)) if !to_live => return Ok((job, model)),
+                    ("staged", Some(model)) if !to_live || !model.held_back.is_empty() => return Ok((job, model)),
                     // Superseded between two looks: it was live.
                     ("retired", Some(model)) => return Ok((job, model)),
                     ("failed", Some(model)) => {
@@ -219,7 +248,7 @@ pub async fn all_jobs(cluster: &Cluster) -> Result<Vec<v1::Job>, Error> {
 }
 
 /// Every model version.
-pub async fn models(cluster: &Cluster) -> Result<Vec<v1::Model>, Error> {
+pub async fn all_models(cluster: &Cluster) -> Result<Vec<v1::Model>, Error> {
     let call = |mut client: Client| async move { client.list_models(v1::ListModelsRequest {}).await };
     Ok(cluster.call(Repeat::Safe, call).await?.models)
 }

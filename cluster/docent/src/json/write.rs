@@ -183,7 +183,7 @@ pub fn model(model: &v1::Model) -> Value {
     json!({
         "version": model.version, "state": model.state, "job": model.job, "settings": settings(model.settings.as_ref()),
         "metrics": model.metrics, "created_ms": model.created_ms, "parts": parts, "error": model.error,
-        "parent": model.parent,
+        "parent": model.parent, "held_back": model.held_back,
     })
 }
 

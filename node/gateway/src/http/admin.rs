@@ -3,7 +3,8 @@
 use super::body::Json;
 use super::problem::Problem;
 use super::{Answer, App, Segment, segment, view};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use docent_types::catalog::{Activation, TrainSettings};
 use docent_types::placement::PlacementChange;
@@ -61,9 +62,23 @@ fn number(path: Segment, field: &str, action: &str) -> Result<u64, Problem> {
     number.ok_or_else(|| Problem::from(Error::invalid(field, format!("the path must end with a number and {action}"))))
 }
 
+/// The query of `POST /v1/models/{version}:activate`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Activate {
+    /// Also where the version is worse than the live one.
+    force: bool,
+}
+
 /// `POST /v1/models/{version}:activate`.
-pub(super) async fn model_action(State(app): State<App>, path: Segment) -> Answer<Activation> {
-    Ok(axum::Json(app.gateway.activate(number(path, "version", ":activate")?).await?))
+pub(super) async fn model_action(
+    State(app): State<App>,
+    path: Segment,
+    query: Result<Query<Activate>, QueryRejection>,
+) -> Answer<Activation> {
+    let Query(Activate { force }) =
+        query.map_err(|_| Error::invalid("query", "the only parameter is force, true or false"))?;
+    Ok(axum::Json(app.gateway.activate(number(path, "version", ":activate")?, force).await?))
 }
 
 pub(super) async fn rollback(State(app): State<App>) -> Answer<Activation> {

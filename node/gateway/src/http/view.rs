@@ -299,6 +299,8 @@ pub(crate) struct RegisteredModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    held_back: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
@@ -311,8 +313,8 @@ struct Part {
     bytes: u64,
 }
 
-impl From<catalog::Model> for RegisteredModel {
-    fn from(model: catalog::Model) -> RegisteredModel {
+impl From<(catalog::Model, Option<String>)> for RegisteredModel {
+    fn from((model, held_back): (catalog::Model, Option<String>)) -> RegisteredModel {
         let part = |part: &catalog::ModelPart| Part {
             keyspace: keyspace_name(part.keyspace),
             slot_first: part.slots.first,
@@ -330,6 +332,7 @@ impl From<catalog::Model> for RegisteredModel {
             metrics: model.metrics,
             created_ms: model.created_ms,
             parent: model.parent,
+            held_back,
             error: model.error,
         }
     }

@@ -44,7 +44,7 @@ async fn errors_keep_their_kind_and_field() {
     assert_eq!(from_status(&client.recommend(request).await.unwrap_err()).kind, Kind::Unsupported);
     let request = v1::GetUserRequest { user_id: "nobody".into() };
     assert_eq!(from_status(&client.get_user(request).await.unwrap_err()).kind, Kind::NotFound);
-    let request = v1::ActivateModelRequest { version: 77 };
+    let request = v1::ActivateModelRequest { version: 77, force: false };
     assert_eq!(from_status(&client.activate_model(request).await.unwrap_err()).kind, Kind::NotFound);
     let request = v1::SetConsentRequest { user_id: "ann".into(), consent: None };
     assert_eq!(from_status(&client.set_consent(request).await.unwrap_err()).field.as_deref(), Some("consent"));

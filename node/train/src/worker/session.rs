@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) user_rows: Option<Rows>,
     pub(super) item_rows: Option<Rows>,
     pub(super) means: Option<Bytes>,
+    pub(super) shown: Option<Bytes>,
 }
 
 /// This host's users and what it exchanges with each owner.
@@ -116,8 +117,8 @@ impl Session {
             TrainRequest::Step { side: Side::Items, step, gramian, others, .. } => {
                 self.solve_items(*step, page::doubles(gramian), *others).await
             }
-            TrainRequest::Evaluate { version, items, cutoffs, users_max, .. } => {
-                self.evaluate(*version, items, cutoffs, *users_max).await
+            TrainRequest::Evaluate { version, items, users, cutoffs, users_max, .. } => {
+                self.evaluate(*version, (items, *users), cutoffs, *users_max).await
             }
             TrainRequest::Publish(_) => self.publish().await,
             TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } => {
@@ -337,6 +338,15 @@ impl Session {
             Blob::Means => {
                 let means = self.state().means.clone();
                 page::cut(&means.ok_or_else(|| Error::out_of_turn("for means", "publish comes first"))?, offset)
+            }
+            Blob::Positives => {
+                let items = self.items()?;
+                let positives = |n| u32::try_from(items.adjacency.row(n).0.len()).unwrap_or(u32::MAX);
+                page::of_rows(items.items.len(), 4, offset, |n, bytes| bytes.extend(positives(n).to_le_bytes()))
+            }
+            Blob::Shown => {
+                let shown = self.state().shown.clone();
+                page::cut(&shown.ok_or_else(|| Error::out_of_turn("for lists", "evaluation comes first"))?, offset)
             }
         }
     }

@@ -66,16 +66,23 @@ async fn measuring_gives_equal_metrics_on_any_hosts_and_leaves_the_model_alone()
     let plain = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
     let one = Cluster::healthy(1, &data).run(measured(plan(Hosts::single(1)), true)).await.unwrap();
     let three = Cluster::healthy(3, &data).run(measured(plan(hosts(3, 2)), true)).await.unwrap();
-    assert_eq!(one.metrics, three.metrics);
+    assert_eq!(one.reports, three.reports);
     assert_eq!(hashes(&plain), hashes(&one), "measuring first must not change what is published");
     assert_eq!(hashes(&plain), hashes(&three));
-    let (cutoff, metrics) = one.metrics[1];
-    assert_eq!(cutoff, 10);
+    let report = &one.reports[1];
+    assert_eq!(report.cutoff, 10);
+    let metrics = report.means;
     // 20 items of the own cluster out of 120: chance is about .1, the planted structure gives about half.
     assert!(metrics.users > 300.0 && metrics.recall > 0.4, "{metrics:?}");
+    assert!(report.low.recall < metrics.recall && metrics.recall < report.high.recall, "{report:?}");
+    let of_classes: f64 = report.by_user.iter().map(|class| class.users).sum();
+    assert_eq!(of_classes, metrics.users);
+    // 300 lists of ten over 120 items that are liked alike: every item is in some list, and none in very many.
+    assert!(report.coverage > 0.9 && report.gini < 0.5, "{report:?}");
+    assert!((3.0..9.0).contains(&report.novelty), "{report:?}");
 
     let measured_only = Cluster::healthy(2, &data).run(measured(plan(hosts(2, 1)), false)).await.unwrap();
-    assert_eq!(measured_only.metrics, one.metrics);
+    assert_eq!(measured_only.reports, one.reports);
     assert!(measured_only.counts.held_out > 0);
     assert_ne!(hashes(&plain), hashes(&measured_only));
 }
@@ -157,6 +164,8 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
         (Blob::Places { reader: 77 }, 0),
         (Blob::Rows { side: Side::Items, version: 0, reader: 77 }, 0),
         (Blob::Means, 0),
+        (Blob::Positives, 3),
+        (Blob::Shown, 0),
     ] {
         assert!(worker.handle(TrainRequest::Pull { key, blob, offset }).await.is_err(), "{blob:?} {offset}");
     }

@@ -10,6 +10,7 @@
 //! | [`kernel`] | tiles, dot products and the Cholesky solve, dispatched at run time |
 //! | [`rows`] | half a pass: solve many rows against a fixed table |
 //! | [`gramian`], [`tree`] | Gramians and sums in f64, reduced over a fixed binary tree |
+//! | [`graph`] | the item-item graph filter: counting, weights, scores |
 //! | [`init`] | first rows from (seed, id) |
 //! | [`fold_in`] | one user's vector at read time, and what contributed to a score |
 //! | [`rank`], [`metrics`] | full ranking and Recall, NDCG, HR, MRR, MAP |
@@ -21,6 +22,7 @@ pub mod confidence;
 pub mod evaluation;
 pub mod fold_in;
 pub mod gramian;
+pub mod graph;
 pub mod init;
 pub mod kernel;
 pub mod mean;

@@ -33,7 +33,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Held-out training data of gowalla (`examples/gowalla.rs`) prefers alpha0 .01 and is flat in `regularization` from
+    /// Held-out training data of gowalla (`examples/gowalla`) prefers alpha0 .01 and is flat in `regularization` from
     /// .002 to .006; 4 passes are best at d = 64 and 6 to 12 at d = 128. The default stays near the middle, as other data
     /// are smaller and converge later.
     fn default() -> Self {
@@ -83,12 +83,12 @@ impl Settings {
 
 /// `base^exponent` for an exponent in `[0, 2]`, from multiplications and square roots alone: IEEE rounds those the same
 /// on every machine, while `powf` is whatever the C library says.
-fn power(base: f64, exponent: f64) -> f64 {
+pub(crate) fn power(base: f64, exponent: f64) -> f64 {
     const BITS: u32 = 20;
     let scaled = (exponent * f64::from(1u32 << BITS)).round() as u64;
     let mut result = (0..scaled >> BITS).fold(1.0, |product, _| product * base);
     let mut root = base;
-    for bit in (0..BITS).rev() {
+    for bit in (scaled.trailing_zeros().min(BITS)..BITS).rev() {
         root = root.sqrt();
         if scaled >> bit & 1 == 1 {
             result *= root;

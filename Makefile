@@ -8,7 +8,7 @@ DATA ?=
 KEEP ?=
 PREV ?= HEAD~1
 
-.PHONY: help setup build demo test quality bench bench-failover bench-drain test-upgrade check
+.PHONY: help setup build demo test quality bench bench-training bench-failover bench-drain test-upgrade check
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,10 @@ quality: build ## Gowalla through a three-node cluster, our metrics beside the i
 
 bench: build ## Import, idle and query figures of a three-node cluster
 	cargo run --release --locked -p docent-chaos --bin docent-bench -- $(ARGS)
+
+bench-training: build ## Gowalla trained on one node, on three, and with implicit from PyPI, side by side
+	.ci/implicit target/implicit
+	cargo run --release --locked -p docent-chaos --bin docent-bench-training -- $(ARGS)
 
 bench-failover: build ## 30 rounds of kill -9 of the node that leads most shards, under load, beside Debian's etcd
 	command -v etcd >/dev/null || .ci/etcd target/etcd
@@ -77,6 +81,8 @@ build-sabotage: setup ## Build docent and its simulation with known bugs: target
 	mkdir -p target/sabotage
 	DOCENT_SABOTAGE_BUILD=yes cargo build --release --locked -p docent -p docent-sim --features docent/sabotage,docent-sim/sabotage
 	# Both builds have one name: out of the way with these, before anybody takes them for the others.
+	# After a build that had nothing to do both are links to one file, which mv refuses.
+	rm -f target/sabotage/docent target/sabotage/docent-sim
 	mv target/release/docent target/release/docent-sim target/sabotage
 	target/sabotage/docent --version | grep SABOTAGE
 	cargo build --release --locked -p docent

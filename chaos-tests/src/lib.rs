@@ -7,7 +7,7 @@
 //! | [`data`], [`lists`] | data sets where they are, the generator where they are not |
 //! | [`docs`] | the commands of a document, which tests run |
 //! | [`ledger`] | what was acked, kept by the test itself |
-//! | [`judge`] | our metrics beside the independent judge's |
+//! | [`judge`], [`tuned`] | our metrics beside the independent judge's; the settings that they are measured with |
 //! | [`load`], [`cost`], [`spread`] | open-loop load, CPU time by process, percentiles |
 //! | [`gateways`], [`traffic`] | the nodes that clients may use now; events and queries through them, every event accounted for |
 //! | [`leaders`], [`failover`], [`drain`] | who leads which shard; a node's death, and its planned drain, as clients see them |
@@ -43,4 +43,5 @@ pub mod scenarios;
 pub mod spread;
 pub mod timers;
 pub mod traffic;
+pub mod tuned;
 pub mod workload;

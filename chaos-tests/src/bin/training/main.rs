@@ -1,0 +1,68 @@
+//! `make bench-training`: how long iALS takes on one node and on three of the same machine, beside implicit's ALS from PyPI; with `--live`, what
+//! training does to the queries of a cluster that serves meanwhile, and with `--scaling` what a sample costs on one to four nodes.
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures real processes in real time")]
+
+mod beside;
+mod live;
+mod scaling;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use docent_chaos::cost::load_average;
+use docent_chaos::lists::Split;
+use std::path::{Path, PathBuf};
+
+/// Of every system.
+const THREADS: &str = "2";
+
+/// Trains the same model with Docent and with implicit, side by side.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Dimensions
+    #[arg(long, value_delimiter = ',', default_value = "64,128,256")]
+    dims: Vec<u32>,
+    /// Times that each is trained, or that queries are measured
+    #[arg(long, default_value_t = 3)]
+    repeats: u64,
+    /// Where `.ci/implicit` put it
+    #[arg(long, default_value = "target/implicit")]
+    implicit: PathBuf,
+    /// Docent alone
+    #[arg(long)]
+    without_implicit: bool,
+    /// Queries of a cluster that trains meanwhile
+    #[arg(long, conflicts_with = "scaling")]
+    live: bool,
+    /// CPU time and bytes of a sample on one to four nodes, each with a network of its own (needs root)
+    #[arg(long)]
+    scaling: bool,
+    /// With --live: queries a second
+    #[arg(long, default_value_t = 100.0, requires = "live")]
+    rate: f64,
+    /// With --live: how long queries are measured, idle and while training
+    #[arg(long, default_value_t = 20, requires = "live")]
+    seconds: u64,
+    /// With --live: how far training steps back behind serving, one cluster each
+    #[arg(long, value_delimiter = ',', default_value = "0,10", requires = "live")]
+    niceness: Vec<u8>,
+    /// Generated data even where gowalla is here
+    #[arg(long)]
+    generated: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(args.repeats > 0 && !args.dims.is_empty(), "name at least one repeat and one dimension");
+    let dir = tempfile::Builder::new().prefix("docent-bench-training-").tempdir()?;
+    let split = Split::find(dir.path(), args.generated)?;
+    println!("{}; {} rounds; {THREADS} threads each; load average {}", split.name, args.repeats, load_average());
+    match (args.live, args.scaling) {
+        (true, _) => live::run(&args, &split),
+        (_, true) => scaling::run(&args, &split),
+        _ => beside::run(&args, &split),
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("path is not UTF-8")
+}

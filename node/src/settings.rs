@@ -102,11 +102,19 @@ impl Default for Serving {
 }
 
 /// How a node trains.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
     /// Compute threads; 0 means one a core.
     pub threads: usize,
+    /// How far they step back behind serving, 0 (not at all) to 19; see nice(2).
+    pub niceness: u8,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Train { threads: 0, niceness: 10 }
+    }
 }
 
 impl Default for Settings {
@@ -149,6 +157,9 @@ impl Settings {
         for (key, addr) in [("internal_listen", &self.internal_listen), ("query_listen", &self.query_listen)] {
             check_listen(key, addr, self.insecure)?;
         }
+        if self.train.niceness > 19 {
+            return Err(Error::invalid("train.niceness", "train.niceness must be 0 to 19"));
+        }
         self.gateway.validate(self.serving.refuse_after_ms)?;
         self.raft.validate().map_err(|error| Error::invalid("raft", error.to_string()))
     }
@@ -178,6 +189,8 @@ mod tests {
         let open = Settings { query_listen: "0.0.0.0:7501".to_owned(), ..Settings::default() };
         assert_eq!(open.validate().unwrap_err().field.as_deref(), Some("query_listen"));
         assert!(Settings { insecure: true, ..open }.validate().is_ok());
+        let eager = Settings { train: Train { niceness: 20, ..Train::default() }, ..Settings::default() };
+        assert_eq!(eager.validate().unwrap_err().field.as_deref(), Some("train.niceness"));
         assert!(Settings::default().validate().is_ok());
     }
 }

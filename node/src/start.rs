@@ -279,8 +279,13 @@ impl Ground {
             sink: Arc::new(DiskSink(parts.clone())),
             peers: Arc::new(TrainPeers(caller.clone())),
         };
-        let options =
-            docent_train::worker::Options { node: id.0, threads, compute: self.platform.threads, sessions_max: 2 };
+        let options = docent_train::worker::Options {
+            node: id.0,
+            threads,
+            compute: self.platform.threads,
+            niceness: self.settings.train.niceness,
+            sessions_max: 2,
+        };
         Worker::new(options, seams).map_err(internal)
     }
 

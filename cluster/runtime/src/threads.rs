@@ -35,6 +35,18 @@ impl Threads {
         }
     }
 
+    /// Lets everything else on the machine go first: this thread and those that it starts from now on, by `niceness` of 0 (nothing changes) to 19 (see
+    /// nice(2), which on Linux is of a thread).
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn step_back(self, niceness: u8) -> io::Result<()> {
+        if self == Threads::Os && niceness > 0 {
+            rustix::process::nice(niceness.min(19).into())?;
+        }
+        Ok(())
+    }
+
     /// How many threads may compute at the same time; at least 1.
     #[must_use]
     pub fn parallelism(self) -> usize {
@@ -48,6 +60,19 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_steps_back_takes_its_children_along_and_nobody_else() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        let of_child = std::thread::spawn(move || {
+            Threads::Os.step_back(5).unwrap();
+            std::thread::spawn(niceness).join().unwrap()
+        });
+        assert_eq!(of_child.join().unwrap(), (before + 5).min(19));
+        Threads::Inline.step_back(5).unwrap();
+        assert_eq!(niceness(), before, "the thread of a simulation is everybody's");
+    }
 
     #[tokio::test]
     async fn blocking_work_stays_on_the_thread_only_where_there_is_but_one() {

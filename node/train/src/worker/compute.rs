@@ -15,7 +15,8 @@ pub(super) struct Compute {
 }
 
 impl Compute {
-    pub(super) fn start(threads: Threads) -> Result<Self, Error> {
+    /// `niceness` is that of the thread and of the kernels' threads, which it starts.
+    pub(super) fn start(threads: Threads, niceness: u8) -> Result<Self, Error> {
         if threads == Threads::Inline {
             return Ok(Self { queue: None });
         }
@@ -23,6 +24,9 @@ impl Compute {
         std::thread::Builder::new()
             .name("docent-train".to_owned())
             .spawn(move || {
+                if let Err(error) = threads.step_back(niceness) {
+                    tracing::warn!(%error, niceness, "training competes with serving for the processors");
+                }
                 // Ends when the worker drops the queue's other end. A panicking task drops its answer, which its waiter reports.
                 for task in tasks {
                     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));

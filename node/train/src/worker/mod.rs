@@ -37,6 +37,8 @@ pub struct Options {
     pub threads: usize,
     /// Where phases are computed.
     pub compute: Threads,
+    /// How far training steps back behind serving, 0 to 19 (`Threads::step_back`).
+    pub niceness: u8,
     /// Jobs held at a time; opening one more ends the oldest.
     pub sessions_max: usize,
 }
@@ -61,7 +63,7 @@ impl Worker {
     /// # Errors
     /// [`Error::Internal`] when the thread cannot be started.
     pub fn new(options: Options, parts: Parts) -> Result<Self, Error> {
-        let compute = Compute::start(options.compute)?;
+        let compute = Compute::start(options.compute, options.niceness)?;
         let kernel = Kernel::detect();
         tracing::info!(kernel = kernel.name(), threads = options.threads, "training worker is ready");
         let registry = Mutex::new(Registry::new(options.sessions_max));

@@ -136,7 +136,7 @@ impl Cluster {
         let worker = |node: u64| {
             let store = Arc::new(Store { data: data.clone(), reversed: node.is_multiple_of(2), parts: parts.clone() });
             let compute = docent_runtime::Threads::Os;
-            let options = Options { node, threads: 1 + node as usize % 2, compute, sessions_max: 2 };
+            let options = Options { node, threads: 1 + node as usize % 2, compute, niceness: 0, sessions_max: 2 };
             let parts = Parts { inputs: store.clone(), sink: store, peers: network.clone() };
             (node, Arc::new(Worker::new(options, parts).unwrap()))
         };

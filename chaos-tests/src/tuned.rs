@@ -23,7 +23,11 @@ pub struct Implicit {
 impl Ials {
     /// By dimensions.
     pub fn of(dim: u32) -> Ials {
-        let epochs = if dim < 128 { 4 } else { 6 };
+        let epochs = match dim {
+            0..128 => 4,
+            128..256 => 6,
+            _ => 8,
+        };
         Ials { epochs, regularization: 0.004, unobserved_weight: 0.01 }
     }
 
@@ -43,7 +47,12 @@ impl Ials {
 
 impl Implicit {
     /// By dimensions.
-    pub fn of(_dim: u32) -> Implicit {
-        Implicit { alpha: 100.0, regularization: 100.0 }
+    pub fn of(dim: u32) -> Implicit {
+        let regularization = match dim {
+            0..128 => 1.0,
+            128..256 => 50.0,
+            _ => 30.0,
+        };
+        Implicit { alpha: 60.0, regularization }
     }
 }

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Largest page in bytes.
-pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest page in bytes: what is packed, sent and read in about a millisecond, because a query waits for it.
+pub const PAGE_BYTES_MAX: usize = 512 << 10;
 
 /// Identifies a session; ordered by age within a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

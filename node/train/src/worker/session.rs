@@ -12,7 +12,7 @@ use bytes::Bytes;
 use docent_model::{Adjacency, gramian, init, rows::HalfPass, tree};
 use futures::future::try_join_all;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -40,7 +40,12 @@ pub(super) struct State {
     pub(super) item_rows: Option<Rows>,
     pub(super) means: Option<Bytes>,
     pub(super) shown: Option<Bytes>,
+    /// Touched items as they were written last, by virtual worker: the pages of one are asked for one after the other.
+    touched: VecDeque<(u16, Bytes)>,
 }
+
+/// Readers of touched items that are served at a time without writing them anew for each page.
+const TOUCHED_MAX: usize = 16;
 
 /// This host's users and what it exchanges with each owner.
 pub(super) struct Users {
@@ -219,17 +224,20 @@ impl Session {
         let users = self.users()?;
         let dim = self.dim();
         let pulled = self.pull_rows(Side::Items, step, users.touched.keys().copied()).await?;
-        let mut panel = vec![0.0; users.side.touched.len() * dim];
-        for (node, bytes) in pulled {
-            let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
-            if bytes.len() != places.len() * dim * 4 {
-                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+        let panel = move |users: &Users| {
+            let mut panel = vec![0.0; users.side.touched.len() * dim];
+            for (node, bytes) in pulled {
+                let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
+                if bytes.len() != places.len() * dim * 4 {
+                    return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+                }
+                for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
+                    let at = *place as usize * dim;
+                    panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+                }
             }
-            for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
-                let at = *place as usize * dim;
-                panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
-            }
-        }
+            Ok(panel)
+        };
         let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
         self.state().user_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
@@ -240,30 +248,34 @@ impl Session {
         let items = self.items()?;
         let dim = self.dim();
         let pulled = self.pull_rows(Side::Users, step + 1, items.panel.keys().copied()).await?;
-        let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
-        for (node, bytes) in pulled {
-            if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
-                return Err(Error::Malformed { node, reason: "user rows of another number".into() });
+        let panel = move |items: &ItemSide| {
+            let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
+            for (node, bytes) in pulled {
+                if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
+                    return Err(Error::Malformed { node, reason: "user rows of another number".into() });
+                }
+                panel.extend(page::floats(&bytes));
             }
-            panel.extend(page::floats(&bytes));
-        }
+            Ok(panel)
+        };
         let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
         self.state().item_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
 
-    /// Solves a side's rows and sums up their Gramian and losses on the compute thread.
+    /// Puts the other side's rows together (`panel`), solves a side's rows and sums up their Gramian and losses: on the compute thread, because tens
+    /// of megabytes are too much for one that queries wait for.
     async fn half_pass<T: Half + Send + Sync + 'static>(
         &self,
         data: Arc<T>,
-        panel: Vec<f32>,
+        panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
         gramian: Vec<f64>,
         others: u64,
         side: Side,
     ) -> Result<(Vec<f32>, Vec<tree::Node<Vec<f64>>>), Error> {
         let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
         let work = move || {
-            let (adjacency, vworkers) = (data.adjacency(), data.vworkers());
+            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
             let (settings, threads, dim) = (&open.settings, context.options.threads, usize::from(open.settings.dim));
             let pass = HalfPass::new(settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
             let mut rows = vec![0.0; adjacency.rows() * dim];
@@ -304,16 +316,27 @@ impl Session {
         Ok(bytes)
     }
 
+    /// What this host's users touched of an item virtual worker.
+    async fn touched(&self, vworker: u16) -> Result<Bytes, Error> {
+        let users = self.users()?;
+        let written =
+            self.state().touched.iter().find(|(written, _)| *written == vworker).map(|(_, blob)| blob.clone());
+        if let Some(blob) = written {
+            return Ok(blob);
+        }
+        let blob: Bytes = self.context.compute.run(move || link::encode(&users.side, vworker)).await?.into();
+        let mut state = self.state();
+        state.touched.truncate(TOUCHED_MAX - 1);
+        state.touched.push_front((vworker, blob.clone()));
+        Ok(blob)
+    }
+
     /// A page of one of this host's blobs.
     pub(super) async fn serve(&self, blob: Blob, offset: u64) -> Result<TrainResponse, Error> {
         let unknown = |reader: u64| Error::Invalid(format!("node {reader} is no host of this job"));
         let row_bytes = self.dim() * 4;
         match blob {
-            Blob::Touched { vworker } if vworker < VWORKERS => {
-                let users = self.users()?;
-                let blob = self.context.compute.run(move || link::encode(&users.side, vworker)).await?;
-                page::cut(&blob.into(), offset)
-            }
+            Blob::Touched { vworker } if vworker < VWORKERS => page::cut(&self.touched(vworker).await?, offset),
             Blob::Touched { vworker } => Err(Error::Invalid(format!("there is no virtual worker {vworker}"))),
             Blob::Rows { side: Side::Users, version, reader } => {
                 let (users, rows) = (self.users()?, self.rows(Side::Users, version)?);

@@ -253,7 +253,7 @@ mod tests {
         fn scores_are_those_of_the_formula(histories in histories(), a in 0u8..3, b in 0u8..3, c in 0u8..3) {
             let half = |x: u8| f32::from(x) / 2.0;
             let settings = Settings {
-                user_exponent: half(a), source_exponent: half(b), target_exponent: half(c), ..Settings::default()
+                user_exponent: half(a), source_exponent: half(b), target_exponent: half(c), power: 1.0, neighbours: ITEMS
             };
             let (sums, degrees) = (sums(&settings, &histories), positives(&histories));
             let mut by_source = Adjacency::new();
@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn only_the_strongest_targets_stay() {
-        let settings = Settings { source_exponent: 0.0, target_exponent: 0.0, neighbours: 2, ..Settings::default() };
+        let settings =
+            Settings { source_exponent: 0.0, target_exponent: 0.0, power: 1.0, neighbours: 2, ..Settings::default() };
         let sums = [(1, 5 << 32), (4, 9 << 32), (5, 5 << 32), (7, 1 << 32)];
         let weights = Weights::new(&settings, &[1; 8]);
         assert_eq!(weights.neighbours(0, &sums), [(1, 5.0), (4, 9.0)]);

@@ -85,6 +85,9 @@ const SKIPPED: &[(&str, &str)] = &[
     ("make chaos", "half an hour of a whole machine; `make chaos-smoke` is a part of `make test`"),
     ("make quality", "minutes of a whole machine"),
     ("make bench", "minutes of a whole machine"),
+    ("make bench-training", "minutes of CPU, and packages from PyPI"),
+    ("make bench-training ARGS=--live", "minutes of CPU"),
+    ("make bench-training ARGS=--scaling", "minutes of CPU"),
     ("make bench-failover", "minutes of a whole machine"),
     ("make bench-drain", "minutes of a whole machine"),
     (

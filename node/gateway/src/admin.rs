@@ -86,9 +86,11 @@ impl Gateway {
     /// # Errors
     /// `Overloaded` when too many requests are at work.
     pub async fn models(&self) -> Result<Vec<(Model, Option<String>)>> {
-        let catalog = self.shared.route.catalog.borrow().clone();
-        let listed = catalog.models.values().map(|model| (model.clone(), catalog.held_back(model))).collect();
-        self.admit("list_models", async { Ok(listed) }).await
+        let work = async {
+            let catalog = self.shared.route.catalog.borrow().clone();
+            Ok(catalog.models.values().map(|model| (model.clone(), catalog.held_back(model))).collect())
+        };
+        self.admit("list_models", work).await
     }
 
     /// All jobs, by id.

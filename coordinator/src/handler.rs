@@ -311,7 +311,7 @@ fn name(request: &Request) -> &'static str {
 mod tests {
     use super::*;
     use crate::catalog::properties::Log;
-    use docent_types::catalog::TrainSettings;
+    use docent_types::training::TrainSettings;
 
     #[test]
     fn a_heartbeat_that_says_nothing_new_makes_no_entry() {

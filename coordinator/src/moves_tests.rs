@@ -198,7 +198,7 @@ fn moving() -> (Case, ShardId, NodeId) {
 #[test]
 fn a_newcomer_can_say_that_it_has_the_live_model() {
     let (mut case, shard, new) = moving();
-    let version = case.log.train(docent_types::catalog::TrainSettings::default());
+    let version = case.log.train(docent_types::training::TrainSettings::default());
     case.log.must(Command::MarkStaged { node: new, version, shards: vec![shard] });
     assert!(case.catalog().models[&version].staged.contains(&(shard, new)));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::properties::{Log, cluster, joining};
-use docent_types::catalog::TrainSettings;
+use docent_types::training::TrainSettings;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

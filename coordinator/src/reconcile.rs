@@ -17,9 +17,6 @@ use tokio::time::MissedTickBehavior;
 
 /// A plan's command is proposed again by the next plan; this only bounds one try.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
-/// The format that `Request::TellFormat` came with.
-const TELLS_FORMAT: u32 = 3;
-
 /// What the loops work on.
 pub(crate) struct Reconcile {
     pub(crate) policy: Arc<Policy>,
@@ -106,7 +103,8 @@ pub(crate) async fn beat<C: Caller>(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beat = codec::encode(&Request::Heartbeat(Heartbeat { node: me, ..Heartbeat::default() }));
     let format = u32::from(codec::VERSION);
-    let news = codec::encode_in(TELLS_FORMAT, &Request::TellFormat { coordinator: me, format });
+    let news = Request::TellFormat { coordinator: me, format };
+    let news = codec::encode_in(news.format(), &news);
     loop {
         tokio::select! {
             () = supervisor.cancelled() => return Ok(()),

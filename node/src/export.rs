@@ -159,8 +159,8 @@ fn user_pages(view: Arc<dyn View>, tenant: TenantId, slots: SlotRange) -> Chunks
 }
 
 fn item_vector_pages(shards: &Shards, shard: docent_types::ShardId, version: u64) -> Result<Chunks> {
-    let index = shards.items(shard)?.1.serving.index(version)?;
-    let rows = index.iter().map(|(id, row)| (id.to_string(), row));
+    let vectors = shards.items(shard)?.1.serving.index(version)?.vectors()?;
+    let rows = vectors.map(|(id, row)| (id.to_string(), row));
     let pages = futures::stream::iter(rows).chunks(PAGE_ITEMS);
     Ok(pages.map(|page| Ok(codec::encode(&ExportPage::Vectors(page)))).boxed())
 }

@@ -49,7 +49,7 @@ impl Coordinators {
     /// Asks until the leader answers or the deadline is over. Most requests may be repeated: each carries what makes a repeat harmless (a
     /// nonce, an epoch) or replaces one value by another. One that may not ends `Unknown` where its outcome is.
     pub async fn call(&self, request: &Request, deadline: Deadline) -> Result<Response> {
-        let body = codec::encode(request);
+        let body = codec::encode_in(request.format(), request);
         let mut last = Error::new(Kind::Unavailable, "no coordinator answered");
         while !deadline.is_over() {
             let candidates = self.candidates();

@@ -2,14 +2,24 @@
 
 use crate::rows::ItemRows;
 use crate::sabotage;
-use crate::serving::models::{Models, Version};
+use crate::serving::index::{Kept, no_vectors};
+use crate::serving::models::{Family, Ials, Models};
 use crate::shards::{Hosted, Users};
 use docent_model::fold_in::Folded;
+use docent_placement::hash::fingerprint;
 use docent_proto::internal::shard::UserState;
 use docent_runtime::Deadline;
-use docent_shard::{History, Positives};
+use docent_shard::{History, Positive, Positives};
 use docent_types::{Error, ItemId, Kind, Position, Result, TenantId, UserId};
 use std::sync::Arc;
+
+/// What a query of a user looks for.
+pub enum Sought {
+    /// Items near a vector; `None` where nothing of the history is in the model.
+    Vector(Option<Vec<f32>>),
+    /// Neighbours of the history, by its fingerprints.
+    History(Vec<u64>),
+}
 
 /// Answers about users from their leaders.
 #[derive(Clone)]
@@ -29,7 +39,8 @@ impl Personal {
         Personal { models, rows, positives, history_max }
     }
 
-    /// What a query needs of its user. Nothing personal leaves the shard where `recommend` is off, blocks excepted: they protect.
+    /// What a query needs of its user, and what to look for in `version`. Nothing personal leaves the shard where `recommend` is off, blocks
+    /// excepted: they protect.
     pub async fn state(
         &self,
         hosted: &Hosted,
@@ -38,56 +49,65 @@ impl Personal {
         user: &UserId,
         version: u64,
         deadline: Deadline,
-    ) -> Result<UserState> {
+    ) -> Result<(UserState, Sought)> {
         let begun = users.vectors.begin();
         let read = |view: &dyn docent_shard::View| users.machine.history(view, tenant, user, &self.positives);
         let (history, index) = hosted.read_leader(deadline, read).await?;
         let position = Position { shard: hosted.id, index };
         let history = sabotage::with_cached_consent(users, user, history);
-        let Some(history) = history else {
-            return Ok(UserState {
-                is_known: false,
-                consent: docent_types::user::Consent::default(),
-                vector: None,
-                seen: Vec::new(),
-                blocks: Vec::new(),
-                position,
-                is_unsolved: false,
-            });
-        };
+        let nothing = Sought::Vector(None);
         let state = UserState {
-            is_known: true,
-            consent: history.consent,
+            is_known: history.is_some(),
+            consent: history.as_ref().map(|history| history.consent).unwrap_or_default(),
             vector: None,
             seen: Vec::new(),
-            blocks: history.blocks.clone(),
+            blocks: history.as_ref().map(|history| history.blocks.clone()).unwrap_or_default(),
             position,
             is_unsolved: false,
         };
-        if !history.consent.recommend {
-            return Ok(state);
-        }
+        let Some(history) = history.filter(|history| history.consent.recommend) else { return Ok((state, nothing)) };
+        let state = UserState { seen: history.seen.clone(), ..state };
         if version == 0 {
-            return Ok(UserState { seen: history.seen, ..state });
+            return Ok((state, nothing));
         }
-        let vector = match users.vectors.get(user, version) {
-            Some(vector) => vector,
-            None => {
-                let solved =
-                    match self.solve(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await {
-                        Ok(solved) => solved,
-                        // Consent, seen and blocks hold all the same.
-                        Err(error) => {
-                            tracing::debug!(%error, "a user's vector is not solved");
-                            return Ok(UserState { is_unsolved: true, seen: history.seen, ..state });
-                        }
-                    };
-                let vector = solved.map(|(folded, _)| Arc::<[f32]>::from(folded.vector()));
-                users.vectors.put(begun, user.clone(), version, vector.clone());
-                vector
+        if let Some(vector) = users.vectors.get(user, version) {
+            return Ok((state, Sought::Vector(vector.map(|vector| vector.to_vec()))));
+        }
+        let sought = self.sought(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await;
+        match sought {
+            Ok(Sought::Vector(vector)) => {
+                let kept = vector.as_deref().map(Arc::<[f32]>::from);
+                users.vectors.put(begun, user.clone(), version, kept);
+                Ok((state, Sought::Vector(vector)))
             }
-        };
-        Ok(UserState { vector: vector.map(|vector| vector.to_vec()), seen: history.seen, ..state })
+            Ok(history) => Ok((state, history)),
+            // Consent, seen and blocks hold all the same.
+            Err(error) => {
+                tracing::debug!(%error, "what a user's query looks for is not known");
+                Ok((UserState { is_unsolved: true, ..state }, nothing))
+            }
+        }
+    }
+
+    /// What a version makes of a history.
+    async fn sought(&self, history: &History, tenant: &TenantId, version: u64, deadline: Deadline) -> Result<Sought> {
+        let version = self.models.get(version)?;
+        match &version.family {
+            Family::Ials(ials) => {
+                let solved = self.solve(history, tenant, (version.version, ials), deadline).await?;
+                Ok(Sought::Vector(solved.map(|(folded, _)| folded.vector().to_vec())))
+            }
+            Family::Graph(_) => Ok(Sought::History(sources(&self.newest(history)))),
+        }
+    }
+
+    /// The newest positives, as many as count; by id, so that the same history gives the same bits on every node.
+    fn newest<'a>(&self, history: &'a History) -> Vec<&'a Positive> {
+        let mut newest: Vec<_> = history.positives.iter().collect();
+        newest.sort_by(|a, b| b.last_ms.cmp(&a.last_ms).then_with(|| a.item_id.cmp(&b.item_id)));
+        newest.truncate(self.history_max);
+        newest.sort_by(|a, b| a.item_id.cmp(&b.item_id));
+        newest
     }
 
     /// Solves a user's vector; `None` where no history item has a row.
@@ -95,24 +115,19 @@ impl Personal {
         &self,
         history: &History,
         tenant: &TenantId,
-        version: u64,
+        (version, ials): (u64, &Ials),
         deadline: Deadline,
     ) -> Result<Option<(Folded, Weighted)>> {
-        let version = self.models.get(version)?;
-        let mut newest: Vec<_> = history.positives.iter().collect();
-        newest.sort_by(|a, b| b.last_ms.cmp(&a.last_ms).then_with(|| a.item_id.cmp(&b.item_id)));
-        newest.truncate(self.history_max);
+        let newest = self.newest(history);
         let ids: Vec<ItemId> = newest.iter().map(|positive| positive.item_id.clone()).collect();
-        let mut rows = self.rows.get(tenant, version.version, &ids, deadline).await?;
-        // Summed by id, so that the same history gives the same bits on every node.
-        newest.sort_by(|a, b| a.item_id.cmp(&b.item_id));
+        let mut rows = self.rows.get(tenant, version, &ids, Kept::Row, deadline).await?;
         let weighted =
             newest.into_iter().filter_map(|p| Some((p.item_id.clone(), rows.remove(&p.item_id)?, p.confidence)));
         let weighted: Weighted = weighted.collect();
         if weighted.is_empty() {
             return Ok(None);
         }
-        let folded = fold(&version, &weighted)?;
+        let folded = fold(ials, &weighted)?;
         Ok(Some((folded, weighted)))
     }
 
@@ -133,9 +148,23 @@ impl Personal {
         let (history, _) = hosted.read_leader(deadline, read).await?;
         let none = || Ok(vec![Vec::new(); candidates.len()]);
         let Some(history) = history.filter(|history| history.consent.recommend) else { return none() };
-        let Some((folded, weighted)) = self.solve(&history, tenant, version, deadline).await? else { return none() };
-        let rows = self.rows.get(tenant, version, candidates, deadline).await?;
-        candidates.iter().map(|id| strongest(&folded, &weighted, rows.get(id), reasons)).collect()
+        let loaded = self.models.get(version)?;
+        match &loaded.family {
+            Family::Ials(ials) => {
+                let solved = self.solve(&history, tenant, (version, ials), deadline).await?;
+                let Some((folded, weighted)) = solved else { return none() };
+                let rows = self.rows.get(tenant, version, candidates, Kept::Row, deadline).await?;
+                candidates.iter().map(|id| shares(&folded, &weighted, rows.get(id), reasons)).collect()
+            }
+            Family::Graph(_) => {
+                let newest = self.newest(&history);
+                let kept = Kept::Weights(&sources(&newest));
+                let weights = self.rows.get(tenant, version, candidates, kept, deadline).await?;
+                let ids = || newest.iter().map(|positive| positive.item_id.clone());
+                let of = |id: &ItemId| weights.get(id).map_or_else(Vec::new, |w| strongest(ids(), w, reasons));
+                Ok(candidates.iter().map(of).collect())
+            }
+        }
     }
 
     /// The vectors of a page of users, for exports.
@@ -146,9 +175,11 @@ impl Personal {
         version: u64,
         deadline: Deadline,
     ) -> Result<Vec<(String, Vec<f32>)>> {
+        let loaded = self.models.get(version)?;
+        let Family::Ials(ials) = &loaded.family else { return Err(no_vectors()) };
         let mut vectors = Vec::new();
         for (user, history) in histories {
-            if let Some((folded, _)) = self.solve(&history, tenant, version, deadline).await? {
+            if let Some((folded, _)) = self.solve(&history, tenant, (version, ials), deadline).await? {
                 vectors.push((user.to_string(), folded.vector().to_vec()));
             }
         }
@@ -161,16 +192,21 @@ impl Personal {
     }
 }
 
-fn fold(version: &Version, weighted: &Weighted) -> Result<Folded> {
+/// Fingerprints of a history.
+fn sources(newest: &[&Positive]) -> Vec<u64> {
+    newest.iter().map(|positive| fingerprint(positive.item_id.as_str())).collect()
+}
+
+fn fold(ials: &Ials, weighted: &Weighted) -> Result<Folded> {
     let history: Vec<(&[f32], f32)> =
         weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
-    version
-        .fold_in
+    ials.fold_in
         .solve(&history)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
 }
 
-fn strongest(
+/// The history items with the largest shares in a candidate's score.
+fn shares(
     folded: &Folded,
     weighted: &Weighted,
     candidate: Option<&Vec<f32>>,
@@ -182,9 +218,14 @@ fn strongest(
     let contributions = folded
         .contributions(candidate, &history)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot explain a score: {error}")))?;
-    let mut named: Vec<(ItemId, f32)> = weighted.iter().map(|(id, ..)| id.clone()).zip(contributions).collect();
+    Ok(strongest(weighted.iter().map(|(id, ..)| id.clone()), &contributions, reasons))
+}
+
+/// Those that contribute, the strongest first.
+fn strongest(ids: impl Iterator<Item = ItemId>, contributions: &[f32], reasons: usize) -> Vec<(ItemId, f32)> {
+    let mut named: Vec<(ItemId, f32)> = ids.zip(contributions.iter().copied()).collect();
     named.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     named.retain(|(_, contribution)| *contribution > 0.0);
     named.truncate(reasons);
-    Ok(named)
+    named
 }

@@ -1,5 +1,6 @@
-//! The rows of a user's history in a model version: from this node's own indexes, and one call a node for the rest.
+//! What a model version keeps of items, wherever they are: from this node's own indexes, and one call a node for the rest.
 
+use crate::serving::index::Kept;
 use crate::shards::Shards;
 use docent_placement::SlotHasher;
 use docent_proto::internal::Service;
@@ -35,13 +36,24 @@ impl ItemRows {
         ItemRows { shards, caller, catalog, hasher }
     }
 
-    /// The rows of `ids` in `version`. Fails unless every shard answered: a vector from half a history would be another user's.
-    pub async fn get(&self, tenant: &TenantId, version: u64, ids: &[ItemId], deadline: Deadline) -> Result<Rows> {
+    /// What `version` keeps of `ids`. Fails unless every shard answered: a vector from half a history would be another user's.
+    pub async fn get(
+        &self,
+        tenant: &TenantId,
+        version: u64,
+        ids: &[ItemId],
+        kept: Kept<'_>,
+        deadline: Deadline,
+    ) -> Result<Rows> {
         let mut rows = Rows::new();
         let mut remote: BTreeMap<ShardId, Vec<ItemId>> = BTreeMap::new();
         for (shard, ids) in self.by_shard(tenant, ids)? {
             match self.shards.items(shard).and_then(|(_, items)| items.serving.index(version)) {
-                Ok(index) => rows.extend(ids.into_iter().filter_map(|id| index.row(id.as_str()).map(|row| (id, row)))),
+                Ok(index) => {
+                    for id in ids {
+                        rows.extend(index.kept(id.as_str(), kept)?.map(|row| (id, row)));
+                    }
+                }
                 Err(_) => drop(remote.insert(shard, ids)),
             }
         }
@@ -58,7 +70,13 @@ impl ItemRows {
             let asked = self.by_node(&remote, attempt);
             // A replica that hangs must leave time for the others.
             let share = deadline.at_most(deadline.remaining() / u32::try_from(ATTEMPTS - attempt).unwrap_or(1));
-            let calls = asked.into_iter().map(|(node, shards)| self.ask(node, tenant, version, shards, share));
+            let request = |shards| match kept {
+                Kept::Row => Request::ItemRows { tenant: tenant.clone(), version, shards },
+                Kept::Weights(sources) => {
+                    Request::HistoryWeights { tenant: tenant.clone(), version, sources: sources.to_vec(), shards }
+                }
+            };
+            let calls = asked.into_iter().map(|(node, shards)| self.ask(node, request(shards), share));
             for (id, row) in futures::future::join_all(calls).await.into_iter().flatten() {
                 let (shard, found) = (id, row);
                 let Some(ids) = remote.remove(&shard) else { continue };
@@ -101,16 +119,9 @@ impl ItemRows {
         by_node
     }
 
-    async fn ask(
-        &self,
-        node: NodeId,
-        tenant: &TenantId,
-        version: u64,
-        shards: Vec<(ShardId, Vec<ItemId>)>,
-        deadline: Deadline,
-    ) -> Vec<(ShardId, Vec<Option<Vec<f32>>>)> {
-        let request = Request::ItemRows { tenant: tenant.clone(), version, shards };
-        let called = self.caller.call(node, Service::Shard, codec::encode(&request), deadline).await;
+    async fn ask(&self, node: NodeId, request: Request, deadline: Deadline) -> Vec<(ShardId, Vec<Option<Vec<f32>>>)> {
+        let body = codec::encode_in(request.format(), &request);
+        let called = self.caller.call(node, Service::Shard, body, deadline).await;
         match called.and_then(|bytes| codec::decode("item rows", &bytes)) {
             Ok(Response::Rows(rows)) => {
                 rows.into_iter().filter_map(|(shard, rows)| Some((shard, rows.ok()?))).collect()

@@ -2,12 +2,13 @@
 
 use crate::backup::{check_whole, restoring, standing};
 use crate::digest::Taker;
-use crate::personal::Personal;
+use crate::personal::{Personal, Sought};
 use crate::sabotage;
+use crate::serving::index::{Kept, Query};
 use crate::shards::{Hosted, ItemsRole, Shards};
 use crate::training::cut::Cuts;
 use bytes::Bytes;
-use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits};
+use docent_proto::internal::shard::{Request, Response, ShardFilter, ShardHits, UserState};
 use docent_rpc::Handler;
 use docent_runtime::{Deadline, Threads};
 use docent_types::command::{ItemOutcome, UserOutcome};
@@ -84,8 +85,10 @@ impl ShardService {
             Request::UserState { shard, tenant, user_id, version } => {
                 let (hosted, users) = self.shards.users(shard)?;
                 check_whole(&hosted)?;
-                let state = self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await?;
-                Ok(Response::UserState(state))
+                match self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await? {
+                    (state, Sought::Vector(vector)) => Ok(Response::UserState(UserState { vector, ..state })),
+                    (state, Sought::History(sources)) => Ok(Response::UserHistory(state, sources)),
+                }
             }
             Request::Explain { shard, tenant, user_id, version, candidates, reasons } => {
                 let (hosted, users) = self.shards.users(shard)?;
@@ -121,9 +124,10 @@ impl ShardService {
     fn answer_items(&self, request: Request) -> Result<Response> {
         match request {
             Request::Scan { version, vector, n, shards, .. } => {
-                Ok(Response::Hits(self.hits(shards, |items, filter| {
-                    items.serving.scan(version, &vector, n.min(HITS_MAX) as usize, &filter.exclude)
-                })))
+                Ok(Response::Hits(self.scan(version, Query::Vector(&vector), n, shards)))
+            }
+            Request::ScanHistory { version, sources, n, shards, .. } => {
+                Ok(Response::Hits(self.scan(version, Query::History(&sources), n, shards)))
             }
             Request::Popular { n, shards, .. } => {
                 Ok(Response::Hits(self.hits(shards, |items, filter| {
@@ -133,12 +137,12 @@ impl ShardService {
             Request::GetItems { tenant, shards } => {
                 Ok(Response::Items(each(shards, |id, ids| self.items(&tenant, id, ids))))
             }
-            Request::ItemRows { version, shards, .. } => Ok(Response::Rows(each(shards, |id, ids| {
-                let (hosted, items) = self.shards.items(id)?;
-                check_whole(&hosted)?;
-                let index = items.serving.index(version)?;
-                Ok(ids.iter().map(|id| index.row(id.as_str())).collect())
-            }))),
+            Request::ItemRows { version, shards, .. } => {
+                Ok(Response::Rows(each(shards, |id, ids| self.kept(version, id, ids, Kept::Row))))
+            }
+            Request::HistoryWeights { version, sources, shards, .. } => {
+                Ok(Response::Rows(each(shards, |id, ids| self.kept(version, id, ids, Kept::Weights(&sources)))))
+            }
             Request::Applied { shards } => {
                 Ok(Response::Applied(shards.into_iter().map(|id| (id, self.applied(id))).collect()))
             }
@@ -151,6 +155,25 @@ impl ShardService {
         let hosted = self.shards.get(id)?;
         self.staleness.check(&hosted)?;
         Ok(hosted.group.status().applied.unwrap_or(0))
+    }
+
+    fn scan(
+        &self,
+        version: u64,
+        query: Query<'_>,
+        n: u32,
+        shards: Vec<ShardFilter>,
+    ) -> Vec<(ShardId, Result<ShardHits>)> {
+        let n = n.min(HITS_MAX) as usize;
+        self.hits(shards, |items, filter| items.serving.scan(version, query, n, &filter.exclude))
+    }
+
+    /// What a version keeps of items.
+    fn kept(&self, version: u64, id: ShardId, ids: &[ItemId], kept: Kept<'_>) -> Result<Vec<Option<Vec<f32>>>> {
+        let (hosted, items) = self.shards.items(id)?;
+        check_whole(&hosted)?;
+        let index = items.serving.index(version)?;
+        ids.iter().map(|id| index.kept(id.as_str(), kept)).collect()
     }
 
     /// Every asked shard's part, each with its own outcome.
@@ -214,7 +237,8 @@ impl Handler for ShardService {
         let service = self.clone();
         async move {
             let request = codec::decode("a request to a shard", &body)?;
-            Ok(codec::encode(&service.answer(request, deadline).await?))
+            let response = service.answer(request, deadline).await?;
+            Ok(codec::encode_in(response.format(), &response))
         }
         .boxed()
     }

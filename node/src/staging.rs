@@ -2,11 +2,11 @@
 
 use crate::membership::StagedModels;
 use crate::parts::{Parts, name};
+use crate::serving::index::Parts as PartFiles;
 use crate::serving::models::{Models, Version};
 use crate::shards::{Hosted, ItemsRole, Role, Shards};
 use docent_rpc::Caller;
 use docent_runtime::Threads;
-use docent_train::part::Items as PartRows;
 use docent_types::catalog::{Catalog, Model, ModelPart, ModelState};
 use docent_types::{Error, Kind, NodeId, Result, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,21 +125,20 @@ impl Staging {
         items: &Arc<ItemsRole>,
         version: &Arc<Version>,
     ) -> Result<()> {
-        let mut rows = Vec::new();
+        let mut parts = PartFiles::of(version);
         for part in model.parts.iter().filter(|part| part.slots.overlaps(hosted.slots)) {
             let bytes = self.bytes(catalog, part).await?;
-            let decoded = PartRows::decode(&bytes).map_err(|error| {
+            parts.push(&bytes).map_err(|error| {
                 Error::new(
                     Kind::Corrupt,
                     format!("part {} of model {} is damaged: {error}", name(&part.hash), model.version),
                 )
             })?;
-            rows.push(decoded);
         }
         let (hosted, items, version) = (hosted.clone(), items.clone(), version.clone());
         self.blocking(move || {
-            items.serving.stage(&version, &rows, || hosted.view())?;
-            probe(&items, &version)
+            items.serving.stage(&version, &parts, || hosted.view())?;
+            items.serving.index(version.version)?.probe(&version)
         })
         .await
     }
@@ -189,15 +188,6 @@ impl Staging {
             .flat_map(|model| model.parts.iter().chain([&model.global]).map(|part| name(&part.hash)))
             .collect();
         self.parts.retain(|name| kept.contains(name), GRACE)
-    }
-}
-
-/// A version is probed before it is told as staged: a replica that cannot score is not a replica.
-fn probe(items: &ItemsRole, version: &Version) -> Result<()> {
-    let (hits, _) = items.serving.scan(version.version, &version.global.mean, 10, &[])?;
-    match hits.iter().all(|hit| hit.score.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::new(Kind::Corrupt, format!("model {} gives scores that are not numbers", version.version))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sharding does not change the answer, the cluster does not change the model.
 
+use crate::graph;
 use anyhow::{Context, Result, ensure};
 use docent_chaos::client::ids;
 use docent_chaos::lab::{Lab, Options};
@@ -75,7 +76,7 @@ fn brute_force(
     scored
 }
 
-fn answered(answer: &Value) -> Vec<(String, f32)> {
+pub(crate) fn answered(answer: &Value) -> Vec<(String, f32)> {
     let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let pair = |item: &Value| {
         (item["id"].as_str().unwrap_or_default().to_owned(), item["score"].as_f64().unwrap_or(f64::NAN) as f32)
@@ -110,7 +111,7 @@ fn compare_with_oracle(lab: &Lab) -> Result<usize> {
 }
 
 /// blake3 of every part of the live model: of the items' by slot range, then of the global one.
-fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
+pub(crate) fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
     let (_, body) = lab.client(0).get("/v1/models")?;
     let models = body["models"].as_array().context("no models")?;
     let live = models.iter().find(|model| model["state"] == "live").context("no live model")?;
@@ -123,13 +124,15 @@ fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
     Ok(hashes)
 }
 
+/// Hashes of the parts of an iALS model and of a graph filter, and ties met.
 fn oracle_lab(nodes: usize) -> Result<(Vec<(u64, String)>, usize)> {
     let replication = nodes.min(3);
     let mut lab = Lab::start(&Options { nodes, coordinators: 1, replication, ..Options::default() })?;
     fill(&lab)?;
     train(&lab)?;
     let ties = compare_with_oracle(&lab)?;
-    let hashes = part_hashes(&lab)?;
+    let mut hashes = part_hashes(&lab)?;
+    hashes.extend(graph::compare_with_formula(&lab)?);
     let complaints = lab.complaints();
     ensure!(complaints.is_empty(), "{complaints:#?}");
     lab.members().try_for_each(|member| member.kill())?;

@@ -10,6 +10,7 @@ mod answers;
 mod backup;
 mod drills;
 mod durability;
+mod graph;
 mod immediate;
 mod input;
 mod lab_local;

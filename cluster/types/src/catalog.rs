@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ClusterId, NodeId, ReplicaId};
 use crate::placement::{Change, Grave, NodeState};
 use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
+use crate::training::TrainSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -207,79 +208,6 @@ pub struct ModelPart {
     pub holders: Vec<NodeId>,
 }
 
-/// What a training job does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainSettings {
-    /// `ials`; others are refused until they exist.
-    pub algorithm: String,
-    /// Dimensions of the factors, 1 to 512.
-    pub dim: u32,
-    /// Passes over both sides, 1 to 1,000.
-    pub epochs: u32,
-    /// Weight of an unobserved pair.
-    pub unobserved_weight: f64,
-    /// Regularisation.
-    pub regularization: f64,
-    /// Frequency scaling exponent of the regularisation, 0 to 1.
-    pub frequency_scaling: f64,
-    /// Seed of every random number.
-    pub seed: u64,
-    /// Share of each user's newest positives held out for the evaluation, 0 (none) to 0.5.
-    pub holdout: f64,
-    /// After the evaluation, train again on everything.
-    pub refit: bool,
-    /// Activate the version as soon as it is staged.
-    pub activate: bool,
-}
-
-impl Default for TrainSettings {
-    fn default() -> Self {
-        TrainSettings {
-            algorithm: "ials".to_owned(),
-            dim: 64,
-            epochs: 10,
-            unobserved_weight: 0.01,
-            regularization: 0.003,
-            frequency_scaling: 1.0,
-            seed: 42,
-            holdout: 0.1,
-            refit: true,
-            activate: true,
-        }
-    }
-}
-
-impl TrainSettings {
-    /// Checks every range; the error names the setting.
-    pub fn validate(&self) -> Result<()> {
-        let refuse = |field: &str, message: &str| Err(Error::invalid(field, format!("{field} {message}")));
-        if self.algorithm != "ials" {
-            return Err(Error::invalid("algorithm", format!("unknown algorithm {:?}; known: ials", self.algorithm)));
-        }
-        if !(1..=512).contains(&self.dim) {
-            return refuse("dim", "must be 1 to 512");
-        }
-        if !(1..=1_000).contains(&self.epochs) {
-            return refuse("epochs", "must be 1 to 1000");
-        }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.unobserved_weight) || self.unobserved_weight > 1.0 {
-            return refuse("unobserved_weight", "must be above 0 and at most 1");
-        }
-        if !positive(self.regularization) {
-            return refuse("regularization", "must be a positive number");
-        }
-        if !(0.0..=1.0).contains(&self.frequency_scaling) {
-            return refuse("frequency_scaling", "must be 0 to 1");
-        }
-        if !(0.0..=0.5).contains(&self.holdout) {
-            return refuse("holdout", "must be 0 to 0.5");
-        }
-        Ok(())
-    }
-}
-
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -456,21 +384,5 @@ mod tests {
         );
         let error = catalog(2).require(3).unwrap_err();
         assert!(error.kind == Kind::Unsupported && error.message.contains("upgrade every member"), "{error}");
-    }
-
-    #[test]
-    fn settings_outside_their_ranges_are_refused_by_name() {
-        assert!(TrainSettings::default().validate().is_ok());
-        let bad = [
-            ("dim", TrainSettings { dim: 0, ..Default::default() }),
-            ("epochs", TrainSettings { epochs: 0, ..Default::default() }),
-            ("unobserved_weight", TrainSettings { unobserved_weight: f64::NAN, ..Default::default() }),
-            ("regularization", TrainSettings { regularization: -1.0, ..Default::default() }),
-            ("holdout", TrainSettings { holdout: 0.6, ..Default::default() }),
-            ("algorithm", TrainSettings { algorithm: "magic".into(), ..Default::default() }),
-        ];
-        for (field, settings) in bad {
-            assert_eq!(settings.validate().unwrap_err().field.as_deref(), Some(field));
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`user`] | profiles, consent, blocks |
 //! | [`item`] | item metadata |
 //! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
+//! | [`training`] | settings of a training job, family by family |
 //! | [`quality`] | how model versions compare |
 //! | [`query`] | queries and answers: coverage, scored items, reasons |
 //! | [`placement`] | how replicas come and go |
@@ -33,6 +34,7 @@ pub mod quality;
 pub mod query;
 pub mod sabotage;
 pub mod shard;
+pub mod training;
 pub mod user;
 
 pub use error::{Error, Kind, Result};

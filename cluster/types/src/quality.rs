@@ -28,13 +28,14 @@ impl Catalog {
         self.worse_than_live(model)
     }
 
-    /// Why a version should not become live: its figure lies below the live version's interval. Versions of which one was not measured, or with
-    /// another share held out, are not compared; nor is one that was live before.
+    /// Why a version should not become live: its figure lies below the live version's interval. Versions of which one was not measured, or on
+    /// another split, are not compared; nor is one that was live before.
     ///
     /// The users of both measurements are mostly the same, so the figures move together and one interval is enough to compare them.
     pub fn worse_than_live(&self, model: &Model) -> Option<String> {
         let live = self.live_model().filter(|live| live.version != model.version && is_new(model))?;
-        if live.settings.holdout != model.settings.holdout {
+        let split = |model: &Model| (model.settings.holdout, model.settings.split);
+        if split(live) != split(model) {
             return None;
         }
         let ((ours, _), (theirs, [low, high])) = (model.compared()?, live.compared()?);
@@ -54,8 +55,9 @@ fn is_new(model: &Model) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Activation, ModelPart, TrainSettings};
+    use crate::catalog::{Activation, ModelPart};
     use crate::shard::{Keyspace, SLOTS, SlotRange};
+    use crate::training::TrainSettings;
     use std::collections::BTreeMap;
 
     fn model(version: u64, state: ModelState, figures: &[(&str, f64)]) -> Model {

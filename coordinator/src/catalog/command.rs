@@ -3,8 +3,9 @@
 //! Whatever a clock, a random number or a setting decides is in the command: the proposer put it there.
 
 use docent_proto::internal::coordinator::TrainedModel;
-use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica, TrainSettings};
+use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica};
 use docent_types::placement::{Cause, NodeState};
+use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +171,6 @@ impl Command {
             | Command::Join(_)
             | Command::SetAlive(_)
             | Command::PlaceShards
-            | Command::QueueJob { .. }
             | Command::AssignJob { .. }
             | Command::JobProgress { .. }
             | Command::JobFailed { .. }
@@ -190,6 +190,7 @@ impl Command {
             | Command::ObserveMembership { .. }
             | Command::Bury { .. }
             | Command::ForgetNode(_) => 2,
+            Command::QueueJob { settings, .. } => settings.format(),
             Command::Finalize(format) => *format,
         }
     }

@@ -1,4 +1,4 @@
-//! The layouts of format 2, frozen: what a cluster wrote is read by every later docent, and what a later docent writes before a format is
+//! The layouts of every format, frozen: what a cluster wrote is read by every later docent, and what a later docent writes before a format is
 //! finalised is read by the older ones beside it.
 //!
 //! A difference here means that a layout changed under its format, and a rolling upgrade would break. Put it back and add the new
@@ -10,11 +10,12 @@ use docent_proto::internal::coordinator::{
     Condition, Heartbeat, JobReport, JobUpdate, Join as Asks, Membership, ReplicaReport, Request, Response, Watch,
 };
 use docent_proto::internal::shard;
-use docent_types::catalog::{Cluster, Job, JobProgress, JobState, Replica, TrainSettings};
+use docent_types::catalog::{Cluster, Job, JobProgress, JobState, Replica};
 use docent_types::command::{ItemCommand, ItemOutcome, RestoreEnd, RestorePart, UserCommand, UserOutcome};
 use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
+use docent_types::training::{Algorithm, Graph, Split, TrainSettings};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
     ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec,
@@ -192,7 +193,7 @@ fn actual() -> String {
     bytes.each("command", &commands(), Command::format);
     bytes.each("user_command", &user_commands(), UserCommand::format);
     bytes.each("item_command", &item_commands(), ItemCommand::format);
-    bytes.each("request", &requests(), |_| 2);
+    bytes.each("request", &requests(), Request::format);
     let state = state();
     bytes.add("state", state.catalog().format(), &state);
     let raised = Catalog { cluster: Some(Cluster { format: 3, ..cluster(1) }), ..Catalog::default() };
@@ -233,7 +234,38 @@ fn actual() -> String {
     bytes.add("answer.born", 2, &Answer::Born(cluster(1)));
     bytes.add("slots", 2, &SlotRange { first: 0, end: 4096 });
     bytes.add("error", 2, &Error::overloaded("e", 5).at("f").with_hint(Some(NodeId(1))));
+    graph(&mut bytes, position);
     bytes.0
+}
+
+/// What came with families of models, in format 4.
+fn graph(bytes: &mut Bytes, position: Position) {
+    let graph = TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() };
+    let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
+    bytes.each("settings", &[graph.clone(), random], TrainSettings::format);
+    bytes.add("command.graph", 4, &Command::QueueJob { settings: graph, now_ms: 5 });
+    let (tenant, version, sources) = (TenantId::default(), 1, vec![7, u64::MAX]);
+    let scan = shard::Request::ScanHistory {
+        tenant: tenant.clone(),
+        version,
+        sources: sources.clone(),
+        n: 10,
+        shards: vec![shard::ShardFilter { shard: SHARD, exclude: Vec::new() }],
+    };
+    let shards = vec![(SHARD, vec![ItemId::new("i").unwrap()])];
+    let weights = shard::Request::HistoryWeights { tenant, version, sources: sources.clone(), shards };
+    bytes.each("shard_request.history", &[scan, weights], shard::Request::format);
+    let state = shard::UserState {
+        is_known: true,
+        consent: Consent::default(),
+        vector: None,
+        seen: Vec::new(),
+        blocks: Vec::new(),
+        position,
+        is_unsolved: false,
+    };
+    let history = shard::Response::UserHistory(state, sources);
+    bytes.add("shard_response.history", history.format(), &history);
 }
 
 #[test]

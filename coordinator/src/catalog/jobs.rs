@@ -2,7 +2,8 @@
 //! under a higher epoch so that a driver that was given up cannot speak for it.
 
 use super::{Answer, Applied, Attempt, State, Step, conflict, not_found, unborn};
-use docent_types::catalog::{Catalog, Job, JobProgress, JobState, TrainSettings};
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState};
+use docent_types::training::TrainSettings;
 use docent_types::{Error, Kind, NodeId};
 
 /// Attempts that may report a failure before the job is given up.

@@ -3,6 +3,7 @@
 use super::*;
 use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::*;
+use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, Keyspace, NodeId, ShardId, SlotRange, codec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,7 +7,8 @@ mod cluster;
 use cluster::{Cluster, process};
 use docent_coordinator::Settings;
 use docent_proto::internal::coordinator::{Heartbeat, JobReport, JobUpdate, Join, Request, Response, TrainedModel};
-use docent_types::catalog::{JobState, ModelPart, ModelState, TrainSettings};
+use docent_types::catalog::{JobState, ModelPart, ModelState};
+use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, Keyspace, Kind, NodeId, ShardId, SlotRange};
 use std::collections::BTreeMap;
 
@@ -57,7 +58,10 @@ fn a_coordinator_that_does_not_lead_names_the_one_that_does() {
     assert_eq!((error.kind, error.hint), (Kind::NotLeader, Some(NodeId(leader as u64 + 1))));
     assert_eq!(cluster.ask(leader, &Request::Rollback).unwrap_err().kind, Kind::Conflict);
     assert_eq!(
-        cluster.ask(leader, &Request::StartTraining(TrainSettings { dim: 0, ..Default::default() })).unwrap_err().kind,
+        cluster
+            .ask(leader, &Request::StartTraining(TrainSettings { holdout: 0.9, ..Default::default() }))
+            .unwrap_err()
+            .kind,
         Kind::Invalid
     );
 }

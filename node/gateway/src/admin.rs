@@ -5,9 +5,10 @@ use crate::route::Repeat;
 use docent_proto::internal::coordinator::{Request as Ask, Response as Told};
 use docent_proto::internal::shard::Request;
 use docent_runtime::Deadline;
-use docent_types::catalog::{Activation, Catalog, Job, JobState, Model, TrainSettings};
+use docent_types::catalog::{Activation, Catalog, Job, JobState, Model};
 use docent_types::command::ItemCommand;
 use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::training::TrainSettings;
 use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId, UserId};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -140,10 +141,11 @@ impl Gateway {
     /// Queues a training job.
     ///
     /// # Errors
-    /// `Invalid` naming the setting; the coordinator's.
+    /// `Invalid` naming the setting; `Unsupported` for what the cluster's format does not have yet; the coordinator's.
     pub async fn start_training(&self, settings: TrainSettings) -> Result<Job> {
         let work = async {
             settings.validate()?;
+            self.view()?.catalog.require(settings.format())?;
             self.change_job(Ask::StartTraining(settings)).await
         };
         self.admit_write("start_training", work).await

@@ -12,9 +12,10 @@ use docent_proto::convert::query::{count_or_default, deadline_ms, exclude_ids};
 use docent_proto::convert::{absent_if_empty, catalog, item_ids, keyspace, position_text};
 use docent_proto::v1;
 use docent_proto::v1::docent_server::Docent;
-use docent_types::catalog::{Model, TrainSettings};
+use docent_types::catalog::Model;
 use docent_types::item::Item;
 use docent_types::query::Recommend;
+use docent_types::training::GivenSettings;
 use docent_types::user::Profile;
 use docent_types::{Error, ItemId, NodeId, UserId};
 use futures::stream::BoxStream;
@@ -211,7 +212,7 @@ impl Docent for Grpc {
 
     async fn start_training(&self, request: Request<v1::StartTrainingRequest>) -> Answer<v1::Job> {
         let given = request.into_inner().settings.unwrap_or_default();
-        let settings = catalog::train_settings(given, &TrainSettings::default()).map_err(status)?;
+        let settings = GivenSettings::from(given).settings().map_err(status)?;
         answer(self.0.start_training(settings).await, |job| (&job).into())
     }
 

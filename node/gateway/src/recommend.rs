@@ -22,10 +22,12 @@ use crate::route::scatter::Question;
 use crate::users::unfitting;
 use crate::view::View;
 use coverage::Tally;
+use docent_placement::hash::fingerprint;
 use docent_proto::internal::shard::{Request, Response, UserState};
 use docent_runtime::Deadline;
 use docent_types::query::{Answer, Coverage, ModelRef, Reason, Recommend, RecommendedItem, ScoredItem, Source};
 use docent_types::sabotage::{Bug, is};
+use docent_types::training::Algorithm;
 use docent_types::{Error, ItemId, Kind, Position, Result, ShardId, UserId, limits};
 use scan::{Excluded, Wanted};
 use session::Session;
@@ -61,6 +63,12 @@ pub struct Popular {
 pub(crate) enum Detail {
     Ids,
     Full,
+}
+
+/// What to look for in a version: what is near a vector, or what a history's items have for neighbours.
+pub(crate) enum Sought {
+    Vector(Option<Vec<f32>>),
+    History(Vec<u64>),
 }
 
 /// An answer in the making.
@@ -115,8 +123,8 @@ impl Gateway {
         let shard = draft.view.user_shard(&tenant, &request.user_id)?;
         let mut excluded = Excluded::default();
         excluded.add(&draft.view, &tenant, request.exclude_ids.iter().cloned())?;
-        let vector = match self.user_state(shard, &request.user_id, version, share(deadline, 50)).await {
-            Ok(mut state) => {
+        let wanted = match self.user_state(shard, &request.user_id, version, share(deadline, 50)).await {
+            Ok((mut state, sought)) => {
                 if is(Bug::BlocksNotFiltered) && self.shared.route.leaders.get(shard) != Some(self.shared.route.me) {
                     state.blocks.clear();
                 }
@@ -131,7 +139,7 @@ impl Gateway {
                     excluded.add(&draft.view, &tenant, state.seen)?;
                 }
                 let is_usable = state.consent.recommend && !state.is_unsolved && version != 0;
-                state.vector.filter(|vector| is_usable && !vector.is_empty())
+                Wanted::of(version, sought).filter(|_| is_usable)
             }
             Err(error) => {
                 // Consent and blocks cannot be read: nothing personal is used, and the answer says so.
@@ -140,8 +148,7 @@ impl Gateway {
                 None
             }
         };
-        if let Some(vector) = vector {
-            let wanted = Wanted::Nearest { version, vector };
+        if let Some(wanted) = wanted {
             self.extend(&mut draft, &wanted, Source::Model, n, &excluded, share(deadline, 70)).await;
         }
         self.fill(&mut draft, n, &mut excluded, share(deadline, 80)).await?;
@@ -149,8 +156,8 @@ impl Gateway {
         self.finish(draft, explain, detail, deadline).await
     }
 
-    /// The items nearest to another, by inner product of their rows in the live version. Without a live version, or for an item without
-    /// a row in it, there are none.
+    /// The items nearest to another in the live version: by inner product of their rows, or its neighbours. Without a live version, or for an
+    /// item that is not in it, there are none.
     ///
     /// # Errors
     /// `NotFound` for an item that does not exist; `Unavailable` when its shard does not answer.
@@ -164,15 +171,16 @@ impl Gateway {
         let mut draft = self.draft(Session::default(), request.n, deadline).await?;
         let (tenant, version) = (self.tenant(), draft.view.version());
         self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
-        let row = if version == 0 {
-            None
-        } else {
-            self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?
+        let sought = match draft.view.catalog.live_model().map(|model| &model.settings.algorithm) {
+            None => Sought::Vector(None),
+            Some(Algorithm::Ials(_)) => {
+                Sought::Vector(self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?)
+            }
+            Some(Algorithm::Graph(_)) => Sought::History(vec![fingerprint(request.item_id.as_str())]),
         };
-        if let Some(vector) = row {
+        if let Some(wanted) = Wanted::of(version, sought) {
             let mut excluded = Excluded::default();
             excluded.add(&draft.view, &tenant, request.exclude_ids.iter().chain([&request.item_id]).cloned())?;
-            let wanted = Wanted::Nearest { version, vector };
             let n = with_slack(request.n);
             self.extend(&mut draft, &wanted, Source::Similar, n, &excluded, share(deadline, 80)).await;
         }
@@ -216,10 +224,14 @@ impl Gateway {
         user_id: &UserId,
         version: u64,
         deadline: Deadline,
-    ) -> Result<UserState> {
+    ) -> Result<(UserState, Sought)> {
         let request = Request::UserState { shard, tenant: self.tenant(), user_id: user_id.clone(), version };
         match self.shared.route.leader(shard, &request, Repeat::Read, deadline).await? {
-            Response::UserState(state) => Ok(state),
+            Response::UserState(mut state) => {
+                let vector = state.vector.take();
+                Ok((state, Sought::Vector(vector)))
+            }
+            Response::UserHistory(state, sources) => Ok((state, Sought::History(sources))),
             _ => Err(unfitting(shard)),
         }
     }

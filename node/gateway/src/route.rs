@@ -73,15 +73,6 @@ struct Search {
     hinted: BTreeSet<NodeId>,
 }
 
-/// The format that a request needs.
-fn format(request: &Request) -> u32 {
-    match request {
-        Request::WriteUsers { command, .. } => command.format(),
-        Request::WriteItems { command, .. } => command.format(),
-        _ => codec::OLDEST.into(),
-    }
-}
-
 impl Route {
     /// The catalog as this node knows it.
     pub(crate) fn view(&self) -> Result<View> {
@@ -101,7 +92,7 @@ impl Route {
         deadline: Deadline,
     ) -> Result<Response> {
         // A replica that does not know a command of its log would stop there.
-        let format = format(request);
+        let format = request.format();
         self.catalog.borrow().require(format)?;
         let body = codec::encode_in(format, request);
         let ask = |to: NodeId, within: Deadline| self.caller.call(to, Service::Shard, body.clone(), within);

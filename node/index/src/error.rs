@@ -18,6 +18,8 @@ pub enum Error {
     /// The source says what is wrong with the item's vector.
     #[error("item {id:?} cannot be indexed")]
     Item { id: String, source: Box<Error> },
+    #[error("the weight of source {fingerprint:016x} for an item cannot be indexed: {reason}")]
+    Neighbour { fingerprint: u64, reason: &'static str },
     #[error("item id has {bytes} bytes, outside 1..={}", crate::ids::ID_BYTES_MAX)]
     Id { bytes: usize },
     #[error("item {id:?} is given twice; a segment holds one row per item")]

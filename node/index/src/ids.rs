@@ -1,6 +1,9 @@
 //! The sorted ids of a segment in one string: 4 bytes an id beside its text, where an `Arc<str>` each would take 32.
 
+use crate::bitmap::Bitmap;
 use crate::error::Error;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The longest item id, in bytes (design.md section 3).
 pub(crate) const ID_BYTES_MAX: usize = 256;
@@ -58,6 +61,15 @@ impl Ids {
     }
 }
 
+/// The positions of `live` but those of `excluded`.
+pub(crate) fn allowed<'a>(ids: &Ids, live: &'a Bitmap, excluded: &BTreeSet<&str>) -> Cow<'a, Bitmap> {
+    let mut allowed = Cow::Borrowed(live);
+    for position in excluded.iter().filter_map(|id| ids.position(id)) {
+        allowed.to_mut().clear(position);
+    }
+    allowed
+}
+
 pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if (1..=ID_BYTES_MAX).contains(&id.len()) { Ok(()) } else { Err(Error::Id { bytes: id.len() }) }
 }
@@ -66,7 +78,6 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     proptest! {
         #[test]

@@ -1,4 +1,4 @@
-//! Vector search over the items of a shard: the top k items by inner product, filtered, exact or by faiss HNSW.
+//! Search over the items of a shard, filtered: the top k items by inner product, exact or by faiss HNSW, or by the neighbours of a history.
 //!
 //! Pure: no files, clocks, sockets or threads of its own (faiss is held to one OpenMP thread). The same rows give the same index.
 //!
@@ -11,7 +11,7 @@
 //! | [`exact`] | the exact engine: blocked scan, AVX-512, AVX2 or portable at run time |
 //! | `hnsw` | the approximate engine on faiss (feature `faiss`), with a recall floor |
 //! | [`settings`] | which engine, and its numbers |
-//! | [`items`] | [`ItemIndex`]: segment + overlay + take-downs under item ids |
+//! | [`items`] | [`ItemIndex`]: segment + overlay + take-downs under item ids; [`NeighbourIndex`]: the same under lists of neighbours |
 //! | `conformance` | the suite that every engine passes (tests and feature `testing`) |
 
 pub mod bitmap;
@@ -35,6 +35,7 @@ pub use error::Error;
 pub use exact::{Exact, Kernel};
 #[cfg(feature = "faiss")]
 pub use hnsw::Hnsw;
+pub use items::neighbours::{Neighbour, NeighbourIndex};
 pub use items::{ItemIndex, Query, ScoredItem};
 pub use score::{COMPONENT_MAX, DIM_MAX, dot};
 pub use segment::{Probe, Segment};

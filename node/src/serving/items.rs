@@ -1,16 +1,16 @@
 //! What a replica of an item shard keeps in memory: popularity, and an index a model version. Both follow the log.
 
+use super::index::{Index, Parts, Query};
 use super::models::{Models, Version};
 use super::popularity::Popularity;
-use docent_index::{EngineChoice, ItemIndex, Settings};
+use docent_index::{EngineChoice, Settings};
 use docent_shard::Effects;
 use docent_shard::item::items;
 use docent_shard::view::View;
-use docent_train::part::Items as PartRows;
 use docent_types::item::{Item, ItemState};
 use docent_types::query::ScoredItem;
 use docent_types::{Error, ItemId, Kind, Result, SlotRange, TenantId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -22,13 +22,10 @@ pub struct Items {
     engine: EngineChoice,
     models: Arc<Models>,
     popularity: RwLock<Popularity>,
-    indexes: RwLock<BTreeMap<u64, Arc<ItemIndex>>>,
+    indexes: RwLock<BTreeMap<u64, Arc<Index>>>,
     /// Held while a batch's effects are entered and while a new index is brought up to date, so that it misses none.
     following: Mutex<()>,
 }
-
-/// Changed items that an index always carries along.
-const CHANGES_MIN: usize = 4_096;
 
 /// Proof that no effects are being entered.
 pub type Paused<'a> = MutexGuard<'a, ()>;
@@ -91,17 +88,17 @@ impl Items {
         for (version, index) in self.indexes() {
             // A version that is being dropped needs no effects.
             let Ok(version) = self.models.get(version) else { continue };
-            effects.iter().for_each(|effect| follow_index(&version, &index, effect));
+            effects.iter().for_each(|effect| index.follow(&version, effect));
         }
     }
 
-    fn indexes(&self) -> Vec<(u64, Arc<ItemIndex>)> {
+    fn indexes(&self) -> Vec<(u64, Arc<Index>)> {
         let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
         indexes.iter().map(|(version, index)| (*version, index.clone())).collect()
     }
 
     /// The index of a version; an error that says that another replica may have it.
-    pub fn index(&self, version: u64) -> Result<Arc<ItemIndex>> {
+    pub fn index(&self, version: u64) -> Result<Arc<Index>> {
         let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
         let found = indexes.get(&version).cloned();
         found.ok_or_else(|| {
@@ -111,9 +108,7 @@ impl Items {
 
     /// Whether a version's index is missing, or so many items came, changed or went since it was built that a new one pays.
     pub fn wants_index(&self, version: u64) -> bool {
-        let Ok(index) = self.index(version) else { return true };
-        let segment = index.segment_len();
-        index.overlay_len() > CHANGES_MIN + segment / 20 || index.removed_len() > CHANGES_MIN + segment / 10
+        self.index(version).map_or(true, |index| index.is_worn())
     }
 
     /// Whether a version's index is here.
@@ -121,44 +116,21 @@ impl Items {
         self.indexes.read().unwrap_or_else(PoisonError::into_inner).contains_key(&version)
     }
 
-    /// Builds the index of a version from its rows and the items as they are. `view` gives the state at any moment.
+    /// Builds the index of a version from its parts and the items as they are. `view` gives the state at any moment.
     ///
-    /// Trained rows and first vectors of untrained items go into the segment; whatever changed while it was built is entered after, with
-    /// effects held back.
-    pub fn stage(&self, version: &Version, parts: &[PartRows], view: impl Fn() -> Result<Arc<dyn View>>) -> Result<()> {
-        let mut rows: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-        for part in parts {
-            for (at, row) in part.items.iter().enumerate() {
-                let vector = part
-                    .vector(at)
-                    .ok_or_else(|| Error::new(Kind::Corrupt, "a model part has a row without values"))?;
-                if (self.slots.first..self.slots.end).contains(&row.slot) {
-                    rows.insert(row.id.to_string(), vector.to_vec());
-                }
-            }
-        }
-        self.each_item(&*view()?, |state| {
-            if !rows.contains_key(state.item.item_id.as_str())
-                && let Some(vector) = version.first_vector(&state.item)
-            {
-                rows.insert(state.item.item_id.to_string(), vector);
-            }
-        })?;
-        let index = ItemIndex::build(self.engine, &self.settings, version.dim(), rows.into_iter().collect());
-        let index = index.map_err(|error| Error::new(Kind::Internal, format!("cannot build the index: {error}")))?;
-
-        if let Some(refused) = index.refused() {
-            tracing::warn!(version = version.version, %refused, "faiss was not taken; the exact engine answers");
-        }
+    /// Whatever changes while it is built is entered after, with effects held back.
+    pub fn stage(&self, version: &Version, parts: &Parts, view: impl Fn() -> Result<Arc<dyn View>>) -> Result<()> {
+        let before = view()?;
+        let items = |visit: &mut dyn FnMut(&Item)| self.each_item(&*before, |state| visit(&state.item));
+        let index = Index::build(version, parts, self.slots, (self.engine, &self.settings), items)?;
+        drop(before);
         let _paused = self.pause();
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         self.each_item(&*view()?, |state| {
             known.insert(state.item.item_id.to_string());
-            enter(version, &index, &state);
+            index.enter(version, &state);
         })?;
-        // Trained items that were deleted since.
-        let gone: Vec<String> = index.iter().map(|(id, _)| id.to_string()).filter(|id| !known.contains(id)).collect();
-        gone.iter().for_each(|id| _ = index.remove(id));
+        index.keep_only(&known);
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).insert(version.version, Arc::new(index));
         Ok(())
     }
@@ -175,11 +147,11 @@ impl Items {
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).retain(|version, _| keep(*version));
     }
 
-    /// The best `n` items for a vector of `version`, and how many there are to choose from.
-    pub fn scan(&self, version: u64, vector: &[f32], n: usize, exclude: &[ItemId]) -> Result<(Vec<ScoredItem>, u64)> {
+    /// The best `n` items for a query of `version`, and how many there are to choose from.
+    pub fn scan(&self, version: u64, query: Query<'_>, n: usize, exclude: &[ItemId]) -> Result<(Vec<ScoredItem>, u64)> {
         let index = self.index(version)?;
         let exclude: Vec<&str> = exclude.iter().map(ItemId::as_str).collect();
-        let found = index.search(vector, n, &exclude).map_err(|error| Error::invalid("vector", error.to_string()))?;
+        let found = index.search(query, n, &exclude)?;
         let hits = found.into_iter().map(|hit| Ok(ScoredItem { item_id: ItemId::new(&hit.id)?, score: hit.score }));
         Ok((hits.collect::<Result<_>>()?, index.len() as u64))
     }
@@ -189,35 +161,4 @@ impl Items {
         let popularity = self.popularity.read().unwrap_or_else(PoisonError::into_inner);
         (popularity.top(n, exclude), popularity.shown())
     }
-}
-
-/// Brings one item of an index to its current state.
-fn enter(version: &Version, index: &ItemIndex, state: &ItemState) {
-    let id = state.item.item_id.as_str();
-    if state.is_taken_down {
-        // Hidden first: its vector is for those who have it in their history, and must not show for a moment.
-        index.remove(id);
-    }
-    ensure(version, index, &state.item);
-    if !state.is_taken_down {
-        index.restore(id);
-    }
-}
-
-/// Gives an item that has no row its first vector.
-fn ensure(version: &Version, index: &ItemIndex, item: &Item) {
-    let id = item.item_id.as_str();
-    if index.row(id).is_none()
-        && let Some(vector) = version.first_vector(item)
-        && let Err(error) = index.upsert(id, &vector)
-    {
-        // The item is still found by popularity; the next version has a row for it.
-        tracing::warn!(%error, version = version.version, "a new item has no place in the index");
-    }
-}
-
-fn follow_index(version: &Version, index: &ItemIndex, effects: &Effects) {
-    effects.items_upserted.iter().for_each(|state| enter(version, index, state));
-    effects.items_taken_down.iter().chain(&effects.items_deleted).for_each(|id| _ = index.remove(id.as_str()));
-    effects.items_restored.iter().for_each(|id| _ = index.restore(id.as_str()));
 }

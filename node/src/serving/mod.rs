@@ -3,10 +3,12 @@
 //! | module | owns |
 //! |---|---|
 //! | [`popularity`] | an item shard's items by popularity |
+//! | [`index`] | an item shard's items under one model version |
 //! | [`items`] | an item shard's metadata flags, popularity and indexes |
 //! | [`models`] | model versions that this node can answer with |
 //! | [`vectors`] | solved user vectors |
 
+pub mod index;
 pub mod items;
 pub mod models;
 pub mod popularity;

@@ -4,7 +4,7 @@
 //! a shard that does not have it says so and never answers with another.
 
 use docent_model::{FoldIn, Kernel};
-use docent_train::part::Global;
+use docent_train::part::{Global, GraphGlobal, IalsGlobal};
 use docent_types::item::Item;
 use docent_types::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -15,8 +15,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct Version {
     /// Which.
     pub version: u64,
+    /// What its family needs.
+    pub family: Family,
+}
+
+/// The whole-model part of a version, by its family.
+#[derive(Debug)]
+pub enum Family {
+    /// Matrix factorisation by iALS.
+    Ials(Box<Ials>),
+    /// A graph filter: a history and the items' own parts are all that it needs.
+    Graph(GraphGlobal),
+}
+
+/// An iALS model.
+#[derive(Debug)]
+pub struct Ials {
     /// The whole-model part.
-    pub global: Global,
+    pub global: IalsGlobal,
     /// Solves user vectors.
     pub fold_in: FoldIn,
 }
@@ -27,12 +43,18 @@ impl Version {
         let corrupt = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Corrupt, format!("the global part of model {version} cannot be used: {error}"))
         };
-        let global = Global::decode(bytes).map_err(|error| corrupt(&error))?;
-        let fold_in = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
-        let fold_in = fold_in.map_err(|error| corrupt(&error))?;
-        Ok(Version { version, global, fold_in })
+        let family = match Global::decode(bytes).map_err(|error| corrupt(&error))? {
+            Global::Ials(global) => {
+                let fold_in = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
+                Family::Ials(Box::new(Ials { fold_in: fold_in.map_err(|error| corrupt(&error))?, global }))
+            }
+            Global::Graph(global) => Family::Graph(global),
+        };
+        Ok(Version { version, family })
     }
+}
 
+impl Ials {
     /// Values of a row.
     pub fn dim(&self) -> usize {
         usize::from(self.global.settings.dim)

@@ -14,7 +14,8 @@ use docent_runtime::{Clock, Deadline, OnExit, Supervisor};
 use docent_train::driver::Driver;
 use docent_train::plan::Phase;
 use docent_train::{Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
-use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, TrainSettings};
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart};
+use docent_types::training::{Algorithm, Split, TrainSettings};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, ShardId, Slot, SlotRange, codec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -225,22 +226,32 @@ fn hosts(catalog: &Catalog, cut: &BTreeMap<ShardId, (NodeId, Position)>) -> Resu
 }
 
 fn job_settings(settings: &TrainSettings) -> JobSettings {
-    let model = docent_model::Settings {
-        // Ranges were checked when the job was queued.
-        dim: u16::try_from(settings.dim).unwrap_or(u16::MAX),
-        epochs: u16::try_from(settings.epochs).unwrap_or(u16::MAX),
-        alpha0: settings.unobserved_weight as f32,
-        regularization: settings.regularization as f32,
-        frequency_exponent: settings.frequency_scaling as f32,
-        seed: settings.seed,
-        ..docent_model::Settings::default()
+    // Ranges were checked when the job was queued.
+    let algorithm = match &settings.algorithm {
+        Algorithm::Ials(ials) => docent_train::Algorithm::Ials(docent_model::Settings {
+            dim: u16::try_from(ials.dim).unwrap_or(u16::MAX),
+            epochs: u16::try_from(ials.epochs).unwrap_or(u16::MAX),
+            alpha0: ials.unobserved_weight as f32,
+            regularization: ials.regularization as f32,
+            frequency_exponent: ials.frequency_scaling as f32,
+            seed: settings.seed,
+            ..docent_model::Settings::default()
+        }),
+        Algorithm::Graph(graph) => docent_train::Algorithm::Graph(docent_model::graph::Settings {
+            user_exponent: graph.user_exponent as f32,
+            source_exponent: graph.source_exponent as f32,
+            target_exponent: graph.target_exponent as f32,
+            power: graph.power as f32,
+            neighbours: graph.neighbours,
+        }),
     };
-    let evaluate = (settings.holdout > 0.0).then(|| Evaluate {
-        hold_out: HoldOut::Fraction(settings.holdout as f32),
-        retrain: settings.refit,
-        ..Evaluate::default()
-    });
-    JobSettings { model, evaluate }
+    let share = settings.holdout as f32;
+    let hold_out = match settings.split {
+        Split::Time => HoldOut::Newest(share),
+        Split::Random => HoldOut::Random(share),
+    };
+    let evaluate = (share > 0.0).then(|| Evaluate { hold_out, retrain: settings.refit, ..Evaluate::default() });
+    JobSettings { algorithm, seed: settings.seed, evaluate }
 }
 
 fn measure(step: &Progress) {
@@ -258,6 +269,8 @@ fn job_progress(step: &Progress) -> JobProgress {
         (Phase::Link, _) => "link",
         (Phase::Epoch, true) => "train to evaluate",
         (Phase::Epoch, false) => "train",
+        (Phase::Count, true) => "count to evaluate",
+        (Phase::Count, false) => "count",
         (Phase::Evaluate, _) => "evaluate",
         (Phase::Publish, _) => "publish",
     };

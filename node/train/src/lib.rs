@@ -1,4 +1,4 @@
-//! The distributed trainer: exact iALS over the nodes that hold the events (design.md section 5, study distributed.md 3).
+//! The distributed trainer: models over the nodes that hold the events (design.md section 5, study distributed.md 3).
 //!
 //! A [`Driver`] leads a job; a [`Worker`] on every host does the work. They speak [`TrainRequest`] and [`TrainResponse`]
 //! through the [`Peers`] seam, and read users and items through [`UserInput`] and [`ItemInput`].
@@ -16,7 +16,7 @@
 //! | [`part`] | the files of a finished model |
 //! | [`driver`] | the phases of a job |
 //! | [`worker`] | one host's sessions |
-//! | `load`, `link`, `page` | pure: building sorted input, exchanging adjacency, cutting blobs into pages |
+//! | `load`, `link`, `pairs`, `page` | pure: building sorted input, exchanging adjacency and what is liked together, cutting blobs into pages |
 
 pub mod driver;
 pub mod error;
@@ -25,6 +25,7 @@ mod link;
 mod load;
 pub mod message;
 mod page;
+mod pairs;
 pub mod part;
 pub mod plan;
 pub mod worker;
@@ -33,7 +34,7 @@ pub use driver::Driver;
 pub use error::Error;
 pub use input::{ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
 pub use message::{Peers, TrainRequest, TrainResponse};
-pub use plan::{Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+pub use plan::{Algorithm, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
 pub use worker::Worker;
 
 /// Virtual workers of each keyspace.

@@ -60,7 +60,7 @@ pub(crate) fn vworker(
     Ok(Loaded(vworker, loaded))
 }
 
-/// Sorts one user's positives by key and takes the newest out.
+/// Sorts one user's positives by key and takes out what is held out.
 fn split(user: UserHistory, hold_out: Option<HoldOut>, seed: u64) -> Result<User, Error> {
     let UserHistory { slot, id, mut positives } = user;
     for positive in &positives {
@@ -78,14 +78,16 @@ fn split(user: UserHistory, hold_out: Option<HoldOut>, seed: u64) -> Result<User
     let count = match hold_out {
         None => 0,
         Some(HoldOut::LastOne) => 1,
-        Some(HoldOut::Fraction(fraction)) => (positives.len() as f64 * f64::from(fraction)).round() as usize,
+        Some(HoldOut::Newest(fraction) | HoldOut::Random(fraction)) => {
+            (positives.len() as f64 * f64::from(fraction)).round() as usize
+        }
     };
     let count = count.min(positives.len().saturating_sub(1));
     let mut newest: Vec<usize> = (0..positives.len()).collect();
     if count > 0 {
-        newest.sort_by_cached_key(|&at| {
-            std::cmp::Reverse((positives[at].last_ts_ms, lot(seed, &[&*id, &*positives[at].item])))
-        });
+        // Without times, the lots alone decide.
+        let time = |at: usize| if matches!(hold_out, Some(HoldOut::Random(_))) { 0 } else { positives[at].last_ts_ms };
+        newest.sort_by_cached_key(|&at| std::cmp::Reverse((time(at), lot(seed, &[&*id, &*positives[at].item]))));
     }
     newest.truncate(count);
     newest.sort_unstable();
@@ -210,9 +212,20 @@ mod tests {
         let user = split_of(&[5, 9, 7, 1], HoldOut::LastOne);
         assert_eq!(user.held_out, [(1, Arc::from("i1"))]);
         assert_eq!(user.train.len(), 3);
-        assert_eq!(split_of(&[5, 9, 7, 1], HoldOut::Fraction(0.5)).held_out.len(), 2);
+        assert_eq!(split_of(&[5, 9, 7, 1], HoldOut::Newest(0.5)).held_out.len(), 2);
         assert_eq!(split_of(&[5], HoldOut::LastOne).train.len(), 1);
-        assert_eq!(split_of(&[5, 6], HoldOut::Fraction(0.99)).train.len(), 1);
+        assert_eq!(split_of(&[5, 6], HoldOut::Newest(0.99)).train.len(), 1);
+    }
+
+    #[test]
+    fn a_random_split_takes_as_many_whatever_their_times() {
+        let held_out = |times: &[i64]| split(user(times), Some(HoldOut::Random(0.4)), 1).unwrap().held_out;
+        let drawn = held_out(&[1, 2, 3, 4, 5]);
+        assert_eq!(drawn.len(), 2);
+        assert_eq!(drawn, held_out(&[5, 4, 3, 2, 1]));
+        let seeds: std::collections::BTreeSet<_> =
+            (0..20).map(|seed| split(user(&[1; 5]), Some(HoldOut::Random(0.4)), seed).unwrap().held_out).collect();
+        assert!(seeds.len() > 3, "{seeds:?}");
     }
 
     #[test]

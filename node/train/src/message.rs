@@ -4,16 +4,19 @@
 //! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
 use crate::{
     Error, Hosts, PartInfo,
-    plan::{Counts, HoldOut},
+    plan::{Algorithm, Counts, HoldOut},
 };
 use bytes::Bytes;
-use docent_model::{Settings, tree::Node};
+use docent_model::tree::Node;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Largest page in bytes: what is packed, sent and read in about a millisecond, because a query waits for it.
 pub const PAGE_BYTES_MAX: usize = 512 << 10;
+
+/// Rounds in which owners count neighbours: in each, the virtual workers whose number leaves this remainder.
+pub const COUNT_ROUNDS: u16 = 8;
 
 /// Identifies a session; ordered by age within a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,8 +34,10 @@ pub struct Key {
 pub struct Open {
     /// The session.
     pub key: Key,
-    /// The model's settings.
-    pub settings: Settings,
+    /// The model's family and settings.
+    pub algorithm: Algorithm,
+    /// See [`crate::JobSettings::seed`].
+    pub seed: u64,
     /// Who hosts what.
     pub hosts: Hosts,
     /// Set while measuring.
@@ -77,6 +82,20 @@ pub enum Blob {
         /// The host that asks.
         reader: u64,
     },
+    /// From a user host that has located: for each of its touched items of virtual worker `vworker` what is liked together with it (`pairs`).
+    Pairs {
+        /// Item virtual worker of the sources.
+        vworker: u16,
+    },
+    /// From an owner that has counted: the neighbours of each of its items, in order (`pairs`).
+    Neighbours,
+    /// From an owner: the fingerprints of its items (u64), in order.
+    Fingerprints,
+    /// From an owner that has counted: the weights that its items have for those of `reader` (`pairs`).
+    Weights {
+        /// The owner that asks.
+        reader: u64,
+    },
     /// From an owner that has published: postcard of its `Vec<Node<CategorySums>>`.
     Means,
     /// From an owner: the positives of each of its items (u32), in order.
@@ -108,12 +127,26 @@ pub enum TrainRequest {
         /// The other side's number of rows in the cluster.
         others: u64,
     },
-    /// Measures this host's held-out positives with item rows of `version`. Answer: [`TrainResponse::Evaluated`].
+    /// Places this user host's touched items in the order of all items. Answer: [`TrainResponse::Exchanged`].
+    Locate {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+    },
+    /// Counts the neighbours of a share of this owner's items. Answer: [`TrainResponse::Exchanged`].
+    Count {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// Which share, below [`COUNT_ROUNDS`].
+        round: u16,
+    },
+    /// Measures this host's held-out positives with the trained model. Answer: [`TrainResponse::Evaluated`].
     Evaluate {
         /// The session.
         key: Key,
-        /// Half passes of the items done.
-        version: u32,
         /// Items of each virtual worker.
         items: Vec<u32>,
         /// Users in the cluster.
@@ -149,7 +182,7 @@ pub enum TrainResponse {
     Linked {
         /// Items of each of this owner's virtual workers.
         items: Vec<(u16, u32)>,
-        /// Partial sums of the first rows' packed Gramian.
+        /// Partial sums of the first rows' packed Gramian; none for a model without rows.
         sums: Vec<Node<Vec<f64>>>,
         /// Bytes pulled from peers.
         bytes_pulled: u64,
@@ -159,6 +192,11 @@ pub enum TrainResponse {
         /// Partial sums over virtual workers: packed Gramian of the solved side, then weighted squared error (0 for users), then
         /// regularisation.
         sums: Vec<Node<Vec<f64>>>,
+        /// Bytes pulled from peers.
+        bytes_pulled: u64,
+    },
+    /// After [`TrainRequest::Locate`] and [`TrainRequest::Count`].
+    Exchanged {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },

@@ -1,7 +1,7 @@
 //! What a job is, how it tells where it stands, and what it leaves.
-use crate::{Error, VWORKERS};
+use crate::{Error, VWORKERS, message::COUNT_ROUNDS};
 use bytes::Bytes;
-use docent_model::{Settings, evaluation::Report};
+use docent_model::{Settings, evaluation::Report, graph};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -59,7 +59,9 @@ impl Hosts {
 #[serde(rename_all = "snake_case")]
 pub enum HoldOut {
     /// The newest fraction (0, 1) of each user's positives, rounded to the nearest number; equal times by a hash of the pair.
-    Fraction(f32),
+    Newest(f32),
+    /// A fraction (0, 1) drawn by a hash of user and item, rounded to the nearest number for each user.
+    Random(f32),
     /// The newest one.
     LastOne,
 }
@@ -80,16 +82,45 @@ pub struct Evaluate {
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { hold_out: HoldOut::Fraction(0.1), cutoffs: vec![10, 20], users_max: 0, retrain: true }
+        Self { hold_out: HoldOut::Newest(0.1), cutoffs: vec![10, 20], users_max: 0, retrain: true }
+    }
+}
+
+/// The family of a model, with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Matrix factorisation by implicit alternating least squares.
+    Ials(Settings),
+    /// The item-item graph filter.
+    Graph(graph::Settings),
+}
+
+impl Algorithm {
+    /// Steps that progress is told in: passes, or rounds of counting.
+    #[must_use]
+    pub fn epochs(&self) -> u16 {
+        match self {
+            Self::Ials(settings) => settings.epochs,
+            Self::Graph(_) => COUNT_ROUNDS,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        match self {
+            Self::Ials(settings) => settings.validate(),
+            Self::Graph(settings) => settings.validate(),
+        }
+        .map_err(Error::from)
     }
 }
 
 /// Settings of a training job; part of its identity.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobSettings {
     /// The model.
-    pub model: Settings,
+    pub algorithm: Algorithm,
+    /// Draws what is held out, and who is measured; the model has its own.
+    pub seed: u64,
     /// Measure first; none trains on everything at once.
     pub evaluate: Option<Evaluate>,
 }
@@ -100,12 +131,12 @@ impl JobSettings {
     /// # Errors
     /// [`Error::Invalid`] naming the setting.
     pub fn validate(&self) -> Result<(), Error> {
-        self.model.validate()?;
+        self.algorithm.validate()?;
         let Some(evaluate) = &self.evaluate else { return Ok(()) };
-        if let HoldOut::Fraction(fraction) = evaluate.hold_out
+        if let HoldOut::Newest(fraction) | HoldOut::Random(fraction) = evaluate.hold_out
             && !(fraction > 0.0 && fraction < 1.0)
         {
-            return Err(Error::Invalid("evaluate.hold_out.fraction must lie between 0 and 1".into()));
+            return Err(Error::Invalid("evaluate.hold_out must lie between 0 and 1".into()));
         }
         let cutoffs = &evaluate.cutoffs;
         if cutoffs.is_empty() || cutoffs.len() > 16 || cutoffs.iter().any(|k| !(1..=1000).contains(k)) {
@@ -137,9 +168,9 @@ pub struct JobPlan {
 pub struct Progress {
     /// What has just been done.
     pub phase: Phase,
-    /// Passes done, of `epochs`; counts from the start again when a measured job trains on everything.
+    /// Passes (or rounds) done, of `epochs`; counts from the start again when a measured job trains on everything.
     pub epoch: u16,
-    /// Passes to do.
+    /// Passes (or rounds) to do.
     pub epochs: u16,
     /// True while the model that is only measured is trained.
     pub is_measuring: bool,
@@ -161,6 +192,8 @@ pub enum Phase {
     Link,
     /// A pass over users and items is done.
     Epoch,
+    /// The neighbours of a share of the items are counted.
+    Count,
     /// Held-out positives are measured.
     Evaluate,
     /// Parts are stored.

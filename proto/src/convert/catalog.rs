@@ -2,10 +2,9 @@
 
 use super::keyspace_name;
 use crate::v1;
-use docent_types::catalog::{
-    Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, TrainSettings,
-};
+use docent_types::catalog::{Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard};
 use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::training::{GivenSettings, TrainSettings};
 use docent_types::{Error, NodeId, Result};
 
 impl From<&Member> for v1::Member {
@@ -142,39 +141,56 @@ impl From<Activation> for v1::ActivateModelResponse {
     }
 }
 
-impl From<&TrainSettings> for v1::TrainSettings {
-    fn from(settings: &TrainSettings) -> v1::TrainSettings {
+impl From<GivenSettings> for v1::TrainSettings {
+    fn from(given: GivenSettings) -> v1::TrainSettings {
         v1::TrainSettings {
-            algorithm: Some(settings.algorithm.clone()),
-            dim: Some(settings.dim),
-            epochs: Some(settings.epochs),
-            unobserved_weight: Some(settings.unobserved_weight),
-            regularization: Some(settings.regularization),
-            frequency_scaling: Some(settings.frequency_scaling),
-            seed: Some(settings.seed),
-            holdout: Some(settings.holdout),
-            refit: Some(settings.refit),
-            activate: Some(settings.activate),
+            algorithm: given.algorithm,
+            dim: given.dim,
+            epochs: given.epochs,
+            unobserved_weight: given.unobserved_weight,
+            regularization: given.regularization,
+            frequency_scaling: given.frequency_scaling,
+            user_exponent: given.user_exponent,
+            source_exponent: given.source_exponent,
+            target_exponent: given.target_exponent,
+            power: given.power,
+            neighbours: given.neighbours,
+            seed: given.seed,
+            holdout: given.holdout,
+            split: given.split,
+            refit: given.refit,
+            activate: given.activate,
         }
     }
 }
 
-/// Settings with absent fields taken from `defaults`, checked; the error names the setting.
-pub fn train_settings(given: v1::TrainSettings, defaults: &TrainSettings) -> Result<TrainSettings> {
-    let settings = TrainSettings {
-        algorithm: given.algorithm.unwrap_or_else(|| defaults.algorithm.clone()),
-        dim: given.dim.unwrap_or(defaults.dim),
-        epochs: given.epochs.unwrap_or(defaults.epochs),
-        unobserved_weight: given.unobserved_weight.unwrap_or(defaults.unobserved_weight),
-        regularization: given.regularization.unwrap_or(defaults.regularization),
-        frequency_scaling: given.frequency_scaling.unwrap_or(defaults.frequency_scaling),
-        seed: given.seed.unwrap_or(defaults.seed),
-        holdout: given.holdout.unwrap_or(defaults.holdout),
-        refit: given.refit.unwrap_or(defaults.refit),
-        activate: given.activate.unwrap_or(defaults.activate),
-    };
-    settings.validate()?;
-    Ok(settings)
+impl From<v1::TrainSettings> for GivenSettings {
+    fn from(given: v1::TrainSettings) -> GivenSettings {
+        GivenSettings {
+            algorithm: given.algorithm,
+            dim: given.dim,
+            epochs: given.epochs,
+            unobserved_weight: given.unobserved_weight,
+            regularization: given.regularization,
+            frequency_scaling: given.frequency_scaling,
+            user_exponent: given.user_exponent,
+            source_exponent: given.source_exponent,
+            target_exponent: given.target_exponent,
+            power: given.power,
+            neighbours: given.neighbours,
+            seed: given.seed,
+            holdout: given.holdout,
+            split: given.split,
+            refit: given.refit,
+            activate: given.activate,
+        }
+    }
+}
+
+impl From<&TrainSettings> for v1::TrainSettings {
+    fn from(settings: &TrainSettings) -> v1::TrainSettings {
+        GivenSettings::from(settings).into()
+    }
 }
 
 impl From<&JobProgress> for v1::JobProgress {
@@ -211,14 +227,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_settings_take_the_defaults_and_given_ones_are_checked() {
-        let defaults = TrainSettings { dim: 32, ..Default::default() };
-        assert_eq!(train_settings(v1::TrainSettings::default(), &defaults).unwrap(), defaults);
-        let given = v1::TrainSettings { epochs: Some(3), seed: Some(0), ..Default::default() };
-        let settings = train_settings(given, &defaults).unwrap();
-        assert_eq!((settings.dim, settings.epochs, settings.seed), (32, 3, 0));
-        assert_eq!(train_settings((&settings).into(), &defaults).unwrap(), settings);
-        let bad = v1::TrainSettings { holdout: Some(f64::NAN), ..Default::default() };
-        assert_eq!(train_settings(bad, &defaults).unwrap_err().field.as_deref(), Some("holdout"));
+    fn settings_come_back_from_the_wire() {
+        let sent = v1::TrainSettings { algorithm: Some("graph".into()), neighbours: Some(7), ..Default::default() };
+        let settings = GivenSettings::from(sent).settings().unwrap();
+        assert_eq!(GivenSettings::from(v1::TrainSettings::from(&settings)).settings().unwrap(), settings);
     }
 }

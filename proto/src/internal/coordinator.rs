@@ -1,7 +1,8 @@
 //! What members ask of the coordinator. Any coordinator takes a request; one that does not lead answers `NotLeader` with a hint.
 
-use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica, TrainSettings};
+use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica};
 use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, Position, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +38,23 @@ pub enum Request {
         /// The highest format.
         format: u32,
     },
+}
+
+impl Request {
+    /// The lowest format whose binaries know this request.
+    pub fn format(&self) -> u32 {
+        match self {
+            Request::Join(_)
+            | Request::Heartbeat(_)
+            | Request::ReportJob(_)
+            | Request::CancelJob(_)
+            | Request::Activate(_)
+            | Request::Rollback
+            | Request::Place { .. } => 2,
+            Request::StartTraining(settings) => settings.format(),
+            Request::TellFormat { .. } => 3,
+        }
+    }
 }
 
 /// See [`Request::Join`].

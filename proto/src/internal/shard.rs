@@ -137,6 +137,54 @@ pub enum Request {
         /// Where its log ended when the operator looked.
         last: u64,
     },
+    /// The best `n` items of each shard by the weights that `sources` have for them; any replica. Since format 4.
+    ScanHistory {
+        /// Whose.
+        tenant: TenantId,
+        /// The version of the weights; shards answer with the same version or not at all.
+        version: u64,
+        /// Fingerprints of the items of a history.
+        sources: Vec<u64>,
+        /// How many of each shard.
+        n: u32,
+        /// The shards and what each must not return.
+        shards: Vec<ShardFilter>,
+    },
+    /// The weight that each of `sources` has for items, in a model version; any replica. Since format 4.
+    HistoryWeights {
+        /// Whose.
+        tenant: TenantId,
+        /// Which version.
+        version: u64,
+        /// Fingerprints of the items of a history.
+        sources: Vec<u64>,
+        /// By shard.
+        shards: Vec<(ShardId, Vec<ItemId>)>,
+    },
+}
+
+impl Request {
+    /// The lowest format whose binaries know this request.
+    pub fn format(&self) -> u32 {
+        match self {
+            Request::WriteUsers { command, .. } => command.format(),
+            Request::WriteItems { command, .. } => command.format(),
+            Request::GetUser { .. }
+            | Request::UserState { .. }
+            | Request::Explain { .. }
+            | Request::Scan { .. }
+            | Request::Popular { .. }
+            | Request::GetItems { .. }
+            | Request::ItemRows { .. }
+            | Request::Applied { .. }
+            | Request::Cut { .. }
+            | Request::Digest { .. }
+            | Request::Standing { .. }
+            | Request::ReplicaLog { .. }
+            | Request::Recover { .. } => 2,
+            Request::ScanHistory { .. } | Request::HistoryWeights { .. } => 4,
+        }
+    }
 }
 
 /// How far a replica's log goes.
@@ -193,11 +241,11 @@ pub enum Response {
     UserState(UserState),
     /// To `Explain`: for each candidate its strongest history items and their contributions.
     Explained(Vec<Vec<(ItemId, f32)>>),
-    /// To `Scan` and `Popular`.
+    /// To `Scan`, `ScanHistory` and `Popular`.
     Hits(PerShard<ShardHits>),
     /// To `GetItems`: `None` where there is no such item.
     Items(PerShard<Vec<Option<ItemState>>>),
-    /// To `ItemRows`: `None` where the version has no row.
+    /// To `ItemRows` and `HistoryWeights`: `None` where the version does not have the item.
     Rows(PerShard<Vec<Option<Vec<f32>>>>),
     /// To `Applied`.
     Applied(PerShard<u64>),
@@ -211,6 +259,18 @@ pub enum Response {
     ReplicaLog(ReplicaLog),
     /// To `Recover`: the log index from which on the replica is alone.
     Recovered(u64),
+    /// To `UserState`, in a version of a graph filter: the fingerprints of the history instead of a vector. Since format 4.
+    UserHistory(UserState, Vec<u64>),
+}
+
+impl Response {
+    /// The lowest format whose binaries know this response: that of the request, or of the version that it is about.
+    pub fn format(&self) -> u32 {
+        match self {
+            Response::UserHistory(..) => 4,
+            _ => 2,
+        }
+    }
 }
 
 /// A digest of a shard's state; `docent_shard::digest` says of what.
@@ -272,7 +332,7 @@ pub struct UserState {
 pub struct ShardHits {
     /// Best first, by `docent_types::query::rank`.
     pub hits: Vec<ScoredItem>,
-    /// Items the shard could have returned before the filter: live, and with a row when scanned.
+    /// Items the shard could have returned before the filter: live, and in the model when scanned.
     pub items: u64,
     /// The replica's applied index.
     pub applied: u64,

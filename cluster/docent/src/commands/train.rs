@@ -16,33 +16,54 @@ const POLL: Duration = Duration::from_millis(300);
 /// How long it puts up with a cluster that does not answer: elections and restarts pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const IALS: &str = "Settings of ials";
+const GRAPH: &str = "Settings of graph";
+
 /// Which model; what is left out takes the cluster's default.
 #[derive(Debug, Default, clap::Args)]
 pub struct ModelArgs {
-    /// Algorithm: ials
+    /// The family of the model: ials (matrix factorisation) or graph (item-item graph filter)
     #[arg(long)]
     algorithm: Option<String>,
     /// Dimensions of the factors, 1 to 512
-    #[arg(long)]
+    #[arg(long, help_heading = IALS)]
     dim: Option<u32>,
     /// Passes over both sides
-    #[arg(long)]
+    #[arg(long, help_heading = IALS)]
     epochs: Option<u32>,
     /// Regularisation
-    #[arg(long)]
+    #[arg(long, help_heading = IALS)]
     regularization: Option<f64>,
     /// Weight of an unobserved pair
-    #[arg(long)]
+    #[arg(long, help_heading = IALS)]
     unobserved_weight: Option<f64>,
     /// Frequency scaling exponent of the regularisation, 0 to 1
-    #[arg(long)]
+    #[arg(long, help_heading = IALS)]
     frequency_scaling: Option<f64>,
+    /// Exponent of a user's number of positives, 0 to 2
+    #[arg(long, help_heading = GRAPH)]
+    user_exponent: Option<f64>,
+    /// Exponent of the number of positives of an item in the history, 0 to 2
+    #[arg(long, help_heading = GRAPH)]
+    source_exponent: Option<f64>,
+    /// Exponent of the number of positives of a recommended item, 0 to 2
+    #[arg(long, help_heading = GRAPH)]
+    target_exponent: Option<f64>,
+    /// Power of a weight, above 0 and at most 2
+    #[arg(long, help_heading = GRAPH)]
+    power: Option<f64>,
+    /// Strongest neighbours kept of each item, 1 to 10,000
+    #[arg(long, help_heading = GRAPH)]
+    neighbours: Option<u32>,
     /// The same data, settings and seed give the same model
     #[arg(long)]
     seed: Option<u64>,
-    /// Share of each user's newest positives held out for evaluation, 0 to 0.5
+    /// Share of each user's positives held out for evaluation, 0 to 0.5
     #[arg(long)]
     holdout: Option<f64>,
+    /// Which are held out: time (the newest) or random
+    #[arg(long)]
+    split: Option<String>,
 }
 
 /// Flags of `docent train`.
@@ -81,8 +102,14 @@ impl ModelArgs {
             unobserved_weight: self.unobserved_weight,
             regularization: self.regularization,
             frequency_scaling: self.frequency_scaling,
+            user_exponent: self.user_exponent,
+            source_exponent: self.source_exponent,
+            target_exponent: self.target_exponent,
+            power: self.power,
+            neighbours: self.neighbours,
             seed: self.seed,
             holdout: self.holdout,
+            split: self.split.clone(),
             ..v1::TrainSettings::default()
         }
     }

@@ -2,6 +2,7 @@
 
 use docent_proto::v1;
 use docent_types::Error;
+use docent_types::training::GivenSettings;
 use serde_json::{Map, Value, json};
 
 /// `map[key] = text` unless it is empty.
@@ -139,19 +140,8 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
 
 /// How something was or is to be trained.
 pub fn settings(settings: Option<&v1::TrainSettings>) -> Value {
-    let s = settings.cloned().unwrap_or_default();
-    let mut map = Map::new();
-    some(&mut map, "algorithm", s.algorithm);
-    some(&mut map, "dim", s.dim);
-    some(&mut map, "epochs", s.epochs);
-    some(&mut map, "unobserved_weight", s.unobserved_weight);
-    some(&mut map, "regularization", s.regularization);
-    some(&mut map, "frequency_scaling", s.frequency_scaling);
-    some(&mut map, "seed", s.seed);
-    some(&mut map, "holdout", s.holdout);
-    some(&mut map, "refit", s.refit);
-    some(&mut map, "activate", s.activate);
-    Value::Object(map)
+    let given = GivenSettings::from(settings.cloned().unwrap_or_default());
+    serde_json::to_value(given).unwrap_or(Value::Null)
 }
 
 /// A training job.

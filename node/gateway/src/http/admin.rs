@@ -6,8 +6,9 @@ use super::{Answer, App, Segment, segment, view};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use docent_types::catalog::{Activation, TrainSettings};
+use docent_types::catalog::Activation;
 use docent_types::placement::PlacementChange;
+use docent_types::training::GivenSettings;
 use docent_types::{Error, NodeId};
 use serde::Deserialize;
 
@@ -85,8 +86,8 @@ pub(super) async fn rollback(State(app): State<App>) -> Answer<Activation> {
     Ok(axum::Json(app.gateway.rollback().await?))
 }
 
-pub(super) async fn start_training(State(app): State<App>, Json(settings): Json<TrainSettings>) -> Answer<view::Job> {
-    Ok(axum::Json(app.gateway.start_training(settings).await?.into()))
+pub(super) async fn start_training(State(app): State<App>, Json(given): Json<GivenSettings>) -> Answer<view::Job> {
+    Ok(axum::Json(app.gateway.start_training(given.settings()?).await?.into()))
 }
 
 /// `POST /v1/jobs/{job}:cancel`.

@@ -1,7 +1,7 @@
 //! Root side of the two scans: the best items by inner product with a vector, and the most popular ones.
 
 use super::coverage::Tally;
-use super::merge;
+use super::{Sought, merge};
 use crate::gateway::Gateway;
 use crate::route::scatter::{Parts, Question};
 use crate::view::View;
@@ -16,8 +16,30 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) enum Wanted {
     /// Nearest to a vector of this version.
     Nearest { version: u64, vector: Vec<f32> },
+    /// Neighbours of the items of these fingerprints in this version.
+    Neighbours { version: u64, sources: Vec<u64> },
     /// Most popular.
     Popular,
+}
+
+impl Wanted {
+    /// What a user's shard found to look for; `None` where that is nothing.
+    pub(crate) fn of(version: u64, sought: Sought) -> Option<Wanted> {
+        match sought {
+            Sought::Vector(vector) => {
+                let vector = vector.filter(|vector| !vector.is_empty())?;
+                Some(Wanted::Nearest { version, vector })
+            }
+            Sought::History(sources) => (!sources.is_empty()).then_some(Wanted::Neighbours { version, sources }),
+        }
+    }
+
+    fn version(&self) -> Option<u64> {
+        match self {
+            Wanted::Nearest { version, .. } | Wanted::Neighbours { version, .. } => Some(*version),
+            Wanted::Popular => None,
+        }
+    }
 }
 
 const HITS: fn(Response) -> Option<Parts<ShardHits>> = |response| match response {
@@ -57,10 +79,7 @@ impl Gateway {
         deadline: Deadline,
     ) -> Vec<ScoredItem> {
         let tenant = self.tenant();
-        let version = match wanted {
-            Wanted::Nearest { version, .. } => Some(*version),
-            Wanted::Popular => None,
-        };
+        let version = wanted.version();
         let each = if is(Bug::ShardReturnsTooFew) { n.div_ceil(4) } else { n };
         let question = Question {
             shards: view.shards(Keyspace::Items),
@@ -69,6 +88,9 @@ impl Gateway {
                 match wanted {
                     Wanted::Nearest { version, vector } => {
                         Request::Scan { tenant, version: *version, vector: vector.clone(), n: each, shards }
+                    }
+                    Wanted::Neighbours { version, sources } => {
+                        Request::ScanHistory { tenant, version: *version, sources: sources.clone(), n: each, shards }
                     }
                     Wanted::Popular => Request::Popular { tenant, n: each, shards },
                 }

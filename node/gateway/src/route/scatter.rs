@@ -145,7 +145,8 @@ impl<T> Scatter<'_, '_, T> {
         let wanted: BTreeMap<ShardId, Vec<NodeId>> =
             shards.into_iter().map(|shard| (shard, self.candidates(shard))).collect();
         for (node, shards) in plan::assign(&wanted, self.route.me, &self.route.health.load(), self.salt) {
-            let body = codec::encode(&(self.question.request)(&shards));
+            let request = (self.question.request)(&shards);
+            let body = codec::encode_in(request.format(), &request);
             let call = self.calls.len();
             self.asked.extend(shards.iter().map(|shard| (*shard, node)));
             self.in_flight.push(Some(self.route.health.begin(node)));

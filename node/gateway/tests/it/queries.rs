@@ -4,6 +4,7 @@ use crate::world::*;
 use docent_gateway::recommend::{Popular, Similar};
 use docent_proto::internal::shard::Request;
 use docent_types::query::{Answer, Degraded, Recommend, ScoredItem, Source, rank};
+use docent_types::training::{Algorithm, Graph, TrainSettings};
 use docent_types::*;
 use std::collections::BTreeSet;
 
@@ -177,6 +178,32 @@ async fn similar_items_leave_out_the_item_itself_and_unknown_items_are_not_found
     assert!(answer.items.iter().all(|item| item.source == Source::Similar));
     assert!(gateway.similar(similar("i2")).await.unwrap().items.is_empty(), "an item without a row has no neighbours");
     assert_eq!(gateway.similar(similar("nothing")).await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test]
+async fn a_graph_filter_is_asked_for_the_neighbours_of_a_history() {
+    let fake = Fake::new();
+    let graph = TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() };
+    {
+        let mut world = fake.world();
+        world.catalog.models.insert(VERSION, model(graph));
+        world.histories.insert(user_id("ann"), vec!["i4", "i2"]);
+        world.users.get_mut(&user_id("ann")).unwrap().vector = None;
+    }
+    let gateway = fake.gateway();
+    let answer = gateway.recommend(ask("ann", 5)).await.unwrap();
+    assert_eq!(scored(&answer), brute(&fake, [6.0, 3.0], &[], 5));
+    assert!(answer.items.iter().all(|item| item.source == Source::Model));
+    let similar = Similar { item_id: item_id("i4"), n: 5, exclude_ids: Vec::new(), deadline_ms: 1_000 };
+    assert_eq!(scored(&gateway.similar(similar).await.unwrap()), brute(&fake, [4.0, 1.0], &["i4"], 5));
+    // Nothing personal without consent, and nothing to look for without a history.
+    fake.world().users.get_mut(&user_id("ann")).unwrap().consent.recommend = false;
+    let opted_out = gateway.recommend(ask("ann", 5)).await.unwrap();
+    assert!(opted_out.items.iter().all(|item| item.source == Source::Popular));
+    fake.world().users.get_mut(&user_id("ann")).unwrap().consent.recommend = true;
+    fake.world().histories.insert(user_id("ann"), Vec::new());
+    let new = gateway.recommend(ask("ann", 5)).await.unwrap();
+    assert!(new.items.iter().all(|item| item.source == Source::Popular) && new.coverage.degraded.is_empty());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use docent_gateway::{Coordinator, Gateway, GatewaySettings};
 use docent_placement::SlotHasher;
+use docent_placement::hash::fingerprint;
 use docent_placement::initial::{Candidate, place};
 use docent_proto::internal::shard::{
     Export, ExportPage, ExportWhat, Request, Response, ShardFilter, ShardHits, StateDigest, UserState,
@@ -11,12 +12,13 @@ use docent_proto::internal::{Service, coordinator};
 use docent_rpc::Caller;
 use docent_rpc::caller::Chunks;
 use docent_runtime::{Deadline, SystemClock};
-use docent_types::catalog::{Activation, Catalog, Cluster, Member};
+use docent_types::catalog::{Activation, Catalog, Cluster, Member, Model, ModelPart, ModelState};
 use docent_types::command::{ItemCommand, ItemOutcome, UserCommand, UserOutcome};
 use docent_types::event::EventOutcome;
 use docent_types::item::{Item, ItemState};
 use docent_types::placement::NodeState;
 use docent_types::query::{Recommend, ScoredItem, rank};
+use docent_types::training::TrainSettings;
 use docent_types::user::{Consent, User};
 use docent_types::*;
 use futures::future::BoxFuture;
@@ -53,6 +55,8 @@ pub(crate) struct World {
     pub(crate) stale: BTreeSet<ShardId>,
     pub(crate) things: BTreeMap<ItemId, Thing>,
     pub(crate) users: BTreeMap<UserId, UserState>,
+    /// Histories of users, where the live model is a graph filter.
+    pub(crate) histories: BTreeMap<UserId, Vec<&'static str>>,
     /// Kept events: by user and event id.
     pub(crate) kept: BTreeSet<(UserId, EventId)>,
     pub(crate) refuse_writes: BTreeMap<ShardId, Error>,
@@ -112,8 +116,29 @@ pub(crate) fn catalog() -> Catalog {
         }),
         nodes: nodes.iter().map(|node| (*node, member(node))).collect(),
         shards: place(8, 4, 3, &candidates, 1).unwrap().into_iter().map(|shard| (shard.id, shard)).collect(),
+        models: BTreeMap::from([(VERSION, model(TrainSettings::default()))]),
         live: Some(Activation { version: VERSION, epoch: 2, previous: None }),
         ..Catalog::default()
+    }
+}
+
+/// The live model.
+pub(crate) fn model(settings: TrainSettings) -> Model {
+    let slots = SlotRange { first: 0, end: SLOTS };
+    Model {
+        version: VERSION,
+        state: ModelState::Live,
+        job: 1,
+        settings,
+        cut: Vec::new(),
+        parts: Vec::new(),
+        global: ModelPart { keyspace: Keyspace::Items, slots, hash: [0; 32], bytes: 0, holders: Vec::new() },
+        metrics: BTreeMap::new(),
+        parent: None,
+        created_ms: 0,
+        staged: BTreeSet::new(),
+        activate: true,
+        error: None,
     }
 }
 
@@ -315,7 +340,11 @@ impl World {
             Request::UserState { shard, user_id, .. } => {
                 self.led(shard, node)?;
                 let unknown = UserState { is_known: false, ..user(user_id.as_str(), None).1 };
-                Response::UserState(self.users.get(&user_id).cloned().unwrap_or(unknown))
+                let state = self.users.get(&user_id).cloned().unwrap_or(unknown);
+                match self.histories.get(&user_id) {
+                    Some(history) => Response::UserHistory(state, history.iter().map(|id| fingerprint(id)).collect()),
+                    None => Response::UserState(state),
+                }
             }
             Request::Explain { candidates, .. } => Response::Explained(
                 candidates.iter().map(|_| vec![(item_id("i1"), 0.5), (item_id("i2"), 0.25)]).collect(),
@@ -335,6 +364,23 @@ impl World {
                     let hits =
                         self.serves(filter.shard, node).and_then(|()| if lacks { Err(lacking()) } else { Ok(()) });
                     (filter.shard, hits.map(|()| self.hits(&filter, n, dot)))
+                };
+                Response::Hits(shards.into_iter().map(one).collect())
+            }
+            Request::ScanHistory { version, sources, n, shards, .. } => {
+                assert_eq!(version, VERSION);
+                let row = |source: &u64| {
+                    let thing = self.things.iter().find(|(id, _)| fingerprint(id.as_str()) == *source);
+                    thing.and_then(|(_, thing)| thing.row.clone()).unwrap()
+                };
+                // An item's weight is the inner product of the two rows.
+                let rows: Vec<Vec<f32>> = sources.iter().map(row).collect();
+                let sum = |thing: &Thing| {
+                    let own = thing.row.as_ref()?;
+                    Some(rows.iter().map(|row| row[0] * own[0] + row[1] * own[1]).sum::<f32>())
+                };
+                let one = |filter: ShardFilter| {
+                    (filter.shard, self.serves(filter.shard, node).map(|()| self.hits(&filter, n, sum)))
                 };
                 Response::Hits(shards.into_iter().map(one).collect())
             }

@@ -10,6 +10,7 @@
 //! else it copies the bookkeeping (not the vectors): microseconds per thousand overlay items.
 
 mod delta;
+pub mod neighbours;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::bitmap::Bitmap;
 use crate::error::Error;
 use crate::exact::Exact;
-use crate::ids::{Ids, check_id};
+use crate::ids::{Ids, allowed, check_id};
 use crate::score::{check_dim, check_vector};
 use crate::segment::{Probe, ROWS_MAX, Segment};
 use crate::settings::{EngineChoice, Settings};
@@ -121,7 +122,7 @@ impl ItemIndex {
     pub fn search(&self, query: &[f32], k: usize, exclude: &[&str]) -> Result<Vec<ScoredItem>, Error> {
         let delta = self.snapshot();
         let excluded: BTreeSet<&str> = exclude.iter().copied().collect();
-        let allowed = self.allowed(&delta, &excluded);
+        let allowed = allowed(&self.base.ids, delta.live(), &excluded);
         let hits = self.base.segment.search(query, k, &allowed)?;
         Ok(self.merge(hits, delta.search(query, k, &excluded), k))
     }
@@ -134,7 +135,7 @@ impl ItemIndex {
             let excluded: Vec<BTreeSet<&str>> =
                 chunk.iter().map(|query| query.exclude.iter().copied().collect()).collect();
             let allowed: Vec<Cow<'_, Bitmap>> =
-                excluded.iter().map(|excluded| self.allowed(&delta, excluded)).collect();
+                excluded.iter().map(|excluded| allowed(&self.base.ids, delta.live(), excluded)).collect();
             let probes: Vec<Probe<'_>> =
                 chunk.iter().zip(&allowed).map(|(query, allowed)| Probe { query: query.vector, allowed }).collect();
             let hits = self.base.segment.search_batch(&probes, k)?;
@@ -242,14 +243,6 @@ impl ItemIndex {
     fn write<T>(&self, edit: impl FnOnce(&mut Delta, &Ids) -> T) -> T {
         let mut delta = self.delta.write().unwrap_or_else(PoisonError::into_inner);
         edit(Arc::make_mut(&mut delta), &self.base.ids)
-    }
-
-    fn allowed<'a>(&self, delta: &'a Delta, excluded: &BTreeSet<&str>) -> Cow<'a, Bitmap> {
-        let mut allowed = Cow::Borrowed(delta.live());
-        for position in excluded.iter().filter_map(|id| self.base.ids.position(id)) {
-            allowed.to_mut().clear(position);
-        }
-        allowed
     }
 
     /// Both lists are sorted and hold different ids.

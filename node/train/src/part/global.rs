@@ -1,7 +1,7 @@
 //! The global part: what is one for the whole model.
-use super::{Error, KIND_GLOBAL, header, open};
-use docent_model::{Settings, gramian, kernel::NUMERICS};
-use serde::{Deserialize, Serialize};
+use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, Error, KIND_GLOBAL, header, open};
+use docent_model::{Settings, gramian, graph, kernel::NUMERICS};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Most categories with a mean row, the largest ones.
@@ -18,9 +18,18 @@ pub struct Category {
     pub mean: Vec<f32>,
 }
 
+/// The global part of a model, by its family.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Global {
+    /// Of an iALS model.
+    Ials(IalsGlobal),
+    /// Of a graph filter.
+    Graph(GraphGlobal),
+}
+
 /// Settings, sizes, Gramian and means.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Global {
+pub struct IalsGlobal {
     /// As trained, seed included.
     pub settings: Settings,
     /// Name of the arithmetic that gave the bytes (`docent_model::kernel::NUMERICS`).
@@ -41,21 +50,32 @@ pub struct Global {
     pub categories: Vec<Category>,
 }
 
-impl Global {
-    /// A part as this program's arithmetic makes it.
-    #[must_use]
-    pub fn numerics() -> String {
-        NUMERICS.to_owned()
-    }
+/// Settings and sizes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphGlobal {
+    /// As trained.
+    pub settings: graph::Settings,
+    /// Users, items and positives trained on.
+    pub users: u64,
+    /// Items of the model.
+    pub items: u64,
+    /// Pairs of a user and an item.
+    pub positives: u64,
+}
 
+impl Global {
     /// The part's bytes.
     ///
     /// # Errors
     /// [`Error::Damaged`] when the fields contradict one another.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
         self.check()?;
-        let body = postcard::to_stdvec(self).map_err(|_| Error::Damaged("it cannot be encoded"))?;
-        Ok([&header(KIND_GLOBAL)[..], &body].concat())
+        let (algorithm, body) = match self {
+            Self::Ials(part) => (ALGORITHM_IALS, postcard::to_stdvec(part)),
+            Self::Graph(part) => (ALGORITHM_GRAPH, postcard::to_stdvec(part)),
+        };
+        let body = body.map_err(|_| Error::Damaged("it cannot be encoded"))?;
+        Ok([&header(KIND_GLOBAL, algorithm)[..], &body].concat())
     }
 
     /// Reads a global part.
@@ -63,14 +83,38 @@ impl Global {
     /// # Errors
     /// Any [`Error`]; never panics.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let body = open(bytes, KIND_GLOBAL)?;
-        let (part, rest) =
-            postcard::take_from_bytes::<Self>(body).map_err(|_| Error::Damaged("its fields cannot be read"))?;
-        if !rest.is_empty() {
-            return Err(Error::Damaged("bytes that belong to nothing"));
-        }
+        let (algorithm, body) = open(bytes, KIND_GLOBAL)?;
+        let part = match algorithm {
+            ALGORITHM_IALS => Self::Ials(whole(body)?),
+            ALGORITHM_GRAPH => Self::Graph(whole(body)?),
+            _ => return Err(Error::Kind { kind: KIND_GLOBAL, algorithm }),
+        };
         part.check()?;
         Ok(part)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Ials(part) => part.check(),
+            Self::Graph(part) => part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range")),
+        }
+    }
+}
+
+/// A value that takes all of `body`.
+fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    match postcard::take_from_bytes(body) {
+        Ok((part, [])) => Ok(part),
+        Ok(_) => Err(Error::Damaged("bytes that belong to nothing")),
+        Err(_) => Err(Error::Damaged("its fields cannot be read")),
+    }
+}
+
+impl IalsGlobal {
+    /// The arithmetic of this program.
+    #[must_use]
+    pub fn numerics() -> String {
+        NUMERICS.to_owned()
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -98,10 +142,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn part() -> Global {
-        Global {
+    fn ials() -> IalsGlobal {
+        IalsGlobal {
             settings: Settings { dim: 2, ..Settings::default() },
-            numerics: Global::numerics(),
+            numerics: IalsGlobal::numerics(),
             users: 1,
             items: 2,
             positives: 3,
@@ -114,19 +158,24 @@ mod tests {
 
     #[test]
     fn a_global_part_comes_back_as_it_was() {
-        let bytes = part().encode().unwrap();
-        assert_eq!(Global::decode(&bytes).unwrap(), part());
-        for end in 0..bytes.len() {
-            assert!(Global::decode(&bytes[..end]).is_err(), "cut at {end}");
+        let graph = GraphGlobal { settings: graph::Settings::default(), users: 1, items: 2, positives: 3 };
+        for part in [Global::Ials(ials()), Global::Graph(graph)] {
+            let bytes = part.encode().unwrap();
+            assert_eq!(Global::decode(&bytes).unwrap(), part);
+            for end in 0..bytes.len() {
+                assert!(Global::decode(&bytes[..end]).is_err(), "cut at {end}");
+            }
         }
-        assert!(Global { mean: vec![f32::NAN; 2], ..part() }.encode().is_err());
+        assert!(Global::Ials(IalsGlobal { mean: vec![f32::NAN; 2], ..ials() }).encode().is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(noise in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Global::decode(&noise);
-            let _ = Global::decode(&[&header(KIND_GLOBAL)[..], &noise].concat());
+            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH] {
+                let _ = Global::decode(&[&header(KIND_GLOBAL, algorithm)[..], &noise].concat());
+            }
         }
     }
 }

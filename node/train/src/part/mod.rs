@@ -1,24 +1,32 @@
-//! The files of a model: 64 parts with item rows, one per virtual worker, and a global part.
+//! The files of a model: 64 parts with items, one per virtual worker, and a global part.
 //!
 //! Little-endian throughout. Nothing in them names a cluster, host, job or version number: the same training gives the same hash.
 //! Readers check every length and value and never panic; a newer format is refused by its number.
 //!
 //! ```text
-//! items    "DOCM" version=1 kind=0 algorithm=1 0 | dim u16 | slot_first u16 | slot_end u16 | 0 u16 | count u32 | id_bytes u32
-//!          | count x (slot u16, id length u16, positives u32) | ids | zeros to a multiple of 64 | count x dim f32
-//! global   "DOCM" version=1 kind=1 algorithm=1 0 | postcard of `Global`
+//! items    "DOCM" version=1 kind=0 algorithm 0 | the items, see `table` | what the algorithm keeps of them:
+//!          1 (iALS)    count x dim f32
+//!          2 (graph)   sources u32 | sources x (fingerprint u64, length u32) | each source's (item u32, weight f32)
+//! global   "DOCM" version=1 kind=1 algorithm 0 | postcard of `IalsGlobal` or `GraphGlobal`
 //! ```
 mod global;
 mod items;
+mod neighbours;
+mod table;
 
-pub use global::{CATEGORIES_MAX, Category, Global};
-pub use items::{Items, Row};
+pub use global::{CATEGORIES_MAX, Category, Global, GraphGlobal, IalsGlobal};
+pub use items::Items;
+pub use neighbours::{Neighbour, Neighbours};
+pub use table::Row;
 
 const MAGIC: &[u8; 4] = b"DOCM";
 const VERSION: u8 = 1;
 const KIND_ITEMS: u8 = 0;
 const KIND_GLOBAL: u8 = 1;
 const ALGORITHM_IALS: u8 = 1;
+const ALGORITHM_GRAPH: u8 = 2;
+/// Length of what every part begins with.
+const HEADER: usize = 8;
 
 /// Why bytes are not a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +46,7 @@ pub enum Error {
     Kind {
         /// 0 items, 1 global.
         kind: u8,
-        /// 1 iALS.
+        /// 1 iALS, 2 graph.
         algorithm: u8,
     },
     /// Cut off, or a field contradicts another.
@@ -46,23 +54,31 @@ pub enum Error {
     Damaged(&'static str),
 }
 
-fn header(kind: u8) -> [u8; 8] {
-    [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION, kind, ALGORITHM_IALS, 0]
+fn header(kind: u8, algorithm: u8) -> [u8; HEADER] {
+    [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION, kind, algorithm, 0]
 }
 
-/// Checks the first eight bytes and gives the rest.
-fn open(bytes: &[u8], kind: u8) -> Result<&[u8], Error> {
-    let (head, rest) = bytes.split_first_chunk::<8>().ok_or(Error::Magic)?;
+/// Checks the first eight bytes and gives the algorithm and the rest.
+fn open(bytes: &[u8], kind: u8) -> Result<(u8, &[u8]), Error> {
+    let (head, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Error::Magic)?;
     if !head.starts_with(MAGIC) {
         return Err(Error::Magic);
     }
     if head[4] != VERSION {
         return Err(Error::Version { found: head[4] });
     }
-    if head[5] != kind || head[6] != ALGORITHM_IALS || head[7] != 0 {
+    if head[5] != kind || head[7] != 0 {
         return Err(Error::Kind { kind: head[5], algorithm: head[6] });
     }
-    Ok(rest)
+    Ok((head[6], rest))
+}
+
+/// The rest of a part of this algorithm.
+fn open_as(bytes: &[u8], kind: u8, algorithm: u8) -> Result<&[u8], Error> {
+    match open(bytes, kind)? {
+        (found, rest) if found == algorithm => Ok(rest),
+        (found, _) => Err(Error::Kind { kind, algorithm: found }),
+    }
 }
 
 /// Adds a part's bytes to what identifies it.

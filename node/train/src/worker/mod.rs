@@ -1,6 +1,9 @@
 //! One host's side of training: sessions by job, fenced by epoch.
 mod compute;
 mod evaluate;
+mod graph;
+mod ials;
+mod order;
 mod publish;
 mod registry;
 mod session;
@@ -85,13 +88,15 @@ impl Worker {
             TrainRequest::Load(key)
             | TrainRequest::Link(key)
             | TrainRequest::Step { key, .. }
+            | TrainRequest::Locate { key, .. }
+            | TrainRequest::Count { key, .. }
             | TrainRequest::Evaluate { key, .. }
             | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
         }
     }
 
     fn open(&self, open: Open) -> Result<TrainResponse, Error> {
-        open.settings.validate()?;
+        open.algorithm.validate()?;
         open.hosts.validate()?;
         let key = open.key;
         let make = || Arc::new(Session::new(self.context.clone(), open));

@@ -4,7 +4,8 @@ use crate::{
     Error, ItemInfo, PartInfo, SLOTS_OF_VWORKER, TrainResponse,
     link::ItemSide,
     message::{Open, Side},
-    part::{self, Row},
+    part::{self, Neighbour, Row},
+    plan::Algorithm,
 };
 use docent_model::{mean::CategorySums, tree};
 use std::{
@@ -19,56 +20,103 @@ use std::{
 /// Most categories of an item that count.
 const CATEGORIES_OF_ITEM_MAX: usize = 32;
 
-impl Session {
-    pub(super) async fn publish(&self) -> Result<TrainResponse, Error> {
-        let items = self.items()?;
-        let rows = self.rows(Side::Items, u32::from(self.open.settings.epochs))?;
-        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
-        let work = move || write(&context, &open, &items, &rows, &stop);
-        let (parts, sums) = self.context.compute.run(work).await??;
-        let means = postcard::to_stdvec(&sums).map_err(|error| Error::Internal(error.to_string()))?;
-        self.state().means = Some(means.into());
-        Ok(TrainResponse::Published { parts })
-    }
+/// Writes parts on the compute thread.
+struct Writer {
+    context: Arc<Context>,
+    open: Arc<Open>,
+    items: Arc<ItemSide>,
+    stop: Arc<AtomicBool>,
 }
 
 type Sums = Vec<tree::Node<CategorySums>>;
 
-fn write(
-    context: &Context,
-    open: &Open,
-    items: &ItemSide,
-    rows: &[f32],
-    stop: &AtomicBool,
-) -> Result<(Vec<PartInfo>, Sums), Error> {
-    let input = context.parts.inputs.items(open.key.job, open.key.epoch)?;
-    let dim = usize::from(open.settings.dim);
-    let (mut parts, mut leaves) = (Vec::new(), Vec::new());
-    for (vworker, range) in &items.vworkers {
-        if stop.load(Ordering::Relaxed) {
+impl Session {
+    pub(super) async fn publish(&self) -> Result<TrainResponse, Error> {
+        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
+        let writer = Writer { context, open, items: self.items()?, stop };
+        let parts = match &self.open.algorithm {
+            Algorithm::Ials(settings) => {
+                let rows = self.rows(Side::Items, u32::from(settings.epochs))?;
+                let dim = settings.dim;
+                let (parts, sums) = self.context.compute.run(move || writer.rows(&rows, dim)).await??;
+                let means = postcard::to_stdvec(&sums).map_err(|error| Error::Internal(error.to_string()))?;
+                self.state().means = Some(means.into());
+                parts
+            }
+            Algorithm::Graph(_) => {
+                let weights = self.weights().await?;
+                self.context.compute.run(move || writer.neighbours(weights)).await??
+            }
+        };
+        Ok(TrainResponse::Published { parts })
+    }
+}
+
+impl Writer {
+    /// Parts with rows of `dim` values, and the sums of each category's.
+    fn rows(&self, rows: &[f32], dim: u16) -> Result<(Vec<PartInfo>, Sums), Error> {
+        let input = self.context.parts.inputs.items(self.open.key.job, self.open.key.epoch)?;
+        let width = usize::from(dim);
+        let (mut parts, mut leaves) = (Vec::new(), Vec::new());
+        for (vworker, range) in &self.items.vworkers {
+            let vectors = &rows[range.start * width..range.end * width];
+            let sums = categories(input.items(*vworker)?, &self.items, range.clone(), vectors, width);
+            leaves.push(tree::Node { level: 0, index: *vworker, value: sums });
+            let (slots, items) = (slots(*vworker), self.table(range));
+            let part = part::Items { dim, slots, items, vectors: vectors.to_vec() };
+            parts.push(self.put(slots, range, part.encode())?);
+        }
+        Ok((parts, tree::fold(leaves)))
+    }
+
+    /// Parts with the weights that sources have for this owner's items, which those count by their place on it.
+    fn neighbours(&self, mut weights: Vec<Neighbour>) -> Result<Vec<PartInfo>, Error> {
+        // By item first, so that each part's are together; two sources of one fingerprint leave the larger weight.
+        weights.sort_unstable_by(|a, b| (a.at, a.source).cmp(&(b.at, b.source)).then(b.weight.total_cmp(&a.weight)));
+        weights.dedup_by_key(|neighbour| (neighbour.at, neighbour.source));
+        let mut parts = Vec::new();
+        for (vworker, range) in &self.items.vworkers {
+            let place = |at: usize| weights.partition_point(|neighbour| (neighbour.at as usize) < at);
+            let mut neighbours = weights[place(range.start)..place(range.end)].to_vec();
+            neighbours.iter_mut().for_each(|neighbour| neighbour.at -= range.start as u32);
+            neighbours.sort_unstable_by_key(|neighbour| (neighbour.source, neighbour.at));
+            let (slots, items) = (slots(*vworker), self.table(range));
+            let part = part::Neighbours { slots, items, neighbours };
+            parts.push(self.put(slots, range, part.encode())?);
+        }
+        Ok(parts)
+    }
+
+    /// The items of a part.
+    fn table(&self, range: &Range<usize>) -> Vec<Row> {
+        let of_row = |at: usize| {
+            let (slot, id) = self.items.items[at].clone();
+            Row { slot, id, positives: u32::try_from(self.items.adjacency.row(at).0.len()).unwrap_or(u32::MAX) }
+        };
+        range.clone().map(of_row).collect()
+    }
+
+    /// Stores a part.
+    fn put(
+        &self,
+        slots: (u16, u16),
+        range: &Range<usize>,
+        bytes: Result<Vec<u8>, part::Error>,
+    ) -> Result<PartInfo, Error> {
+        if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        let vectors = &rows[range.start * dim..range.end * dim];
-        let sums = categories(input.items(*vworker)?, items, range.clone(), vectors, dim);
-        leaves.push(tree::Node { level: 0, index: *vworker, value: sums });
-
-        let first = vworker * SLOTS_OF_VWORKER;
-        let of_row = |at: usize| {
-            let (slot, id) = items.items[at].clone();
-            Row { slot, id, positives: u32::try_from(items.adjacency.row(at).0.len()).unwrap_or(u32::MAX) }
-        };
-        let part = part::Items {
-            dim: open.settings.dim,
-            slots: (first, first + SLOTS_OF_VWORKER),
-            items: range.clone().map(of_row).collect(),
-            vectors: vectors.to_vec(),
-        };
-        let bytes = part.encode().map_err(|error| Error::Diverged(error.to_string()))?;
-        let info = part::describe(&bytes, Some(part.slots), range.len() as u64, context.options.node);
-        context.parts.sink.put(&info, bytes)?;
-        parts.push(info);
+        let bytes = bytes.map_err(|error| Error::Diverged(error.to_string()))?;
+        let info = part::describe(&bytes, Some(slots), range.len() as u64, self.context.options.node);
+        self.context.parts.sink.put(&info, bytes)?;
+        Ok(info)
     }
-    Ok((parts, tree::fold(leaves)))
+}
+
+/// The slots of a virtual worker.
+fn slots(vworker: u16) -> (u16, u16) {
+    let first = vworker * SLOTS_OF_VWORKER;
+    (first, first + SLOTS_OF_VWORKER)
 }
 
 /// Sums of live items' rows per category, in the order of the items; under the empty name those of all live items.

@@ -1,19 +1,17 @@
 //! A job on one host: its input, tables and phases.
-use super::Context;
+use super::{Context, graph, ials, order::Order};
 use crate::{
     Error, TrainRequest, TrainResponse, VWORKERS,
     link::{self, ItemSide},
     load::{self, UserSide},
-    message::{Blob, Open, Side},
+    message::{Blob, Open},
     page,
-    plan::Hosts,
+    plan::{Algorithm, Hosts},
 };
 use bytes::Bytes;
-use docent_model::{Adjacency, gramian, init, rows::HalfPass, tree};
 use futures::future::try_join_all;
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,16 +34,17 @@ pub(super) struct Session {
 pub(super) struct State {
     pub(super) users: Option<Arc<Users>>,
     pub(super) items: Option<Arc<ItemSide>>,
-    pub(super) user_rows: Option<Rows>,
-    pub(super) item_rows: Option<Rows>,
+    pub(super) rows: ials::Rows,
     pub(super) means: Option<Bytes>,
     pub(super) shown: Option<Bytes>,
-    /// Touched items as they were written last, by virtual worker: the pages of one are asked for one after the other.
-    touched: VecDeque<(u16, Bytes)>,
+    /// Of a graph model, while and after it is counted.
+    pub(super) graph: graph::Graph,
+    /// Blobs as they were written last: the pages of one are asked for one after the other.
+    written: VecDeque<(Blob, Bytes)>,
 }
 
-/// Readers of touched items that are served at a time without writing them anew for each page.
-const TOUCHED_MAX: usize = 16;
+/// Readers that are served at a time without writing what they read anew for each page.
+const WRITTEN_MAX: usize = 16;
 
 /// This host's users and what it exchanges with each owner.
 pub(super) struct Users {
@@ -53,38 +52,7 @@ pub(super) struct Users {
     /// Per owner, touched items in the order of its rows.
     pub(super) touched: BTreeMap<u64, Vec<u32>>,
     /// Per owner, the user rows that it reads.
-    readers: BTreeMap<u64, Vec<u32>>,
-}
-
-/// What half a pass solves: a side's positives, and which rows are which virtual worker's.
-trait Half {
-    fn adjacency(&self) -> &Adjacency;
-    fn vworkers(&self) -> &[(u16, Range<usize>)];
-}
-
-impl Half for Users {
-    fn adjacency(&self) -> &Adjacency {
-        &self.side.adjacency
-    }
-    fn vworkers(&self) -> &[(u16, Range<usize>)] {
-        &self.side.vworkers
-    }
-}
-
-impl Half for ItemSide {
-    fn adjacency(&self) -> &Adjacency {
-        &self.adjacency
-    }
-    fn vworkers(&self) -> &[(u16, Range<usize>)] {
-        &self.vworkers
-    }
-}
-
-/// A side's rows on this host after `version` half passes of that side.
-#[derive(Clone)]
-pub(super) struct Rows {
-    version: u32,
-    pub(super) values: Arc<Vec<f32>>,
+    pub(super) readers: BTreeMap<u64, Vec<u32>>,
 }
 
 impl Session {
@@ -116,14 +84,13 @@ impl Session {
         let answer = match &request {
             TrainRequest::Load(_) => self.load().await,
             TrainRequest::Link(_) => self.link().await,
-            TrainRequest::Step { side: Side::Users, step, gramian, others, .. } => {
-                self.solve_users(*step, page::doubles(gramian), *others).await
+            TrainRequest::Step { side, step, gramian, others, .. } => {
+                self.step(*side, *step, page::doubles(gramian), *others).await
             }
-            TrainRequest::Step { side: Side::Items, step, gramian, others, .. } => {
-                self.solve_items(*step, page::doubles(gramian), *others).await
-            }
-            TrainRequest::Evaluate { version, items, users, cutoffs, users_max, .. } => {
-                self.evaluate(*version, (items, *users), cutoffs, *users_max).await
+            TrainRequest::Locate { items, .. } => self.locate(&Order::new(items)?).await,
+            TrainRequest::Count { items, round, .. } => self.count(Order::new(items)?, *round).await,
+            TrainRequest::Evaluate { items, users, cutoffs, users_max, .. } => {
+                self.evaluate(&Order::new(items)?, *users, cutoffs, *users_max).await
             }
             TrainRequest::Publish(_) => self.publish().await,
             TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } => {
@@ -150,26 +117,8 @@ impl Session {
         self.state().items.clone().ok_or_else(|| Error::out_of_turn("of items", "link comes first"))
     }
 
-    /// The rows of a side when they are at `version`.
-    pub(super) fn rows(&self, side: Side, version: u32) -> Result<Arc<Vec<f32>>, Error> {
-        let state = self.state();
-        let rows = match side {
-            Side::Users => &state.user_rows,
-            Side::Items => &state.item_rows,
-        };
-        match rows {
-            Some(rows) if rows.version == version => Ok(rows.values.clone()),
-            Some(rows) => Err(Error::out_of_turn("for rows", &format!("they are at {}, not {version}", rows.version))),
-            None => Err(Error::out_of_turn("for rows", "there are none yet")),
-        }
-    }
-
     pub(super) fn bytes_pulled(&self) -> u64 {
         self.bytes_pulled.load(Ordering::Relaxed)
-    }
-
-    fn dim(&self) -> usize {
-        usize::from(self.open.settings.dim)
     }
 
     async fn load(&self) -> Result<TrainResponse, Error> {
@@ -203,104 +152,18 @@ impl Session {
                 touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
             }
             let side = link::build(&own, touched)?;
-            let dim = usize::from(open.settings.dim);
-            let mut rows = vec![0.0; side.items.len() * dim];
-            for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
-                init::fill(open.settings.seed, id, open.settings.init_deviation, row);
-            }
-            let sums = partial_sums(kernel, dim, &rows, &side.vworkers, &vec![[0.0; 2]; side.vworkers.len()]);
+            let (rows, sums) = match &open.algorithm {
+                Algorithm::Ials(settings) => ials::first_rows(settings, kernel, &side),
+                Algorithm::Graph(_) => (ials::Rows::default(), Vec::new()),
+            };
             Ok::<_, Error>((side, rows, sums))
         };
         let (side, rows, sums) = self.context.compute.run(work).await??;
         let items = side.vworkers.iter().map(|(vworker, rows)| (*vworker, rows.len() as u32)).collect();
         let mut state = self.state();
         state.items = Some(Arc::new(side));
-        state.item_rows = Some(Rows { version: 0, values: Arc::new(rows) });
+        state.rows = rows;
         Ok(TrainResponse::Linked { items, sums, bytes_pulled: self.bytes_pulled() })
-    }
-
-    /// Item rows at version `step` -> user rows at `step + 1`.
-    async fn solve_users(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
-        let users = self.users()?;
-        let dim = self.dim();
-        let pulled = self.pull_rows(Side::Items, step, users.touched.keys().copied()).await?;
-        let panel = move |users: &Users| {
-            let mut panel = vec![0.0; users.side.touched.len() * dim];
-            for (node, bytes) in pulled {
-                let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
-                if bytes.len() != places.len() * dim * 4 {
-                    return Err(Error::Malformed { node, reason: "item rows of another number".into() });
-                }
-                for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
-                    let at = *place as usize * dim;
-                    panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
-                }
-            }
-            Ok(panel)
-        };
-        let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
-        self.state().user_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
-        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
-    }
-
-    /// User rows at version `step + 1` -> item rows at `step + 1`.
-    async fn solve_items(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
-        let items = self.items()?;
-        let dim = self.dim();
-        let pulled = self.pull_rows(Side::Users, step + 1, items.panel.keys().copied()).await?;
-        let panel = move |items: &ItemSide| {
-            let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
-            for (node, bytes) in pulled {
-                if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
-                    return Err(Error::Malformed { node, reason: "user rows of another number".into() });
-                }
-                panel.extend(page::floats(&bytes));
-            }
-            Ok(panel)
-        };
-        let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
-        self.state().item_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
-        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
-    }
-
-    /// Puts the other side's rows together (`panel`), solves a side's rows and sums up their Gramian and losses: on the compute thread, because tens
-    /// of megabytes are too much for one that queries wait for.
-    async fn half_pass<T: Half + Send + Sync + 'static>(
-        &self,
-        data: Arc<T>,
-        panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
-        gramian: Vec<f64>,
-        others: u64,
-        side: Side,
-    ) -> Result<(Vec<f32>, Vec<tree::Node<Vec<f64>>>), Error> {
-        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
-        let work = move || {
-            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
-            let (settings, threads, dim) = (&open.settings, context.options.threads, usize::from(open.settings.dim));
-            let pass = HalfPass::new(settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
-            let mut rows = vec![0.0; adjacency.rows() * dim];
-            pass.solve(adjacency, &mut rows)?;
-            let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
-            let mut losses = pass.losses(adjacency, &rows, &ranges)?;
-            if side == Side::Users {
-                // The error over positives is counted on the items' side, after both halves.
-                losses.iter_mut().for_each(|loss| loss[0] = 0.0);
-            }
-            let sums = partial_sums(context.kernel, dim, &rows, vworkers, &losses);
-            Ok((rows, sums))
-        };
-        self.context.compute.run(work).await?
-    }
-
-    /// The rows of `side` that this host needs from each of `nodes`.
-    async fn pull_rows(
-        &self,
-        side: Side,
-        version: u32,
-        nodes: impl Iterator<Item = u64>,
-    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        let blob = Blob::Rows { side, version, reader: self.context.options.node };
-        try_join_all(nodes.map(|node| async move { Ok((node, self.pull(node, blob).await?)) })).await
     }
 
     /// A blob of any host; of this one without the network.
@@ -316,46 +179,21 @@ impl Session {
         Ok(bytes)
     }
 
-    /// What this host's users touched of an item virtual worker.
-    async fn touched(&self, vworker: u16) -> Result<Bytes, Error> {
-        let users = self.users()?;
-        let written =
-            self.state().touched.iter().find(|(written, _)| *written == vworker).map(|(_, blob)| blob.clone());
-        if let Some(blob) = written {
-            return Ok(blob);
-        }
-        let blob: Bytes = self.context.compute.run(move || link::encode(&users.side, vworker)).await?.into();
-        let mut state = self.state();
-        state.touched.truncate(TOUCHED_MAX - 1);
-        state.touched.push_front((vworker, blob.clone()));
-        Ok(blob)
-    }
-
     /// A page of one of this host's blobs.
     pub(super) async fn serve(&self, blob: Blob, offset: u64) -> Result<TrainResponse, Error> {
-        let unknown = |reader: u64| Error::Invalid(format!("node {reader} is no host of this job"));
-        let row_bytes = self.dim() * 4;
         match blob {
-            Blob::Touched { vworker } if vworker < VWORKERS => page::cut(&self.touched(vworker).await?, offset),
-            Blob::Touched { vworker } => Err(Error::Invalid(format!("there is no virtual worker {vworker}"))),
-            Blob::Rows { side: Side::Users, version, reader } => {
-                let (users, rows) = (self.users()?, self.rows(Side::Users, version)?);
-                let list = users.readers.get(&reader).ok_or_else(|| unknown(reader))?;
-                page::of_rows(list.len(), row_bytes, offset, |n, bytes| push_row(&rows, list[n], self.dim(), bytes))
+            Blob::Touched { vworker } | Blob::Pairs { vworker } if vworker >= VWORKERS => {
+                Err(Error::Invalid(format!("there is no virtual worker {vworker}")))
             }
-            Blob::Rows { side: Side::Items, version, reader } => {
-                let (items, rows) = (self.items()?, self.rows(Side::Items, version)?);
-                let list = items.places.get(&reader).ok_or_else(|| unknown(reader))?;
-                page::of_rows(list.len(), row_bytes, offset, |n, bytes| push_row(&rows, list[n], self.dim(), bytes))
+            Blob::Touched { vworker } => {
+                let users = self.users()?;
+                page::cut(&self.written(blob, move || Ok(link::encode(&users.side, vworker))).await?, offset)
             }
-            Blob::Table { version } => {
-                let rows = self.rows(Side::Items, version)?;
-                let count = rows.len() / self.dim();
-                page::of_rows(count, row_bytes, offset, |n, bytes| push_row(&rows, n as u32, self.dim(), bytes))
-            }
+            Blob::Rows { side, version, reader } => self.serve_rows(side, version, reader, offset),
+            Blob::Table { version } => self.serve_table(version, offset),
             Blob::Places { reader } => {
                 let items = self.items()?;
-                let list = items.places.get(&reader).ok_or_else(|| unknown(reader))?;
+                let list = items.places.get(&reader).ok_or_else(|| no_host(reader))?;
                 page::of_rows(list.len(), 4, offset, |n, bytes| bytes.extend(list[n].to_le_bytes()))
             }
             Blob::Means => {
@@ -371,16 +209,34 @@ impl Session {
                 let shown = self.state().shown.clone();
                 page::cut(&shown.ok_or_else(|| Error::out_of_turn("for lists", "evaluation comes first"))?, offset)
             }
+            Blob::Fingerprints => self.serve_fingerprints(offset),
+            Blob::Pairs { .. } | Blob::Neighbours | Blob::Weights { .. } => {
+                page::cut(&self.graph_blob(blob).await?, offset)
+            }
         }
+    }
+
+    /// A blob that is written whole, once while its pages are asked for one after the other.
+    pub(super) async fn written(
+        &self,
+        blob: Blob,
+        write: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static,
+    ) -> Result<Bytes, Error> {
+        let known = self.state().written.iter().find(|(known, _)| *known == blob).map(|(_, bytes)| bytes.clone());
+        if let Some(bytes) = known {
+            return Ok(bytes);
+        }
+        let bytes: Bytes = self.context.compute.run(write).await??.into();
+        let mut state = self.state();
+        state.written.truncate(WRITTEN_MAX - 1);
+        state.written.push_front((blob, bytes.clone()));
+        Ok(bytes)
     }
 }
 
-/// Appends row `at`, zeros where there is none (an item that is not in the model).
-fn push_row(rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
-    match rows.get((at as usize).saturating_mul(dim)..).and_then(|rest| rest.get(..dim)) {
-        Some(row) => page::push_floats(row, bytes),
-        None => bytes.resize(bytes.len() + dim * 4, 0),
-    }
+/// The refusal of a reader that has no part in the job.
+pub(super) fn no_host(reader: u64) -> Error {
+    Error::Invalid(format!("node {reader} is no host of this job"))
 }
 
 /// Reads and sorts every user virtual worker of this host, several at a time.
@@ -396,28 +252,12 @@ fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users
         |(), (vworker, slot)| {
             if !stop.load(Ordering::Relaxed) {
                 let users = input.users(*vworker);
-                *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.settings.seed)));
+                *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.seed)));
             }
         },
     );
     let loaded = loaded.into_iter().map(|loaded| loaded.unwrap_or(Err(Error::Cancelled))).collect::<Result<_, _>>()?;
-    let side = load::join(loaded, open.settings.seed)?;
+    let side = load::join(loaded, open.seed)?;
     let (touched, readers) = (side.touched_by_owner(&open.hosts), side.readers(&open.hosts));
     Ok(Users { side, touched, readers })
-}
-
-/// Per virtual worker the packed Gramian of its rows and its losses, added up as far as this host has the tree.
-fn partial_sums(
-    kernel: docent_model::Kernel,
-    dim: usize,
-    rows: &[f32],
-    vworkers: &[(u16, Range<usize>)],
-    losses: &[[f64; 2]],
-) -> Vec<tree::Node<Vec<f64>>> {
-    let leaf = |((vworker, range), loss): (&(u16, Range<usize>), &[f64; 2])| {
-        let mut value = gramian::packed(kernel, dim, &rows[range.start * dim..range.end * dim]);
-        value.extend(loss);
-        tree::Node { level: 0, index: *vworker, value }
-    };
-    tree::fold(vworkers.iter().zip(losses).map(leaf).collect())
 }

@@ -1,8 +1,8 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
-use docent_model::Settings;
+use docent_model::{Settings, graph};
 use docent_train::{
-    Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress,
-    TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    Algorithm, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive,
+    Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
     worker::{Options, Parts},
@@ -21,7 +21,7 @@ pub(crate) fn slot(id: &str) -> u16 {
 
 /// Users like the items of their own cluster; an item's category is its cluster.
 pub(crate) struct Data {
-    users: Vec<UserHistory>,
+    pub(crate) users: Vec<UserHistory>,
     items: Vec<ItemInfo>,
 }
 
@@ -175,12 +175,27 @@ pub(crate) fn hosts(nodes: u64, deal: u64) -> Hosts {
     Hosts { users: (0..64).map(|w| node(w, 0)).collect(), items: (0..64).map(|w| node(w, 1)).collect() }
 }
 
+/// The settings of [`plan`].
+pub(crate) fn ials() -> Settings {
+    Settings { dim: 12, epochs: 5, alpha0: 0.02, regularization: 0.01, seed: 7, ..Settings::default() }
+}
+
 pub(crate) fn plan(hosts: Hosts) -> JobPlan {
-    let model = Settings { dim: 12, epochs: 5, alpha0: 0.02, regularization: 0.01, seed: 7, ..Settings::default() };
+    job(Algorithm::Ials(ials()), hosts)
+}
+
+pub(crate) fn graph_plan(hosts: Hosts) -> JobPlan {
+    job(Algorithm::Graph(graph::Settings { neighbours: 15, ..graph::Settings::default() }), hosts)
+}
+
+/// Every family's plan.
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 2] = [plan, graph_plan];
+
+fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
     JobPlan {
         job: 5,
         epoch: 1,
-        settings: JobSettings { model, evaluate: None },
+        settings: JobSettings { algorithm, seed: 7, evaluate: None },
         hosts,
         phase_timeout: Duration::from_secs(60),
         page_timeout: Duration::from_secs(60),

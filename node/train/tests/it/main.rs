@@ -2,17 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 mod fixture;
 
-use docent_model::{FoldIn, Kernel, gramian, mean};
+use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};
 use docent_train::{
-    Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
+    Algorithm, Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
     message::{Blob, Key, Open, Side},
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, hosts, plan};
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
+use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,23 +24,25 @@ fn hashes(outcome: &Outcome) -> Vec<[u8; 32]> {
 }
 
 fn measured(plan: JobPlan, retrain: bool) -> JobPlan {
-    let evaluate = Evaluate { hold_out: HoldOut::Fraction(0.25), cutoffs: vec![5, 10], users_max: 0, retrain };
+    let evaluate = Evaluate { hold_out: HoldOut::Newest(0.25), cutoffs: vec![5, 10], users_max: 0, retrain };
     JobPlan { settings: JobSettings { evaluate: Some(evaluate), ..plan.settings }, ..plan }
 }
 
 #[tokio::test]
 async fn the_same_parts_come_out_whatever_the_hosts() {
     let data = Data::planted(400, 120);
-    let one = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
-    assert_eq!(one.parts.len(), 65);
-    assert_eq!(one.bytes_pulled, 0, "a single host needs no network");
-    assert_eq!(one.counts.users, 400);
-    for (nodes, deal) in [(2, 0), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1)] {
-        let many = Cluster::healthy(nodes, &data).run(plan(hosts(nodes, deal))).await.unwrap();
-        assert_eq!(hashes(&one), hashes(&many), "{nodes} nodes, deal {deal}");
-        assert_eq!(one.losses, many.losses);
-        assert_eq!(one.global, many.global);
-        assert!(many.bytes_pulled > 0);
+    for plan in PLANS {
+        let one = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
+        assert_eq!(one.parts.len(), 65);
+        assert_eq!(one.bytes_pulled, 0, "a single host needs no network");
+        assert_eq!(one.counts.users, 400);
+        for (nodes, deal) in [(2, 0), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1)] {
+            let many = Cluster::healthy(nodes, &data).run(plan(hosts(nodes, deal))).await.unwrap();
+            assert_eq!(hashes(&one), hashes(&many), "{nodes} nodes, deal {deal}");
+            assert_eq!(one.losses, many.losses);
+            assert_eq!(one.global, many.global);
+            assert!(many.bytes_pulled > 0);
+        }
     }
 }
 
@@ -48,7 +53,7 @@ async fn another_seed_gives_other_parts() {
     let first = cluster.run(plan(Hosts::single(1))).await.unwrap();
     let mut other = plan(Hosts::single(1));
     other.epoch = 2;
-    other.settings.model.seed = 8;
+    other.settings.algorithm = Algorithm::Ials(Settings { seed: 8, ..ials() });
     assert_ne!(hashes(&first)[64], hashes(&cluster.run(other).await.unwrap())[64]);
 }
 
@@ -62,6 +67,12 @@ async fn the_loss_falls_with_every_pass() {
 
 #[tokio::test]
 async fn measuring_gives_equal_metrics_on_any_hosts_and_leaves_the_model_alone() {
+    for plan in PLANS {
+        measuring(plan).await;
+    }
+}
+
+async fn measuring(plan: fn(Hosts) -> JobPlan) {
     let data = Data::planted(400, 120);
     let plain = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
     let one = Cluster::healthy(1, &data).run(measured(plan(Hosts::single(1)), true)).await.unwrap();
@@ -90,28 +101,35 @@ async fn measuring_gives_equal_metrics_on_any_hosts_and_leaves_the_model_alone()
 #[tokio::test]
 async fn answers_lost_on_the_way_change_nothing() {
     let data = Data::planted(150, 60);
-    let quiet = Cluster::healthy(3, &data).run(plan(hosts(3, 0))).await.unwrap();
-    let calls = Arc::new(AtomicU64::new(0));
-    let counter = calls.clone();
-    // Every sixth answer is lost after the worker did what it was asked.
-    let lossy = Cluster::new(3, &data, Box::new(move |_, _| counter.fetch_add(1, Ordering::Relaxed) % 6 == 5));
-    let outcome = lossy.run(plan(hosts(3, 0))).await.unwrap();
-    assert_eq!(hashes(&quiet), hashes(&outcome));
-    assert!(calls.load(Ordering::Relaxed) > 30);
+    for plan in PLANS {
+        let quiet = Cluster::healthy(3, &data).run(plan(hosts(3, 0))).await.unwrap();
+        let calls = Arc::new(AtomicU64::new(0));
+        let counter = calls.clone();
+        // Every sixth answer is lost after the worker did what it was asked.
+        let lossy = Cluster::new(3, &data, Box::new(move |_, _| counter.fetch_add(1, Ordering::Relaxed) % 6 == 5));
+        let outcome = lossy.run(plan(hosts(3, 0))).await.unwrap();
+        assert_eq!(hashes(&quiet), hashes(&outcome));
+        assert!(calls.load(Ordering::Relaxed) > 30);
+    }
 }
 
 #[tokio::test]
 async fn a_peer_that_never_answers_fails_the_job_and_a_new_epoch_on_other_hosts_gives_the_same_bytes() {
     let data = Data::planted(150, 60);
-    let expected = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
-    let is_dead = |node: u64, request: &TrainRequest| {
-        node == 3 && matches!(request, TrainRequest::Step { step: 2, .. }) | matches!(request, TrainRequest::Close(_))
-    };
-    let cluster = Cluster::new(3, &data, Box::new(is_dead));
-    let failed = cluster.run(plan(hosts(3, 0))).await;
-    assert!(matches!(failed, Err(Error::Peer { node: 3, .. })), "{failed:?}");
-    let again = cluster.run(JobPlan { epoch: 2, ..plan(hosts(2, 0)) }).await.unwrap();
-    assert_eq!(hashes(&expected), hashes(&again));
+    for plan in PLANS {
+        let expected = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
+        let is_late = |request: &TrainRequest| {
+            matches!(request, TrainRequest::Step { step: 2, .. } | TrainRequest::Count { round: 4, .. })
+        };
+        let is_dead = move |node: u64, request: &TrainRequest| {
+            node == 3 && is_late(request) || matches!(request, TrainRequest::Close(_))
+        };
+        let cluster = Cluster::new(3, &data, Box::new(is_dead));
+        let failed = cluster.run(plan(hosts(3, 0))).await;
+        assert!(matches!(failed, Err(Error::Peer { node: 3, .. })), "{failed:?}");
+        let again = cluster.run(JobPlan { epoch: 2, ..plan(hosts(2, 0)) }).await.unwrap();
+        assert_eq!(hashes(&expected), hashes(&again));
+    }
 }
 
 #[tokio::test]
@@ -135,7 +153,8 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
     let JobPlan { settings, hosts, .. } = plan(Hosts::single(1));
-    let open = Open { key, settings: settings.model, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let algorithm = settings.algorithm;
+    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
     let mut short = open.clone();
     short.hosts.users.pop();
     assert!(matches!(worker.handle(TrainRequest::Open(short)).await, Err(Error::Invalid(_))));
@@ -166,9 +185,42 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
         (Blob::Means, 0),
         (Blob::Positives, 3),
         (Blob::Shown, 0),
+        (Blob::Fingerprints, 4),
+        // An iALS job has no neighbours.
+        (Blob::Pairs { vworker: 0 }, 0),
+        (Blob::Neighbours, 0),
+        (Blob::Weights { reader: 1 }, 0),
     ] {
         assert!(worker.handle(TrainRequest::Pull { key, blob, offset }).await.is_err(), "{blob:?} {offset}");
     }
+    let count = TrainRequest::Count { key, items: vec![0; 64], round: 0 };
+    assert!(matches!(worker.handle(count).await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn counting_out_of_turn_is_refused_with_a_reason() {
+    let data = Data::planted(50, 30);
+    let cluster = Cluster::healthy(1, &data);
+    let worker = cluster.worker(1);
+    let key = Key { job: 1, epoch: 1, run: 1 };
+    let JobPlan { settings, hosts, .. } = graph_plan(Hosts::single(1));
+    let algorithm = settings.algorithm;
+    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    worker.handle(TrainRequest::Open(open)).await.unwrap();
+    worker.handle(TrainRequest::Load(key)).await.unwrap();
+    let TrainResponse::Linked { items, .. } = worker.handle(TrainRequest::Link(key)).await.unwrap() else { panic!() };
+    let items: Vec<u32> = items.into_iter().map(|(_, count)| count).collect();
+    let count = |items: &[u32]| TrainRequest::Count { key, items: items.to_vec(), round: 0 };
+    assert!(matches!(worker.handle(count(&items)).await, Err(Error::OutOfTurn { .. })), "locate comes first");
+    assert!(matches!(worker.handle(TrainRequest::Publish(key)).await, Err(Error::OutOfTurn { .. })));
+    for wrong in [vec![1; 63], vec![u32::MAX; 64], vec![0; 64]] {
+        let locate = TrainRequest::Locate { key, items: wrong.clone() };
+        assert!(worker.handle(locate).await.is_err(), "{wrong:?}");
+    }
+    worker.handle(TrainRequest::Locate { key, items: items.clone() }).await.unwrap();
+    worker.handle(count(&items)).await.unwrap();
+    let weights = TrainRequest::Pull { key, blob: Blob::Weights { reader: 77 }, offset: 0 };
+    assert!(matches!(worker.handle(weights).await, Err(Error::Invalid(_))));
 }
 
 #[tokio::test]
@@ -198,7 +250,7 @@ async fn published_parts_hold_the_model() {
     let data = Data::planted(300, 90);
     let cluster = Cluster::healthy(3, &data);
     let outcome = cluster.run(plan(hosts(3, 0))).await.unwrap();
-    let global = part::Global::decode(&outcome.global).unwrap();
+    let part::Global::Ials(global) = part::Global::decode(&outcome.global).unwrap() else { panic!("another family") };
     let stored = cluster.parts.lock().unwrap();
     let mut rows = Vec::new();
     let mut sums = mean::CategorySums::default();
@@ -228,6 +280,58 @@ async fn published_parts_hold_the_model() {
     // A reader can fold a user in with nothing but the parts.
     let fold = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items).unwrap();
     assert!(fold.solve(&[(&rows[..12], 1.0)]).unwrap().vector().iter().any(|value| *value != 0.0));
+}
+
+#[tokio::test]
+async fn published_neighbours_are_those_of_the_formula() {
+    let data = Data::planted(300, 90);
+    let cluster = Cluster::healthy(3, &data);
+    let plan = graph_plan(hosts(3, 0));
+    let Algorithm::Graph(settings) = plan.settings.algorithm.clone() else { panic!("another family") };
+    let outcome = cluster.run(plan).await.unwrap();
+
+    let mut keys: Vec<_> =
+        data.users.iter().flat_map(|user| &user.positives).map(|p| (p.slot, p.item.clone())).collect();
+    keys.sort();
+    keys.dedup();
+    let mut users = Adjacency::new();
+    for user in &data.users {
+        let mut items: Vec<u32> =
+            user.positives.iter().map(|p| keys.binary_search(&(p.slot, p.item.clone())).unwrap() as u32).collect();
+        items.sort_unstable();
+        users.push_row(items.into_iter().map(|item| (item, 1.0)));
+    }
+    let by_item = users.transposed(keys.len());
+    let positives: Vec<u32> = (0..keys.len()).map(|item| by_item.row(item).0.len() as u32).collect();
+    let units: Vec<u64> = (0..users.rows()).map(|user| settings.unit(users.row(user).0.len())).collect();
+    let (mut counter, weights) = (graph::Counter::new(keys.len()), graph::Weights::new(&settings, &positives));
+    let mut expected = BTreeMap::new();
+    for source in 0..keys.len() {
+        let sums = counter.count(source as u32, by_item.row(source).0, &users, &units);
+        for (target, weight) in weights.neighbours(source as u32, &sums) {
+            let print = docent_placement::hash::fingerprint(&keys[source].1);
+            expected.insert((print, keys[target as usize].clone()), weight);
+        }
+    }
+
+    let stored = cluster.parts.lock().unwrap();
+    let mut found = BTreeMap::new();
+    for info in &outcome.parts[..64] {
+        let part = part::Neighbours::decode(&stored[&info.blake3]).unwrap();
+        for item in &part.items {
+            let at = keys.binary_search(&(item.slot, item.id.clone())).unwrap();
+            assert_eq!(item.positives, positives[at]);
+        }
+        found.extend(part.neighbours.iter().map(|n| {
+            let target = &part.items[n.at as usize];
+            ((n.source, (target.slot, target.id.clone())), n.weight)
+        }));
+    }
+    assert!(expected.len() > 500);
+    assert_eq!(found, expected);
+    let global = part::Global::decode(&outcome.global).unwrap();
+    let sizes = part::GraphGlobal { settings, users: 300, items: keys.len() as u64, positives: users.entries() as u64 };
+    assert_eq!(global, part::Global::Graph(sizes));
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
-//! Leads a job through its phases; holds no rows, only Gramians and sums.
+//! Leads a job through its phases; holds no rows, only Gramians and sums. What families share is here, what is a family's own in its file.
+mod graph;
+mod ials;
+
 use crate::{
     Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS,
-    message::{Blob, Key, Open, Peers, Side},
+    message::{Blob, Key, Open, Peers},
     page,
-    part::{self, Category, Global},
-    plan::{Counts, Phase},
+    part::{self, Global},
+    plan::{Algorithm, Counts, Phase},
 };
 use docent_model::{
     evaluation::{Report, Sums},
-    gramian,
-    mean::CategorySums,
     tree::{self, Node},
 };
 use futures::future::{join_all, try_join_all};
@@ -76,13 +77,33 @@ struct Job<'a, P> {
     bytes_pulled: u64,
 }
 
-/// A trained model, still on its hosts.
-struct Trained {
+/// What a model is trained on, read and linked on its hosts.
+struct Linked {
     key: Key,
     counts: Counts,
+    /// Items of each virtual worker.
     items: Vec<u32>,
-    item_gramian: Vec<f64>,
-    losses: Vec<f64>,
+}
+
+/// A trained model, still on its hosts.
+struct Trained {
+    linked: Linked,
+    fitted: Fitted,
+}
+
+/// What the driver keeps of a trained model.
+enum Fitted {
+    Ials(ials::Fitted),
+    Graph,
+}
+
+impl Trained {
+    fn losses(&self) -> &[f64] {
+        match &self.fitted {
+            Fitted::Ials(fitted) => &fitted.losses,
+            Fitted::Graph => &[],
+        }
+    }
 }
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
@@ -97,13 +118,18 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             }
         };
         let (parts, global) = self.publish(&trained).await?;
-        self.report(&trained.key, Phase::Publish, self.plan.settings.model.epochs, trained.losses.last().copied());
+        self.report(
+            &trained.linked.key,
+            Phase::Publish,
+            self.plan.settings.algorithm.epochs(),
+            trained.losses().last().copied(),
+        );
         Ok(Outcome {
             parts,
             global: global.into(),
             reports,
-            counts: trained.counts,
-            losses: trained.losses,
+            counts: trained.linked.counts,
+            losses: trained.losses().to_vec(),
             bytes_pulled: self.bytes_pulled,
         })
     }
@@ -118,20 +144,28 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             return Err(Error::Diverged("there is not a single positive at the cut".into()));
         }
         self.report(&key, Phase::Link, 0, None);
-        let mut trained = Trained { key, counts, items, item_gramian: self.gramian(sums)?.0, losses: Vec::new() };
-        for step in 0..self.plan.settings.model.epochs {
-            let loss = self.pass(&mut trained, u32::from(step)).await?;
-            trained.losses.push(loss);
-            self.report(&key, Phase::Epoch, step + 1, Some(loss));
-        }
-        Ok(trained)
+        let linked = Linked { key, counts, items };
+        let fitted = match &self.plan.settings.algorithm {
+            Algorithm::Ials(settings) => Fitted::Ials(self.passes(settings, &linked, sums).await?),
+            Algorithm::Graph(_) => {
+                self.count(&linked).await?;
+                Fitted::Graph
+            }
+        };
+        Ok(Trained { linked, fitted })
     }
 
     async fn load(&mut self, key: Key) -> Result<Counts, Error> {
         let hold_out = self.plan.settings.evaluate.as_ref().filter(|_| key.run == MEASURE).map(|e| e.hold_out);
         let page_timeout_ms = u64::try_from(self.plan.page_timeout.as_millis()).unwrap_or(u64::MAX);
-        let open =
-            Open { key, settings: self.plan.settings.model, hosts: self.plan.hosts.clone(), hold_out, page_timeout_ms };
+        let open = Open {
+            key,
+            algorithm: self.plan.settings.algorithm.clone(),
+            seed: self.plan.settings.seed,
+            hosts: self.plan.hosts.clone(),
+            hold_out,
+            page_timeout_ms,
+        };
         self.all(&self.plan.hosts.nodes(), &TrainRequest::Open(open)).await?;
         let mut counts = Counts::default();
         for (node, response) in self.all(&self.plan.hosts.user_nodes(), &TrainRequest::Load(key)).await? {
@@ -159,67 +193,16 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok((items, sums))
     }
 
-    /// One pass over users and items; gives the objective after it.
-    async fn pass(&mut self, trained: &mut Trained, step: u32) -> Result<f64, Error> {
-        let settings = &self.plan.settings.model;
-        let (users, user_losses) = self.half(trained, step, Side::Users, &trained.item_gramian.clone()).await?;
-        let (items, item_losses) = self.half(trained, step, Side::Items, &users).await?;
-        let everywhere = gramian::product(usize::from(settings.dim), &users, &items);
-        let loss = item_losses[0] + f64::from(settings.alpha0) * everywhere + user_losses[1] + item_losses[1];
-        if !loss.is_finite() {
-            return Err(Error::Diverged(format!(
-                "the loss is not finite after pass {}; raise regularization",
-                step + 1
-            )));
-        }
-        trained.item_gramian = items;
-        Ok(loss)
-    }
-
-    async fn half(
-        &mut self,
-        trained: &Trained,
-        step: u32,
-        side: Side,
-        gramian: &[f64],
-    ) -> Result<(Vec<f64>, [f64; 2]), Error> {
-        let (nodes, others) = match side {
-            Side::Users => (self.plan.hosts.user_nodes(), trained.counts.items),
-            Side::Items => (self.plan.hosts.item_nodes(), trained.counts.users),
-        };
-        let gramian = page::pack_doubles(gramian);
-        let mut sums = Vec::new();
-        let request = TrainRequest::Step { key: trained.key, side, step, gramian, others };
-        for (node, response) in self.all(&nodes, &request).await? {
-            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
-            sums.extend(partial);
-            self.bytes_pulled += bytes_pulled;
-        }
-        self.gramian(sums)
-    }
-
-    /// The root of partial sums: Gramian, and the two losses.
-    fn gramian(&self, sums: Vec<Node<Vec<f64>>>) -> Result<(Vec<f64>, [f64; 2]), Error> {
-        let len = gramian::packed_len(usize::from(self.plan.settings.model.dim));
-        if sums.iter().any(|node| node.value.len() != len + 2) {
-            return Err(Error::Internal("partial sums of another length".into()));
-        }
-        let mut root = tree::finish(VWORKERS, sums)?;
-        let losses = [root[len], root[len + 1]];
-        root.truncate(len);
-        Ok((root, losses))
-    }
-
     async fn evaluate(&mut self, trained: &Trained) -> Result<Vec<Report>, Error> {
         let Some(evaluate) = &self.plan.settings.evaluate else { return Ok(Vec::new()) };
-        let version = u32::from(self.plan.settings.model.epochs);
-        // Users as a reader solves them: against the items that are published.
-        self.half(trained, version, Side::Users, &trained.item_gramian).await?;
+        if let (Algorithm::Ials(settings), Fitted::Ials(fitted)) = (&self.plan.settings.algorithm, &trained.fitted) {
+            // Users as a reader solves them: against the items that are published.
+            self.solve_readers(settings, &trained.linked, fitted).await?;
+        }
         let request = TrainRequest::Evaluate {
-            key: trained.key,
-            version,
-            items: trained.items.clone(),
-            users: trained.counts.users,
+            key: trained.linked.key,
+            items: trained.linked.items.clone(),
+            users: trained.linked.counts.users,
             cutoffs: evaluate.cutoffs.clone(),
             users_max: evaluate.users_max,
         };
@@ -235,11 +218,16 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let sums: Option<Vec<Sums>> = sums.chunks(Sums::LEN).map(Sums::from_slice).collect();
         let sums = sums.filter(|sums| sums.len() == evaluate.cutoffs.len());
         let sums = sums.ok_or_else(|| Error::Internal("a measurement of another length".into()))?;
-        let items = usize::try_from(trained.counts.items).unwrap_or(usize::MAX);
-        let shown = self.shown(trained.key, items.saturating_mul(sums.len())).await?;
+        let items = usize::try_from(trained.linked.counts.items).unwrap_or(usize::MAX);
+        let shown = self.shown(trained.linked.key, items.saturating_mul(sums.len())).await?;
         let each = evaluate.cutoffs.iter().zip(&sums).zip(shown.chunks_exact(items));
         let reports = each.map(|((cutoff, sums), shown)| Report::new(*cutoff, sums, shown)).collect();
-        self.report(&trained.key, Phase::Evaluate, self.plan.settings.model.epochs, trained.losses.last().copied());
+        self.report(
+            &trained.linked.key,
+            Phase::Evaluate,
+            self.plan.settings.algorithm.epochs(),
+            trained.losses().last().copied(),
+        );
         Ok(reports)
     }
 
@@ -265,7 +253,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn publish(&mut self, trained: &Trained) -> Result<(Vec<PartInfo>, Vec<u8>), Error> {
         let owners = self.plan.hosts.item_nodes();
         let mut parts = Vec::new();
-        for (node, response) in self.all(&owners, &TrainRequest::Publish(trained.key)).await? {
+        for (node, response) in self.all(&owners, &TrainRequest::Publish(trained.linked.key)).await? {
             let TrainResponse::Published { parts: stored } = response else { return Err(unexpected(node)) };
             parts.extend(stored);
         }
@@ -273,35 +261,16 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         if parts.len() != usize::from(VWORKERS) {
             return Err(Error::Internal(format!("{} parts were stored instead of {VWORKERS}", parts.len())));
         }
-        let mut sums: Vec<Node<CategorySums>> = Vec::new();
-        for node in owners {
-            let blob = self.blob(node, trained.key, Blob::Means).await?;
-            let partial: Vec<Node<CategorySums>> =
-                postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
-            sums.extend(partial);
-        }
-        let global = self.global(trained, tree::finish(VWORKERS, sums)?);
+        let global = match (&self.plan.settings.algorithm, &trained.fitted) {
+            (Algorithm::Ials(settings), Fitted::Ials(fitted)) => {
+                Global::Ials(self.ials_global(settings, &trained.linked, fitted).await?)
+            }
+            (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, &trained.linked)),
+            _ => return Err(Error::Internal("a model of another family than the job's".into())),
+        };
         let bytes = global.encode().map_err(|error| Error::Diverged(error.to_string()))?;
-        parts.push(part::describe(&bytes, None, trained.counts.items, 0));
+        parts.push(part::describe(&bytes, None, trained.linked.counts.items, 0));
         Ok((parts, bytes))
-    }
-
-    fn global(&self, trained: &Trained, mut sums: CategorySums) -> Global {
-        let settings = self.plan.settings.model;
-        let all = CategorySums { sums: sums.sums.remove_entry("").into_iter().collect() };
-        let mean = all.means(1).pop().map_or_else(|| vec![0.0; usize::from(settings.dim)], |(_, _, mean)| mean);
-        let category = |(name, items, mean)| Category { name, items, mean };
-        Global {
-            settings,
-            numerics: Global::numerics(),
-            users: trained.counts.users,
-            items: trained.counts.items,
-            positives: trained.counts.positives,
-            loss: trained.losses.last().copied().unwrap_or_default(),
-            item_gramian: trained.item_gramian.clone(),
-            mean,
-            categories: sums.means(part::CATEGORIES_MAX).into_iter().map(category).collect(),
-        }
     }
 
     /// Sends a request to all of `nodes` at once; answers in the order of the nodes.
@@ -319,7 +288,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         (self.progress)(Progress {
             phase,
             epoch,
-            epochs: self.plan.settings.model.epochs,
+            epochs: self.plan.settings.algorithm.epochs(),
             is_measuring: key.run == MEASURE,
             loss,
             seconds,

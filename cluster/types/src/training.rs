@@ -1,0 +1,474 @@
+//! What a training job does: a family of models with its own settings, and what all families share.
+//!
+//! Clients give and read settings flat ([`GivenSettings`]: JSON, protobuf, flags); inside, each family has its own type, so that a job has
+//! exactly the settings that its training reads.
+
+use crate::codec;
+use crate::error::{Error, Result};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// What a training job does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSettings {
+    /// The family of the model.
+    pub algorithm: Algorithm,
+    /// Seed of every random number.
+    pub seed: u64,
+    /// Share of each user's positives held out for the evaluation, 0 (none) to 0.5.
+    pub holdout: f64,
+    /// Which positives are held out.
+    pub split: Split,
+    /// After the evaluation, train again on everything.
+    pub refit: bool,
+    /// Activate the version as soon as it is staged.
+    pub activate: bool,
+}
+
+/// A family of models with its settings. The order of the variants is part of the stored layout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Matrix factorisation by implicit alternating least squares.
+    Ials(Ials),
+    /// The item-item graph filter, item-kNN by cosine included.
+    Graph(Graph),
+}
+
+/// Settings of iALS (`docent_model::Settings`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ials {
+    /// Dimensions of the factors, 1 to 512.
+    pub dim: u32,
+    /// Passes over both sides, 1 to 1,000.
+    pub epochs: u32,
+    /// Weight of an unobserved pair, above 0 and at most 1.
+    pub unobserved_weight: f64,
+    /// Regularisation, above 0.
+    pub regularization: f64,
+    /// Frequency scaling exponent of the regularisation, 0 to 1.
+    pub frequency_scaling: f64,
+}
+
+/// Settings of the graph filter (`docent_model::graph`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    /// Exponent of a user's number of positives, 0 to 2.
+    pub user_exponent: f64,
+    /// Exponent of the number of positives of an item in the history, 0 to 2.
+    pub source_exponent: f64,
+    /// Exponent of the number of positives of a recommended item, 0 to 2.
+    pub target_exponent: f64,
+    /// Power of a weight, above 0 and at most 2.
+    pub power: f64,
+    /// Strongest neighbours kept of each item, 1 to 10,000.
+    pub neighbours: u32,
+}
+
+/// Which of a user's positives are held out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// The newest ones.
+    #[default]
+    Time,
+    /// Ones drawn by the seed.
+    Random,
+}
+
+impl Split {
+    /// Its name for clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Time => "time",
+            Split::Random => "random",
+        }
+    }
+
+    /// The split of a name.
+    ///
+    /// # Errors
+    /// `Invalid` for another name.
+    pub fn named(name: &str) -> Result<Split> {
+        let known = [Split::Time, Split::Random].into_iter().find(|split| split.name() == name);
+        known.ok_or_else(|| Error::invalid("split", format!("unknown split {name:?}; known: time, random")))
+    }
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            algorithm: Algorithm::Ials(Ials::default()),
+            seed: 42,
+            holdout: 0.1,
+            split: Split::Time,
+            refit: true,
+            activate: true,
+        }
+    }
+}
+
+impl Default for Ials {
+    fn default() -> Self {
+        Ials { dim: 64, epochs: 10, unobserved_weight: 0.01, regularization: 0.003, frequency_scaling: 1.0 }
+    }
+}
+
+impl Default for Graph {
+    /// Chosen on held-out training data of gowalla (decision 0015).
+    fn default() -> Self {
+        Graph { user_exponent: 0.7, source_exponent: 0.6, target_exponent: 0.3, power: 1.2, neighbours: 200 }
+    }
+}
+
+impl TrainSettings {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        match &self.algorithm {
+            Algorithm::Ials(ials) => ials.validate()?,
+            Algorithm::Graph(graph) => graph.validate()?,
+        }
+        within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")
+    }
+
+    /// The lowest format that can express these settings (decision 0012).
+    pub fn format(&self) -> u32 {
+        if Then::can_say(self) { codec::OLDEST.into() } else { FAMILIES }
+    }
+}
+
+impl Algorithm {
+    /// Its name for clients.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Algorithm::Ials(_) => IALS,
+            Algorithm::Graph(_) => GRAPH,
+        }
+    }
+}
+
+const IALS: &str = "ials";
+const GRAPH: &str = "graph";
+
+/// The format that came with other families than iALS.
+const FAMILIES: u32 = 4;
+
+impl Ials {
+    fn validate(&self) -> Result<()> {
+        within("dim", self.dim, 1..=512, "must be 1 to 512")?;
+        within("epochs", self.epochs, 1..=1_000, "must be 1 to 1000")?;
+        above_zero("unobserved_weight", self.unobserved_weight, 1.0, "must be above 0 and at most 1")?;
+        above_zero("regularization", self.regularization, f64::MAX, "must be a positive number")?;
+        within("frequency_scaling", self.frequency_scaling, 0.0..=1.0, "must be 0 to 1")
+    }
+
+    fn take(given: &mut GivenSettings) -> Ials {
+        let default = Ials::default();
+        Ials {
+            dim: given.dim.take().unwrap_or(default.dim),
+            epochs: given.epochs.take().unwrap_or(default.epochs),
+            unobserved_weight: given.unobserved_weight.take().unwrap_or(default.unobserved_weight),
+            regularization: given.regularization.take().unwrap_or(default.regularization),
+            frequency_scaling: given.frequency_scaling.take().unwrap_or(default.frequency_scaling),
+        }
+    }
+}
+
+impl Graph {
+    fn validate(&self) -> Result<()> {
+        for (name, exponent) in [
+            ("user_exponent", self.user_exponent),
+            ("source_exponent", self.source_exponent),
+            ("target_exponent", self.target_exponent),
+        ] {
+            within(name, exponent, 0.0..=2.0, "must be 0 to 2")?;
+        }
+        above_zero("power", self.power, 2.0, "must be above 0 and at most 2")?;
+        within("neighbours", self.neighbours, 1..=10_000, "must be 1 to 10000")
+    }
+
+    fn take(given: &mut GivenSettings) -> Graph {
+        let default = Graph::default();
+        Graph {
+            user_exponent: given.user_exponent.take().unwrap_or(default.user_exponent),
+            source_exponent: given.source_exponent.take().unwrap_or(default.source_exponent),
+            target_exponent: given.target_exponent.take().unwrap_or(default.target_exponent),
+            power: given.power.take().unwrap_or(default.power),
+            neighbours: given.neighbours.take().unwrap_or(default.neighbours),
+        }
+    }
+}
+
+fn within<T: PartialOrd>(field: &str, value: T, range: std::ops::RangeInclusive<T>, must: &str) -> Result<()> {
+    if range.contains(&value) { Ok(()) } else { Err(Error::invalid(field, format!("{field} {must}"))) }
+}
+
+fn above_zero(field: &str, value: f64, max: f64, must: &str) -> Result<()> {
+    if value > 0.0 {
+        within(field, value, 0.0..=max, must)
+    } else {
+        Err(Error::invalid(field, format!("{field} {must}")))
+    }
+}
+
+/// Settings as clients give and read them: of all families side by side, each optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "each is the setting of the same name")]
+pub struct GivenSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unobserved_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regularization: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_scaling: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activate: Option<bool>,
+}
+
+impl GivenSettings {
+    /// The settings of a job, with what is absent at its default, checked.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting: out of range, or one of another family.
+    pub fn settings(mut self) -> Result<TrainSettings> {
+        let default = TrainSettings::default();
+        let algorithm = match self.algorithm.as_deref() {
+            None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
+            Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
+            Some(other) => {
+                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}");
+                return Err(Error::invalid("algorithm", message));
+            }
+        };
+        if let Some(field) = self.left() {
+            return Err(Error::invalid(field, format!("{field} is not a setting of {}", algorithm.name())));
+        }
+        let settings = TrainSettings {
+            algorithm,
+            seed: self.seed.unwrap_or(default.seed),
+            holdout: self.holdout.unwrap_or(default.holdout),
+            split: self.split.as_deref().map_or(Ok(default.split), Split::named)?,
+            refit: self.refit.unwrap_or(default.refit),
+            activate: self.activate.unwrap_or(default.activate),
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// A family's setting that its family did not take.
+    fn left(&self) -> Option<&'static str> {
+        let families = [
+            ("dim", self.dim.is_some()),
+            ("epochs", self.epochs.is_some()),
+            ("unobserved_weight", self.unobserved_weight.is_some()),
+            ("regularization", self.regularization.is_some()),
+            ("frequency_scaling", self.frequency_scaling.is_some()),
+            ("user_exponent", self.user_exponent.is_some()),
+            ("source_exponent", self.source_exponent.is_some()),
+            ("target_exponent", self.target_exponent.is_some()),
+            ("power", self.power.is_some()),
+            ("neighbours", self.neighbours.is_some()),
+        ];
+        families.into_iter().find(|(_, is_given)| *is_given).map(|(field, _)| field)
+    }
+}
+
+impl From<&TrainSettings> for GivenSettings {
+    fn from(settings: &TrainSettings) -> GivenSettings {
+        let shared = GivenSettings {
+            algorithm: Some(settings.algorithm.name().to_owned()),
+            seed: Some(settings.seed),
+            holdout: Some(settings.holdout),
+            split: Some(settings.split.name().to_owned()),
+            refit: Some(settings.refit),
+            activate: Some(settings.activate),
+            ..GivenSettings::default()
+        };
+        match &settings.algorithm {
+            Algorithm::Ials(ials) => GivenSettings {
+                dim: Some(ials.dim),
+                epochs: Some(ials.epochs),
+                unobserved_weight: Some(ials.unobserved_weight),
+                regularization: Some(ials.regularization),
+                frequency_scaling: Some(ials.frequency_scaling),
+                ..shared
+            },
+            Algorithm::Graph(graph) => GivenSettings {
+                user_exponent: Some(graph.user_exponent),
+                source_exponent: Some(graph.source_exponent),
+                target_exponent: Some(graph.target_exponent),
+                power: Some(graph.power),
+                neighbours: Some(graph.neighbours),
+                ..shared
+            },
+        }
+    }
+}
+
+/// The layout of format 2, when every model was of iALS and the newest positives were held out.
+#[derive(Serialize, Deserialize)]
+struct Then {
+    algorithm: String,
+    ials: Ials,
+    seed: u64,
+    holdout: f64,
+    refit: bool,
+    activate: bool,
+}
+
+impl Then {
+    fn can_say(settings: &TrainSettings) -> bool {
+        matches!(settings.algorithm, Algorithm::Ials(_)) && settings.split == Split::Time
+    }
+}
+
+/// The layout of format 4: an empty name stands before it, which no algorithm of format 2 has.
+#[derive(Serialize, Deserialize)]
+struct Now {
+    algorithm: Algorithm,
+    seed: u64,
+    holdout: f64,
+    split: Split,
+    refit: bool,
+    activate: bool,
+}
+
+impl Serialize for TrainSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return GivenSettings::from(self).serialize(serializer);
+        }
+        let TrainSettings { algorithm, seed, holdout, split, refit, activate } = self.clone();
+        match algorithm {
+            Algorithm::Ials(ials) if Then::can_say(self) => {
+                Then { algorithm: IALS.to_owned(), ials, seed, holdout, refit, activate }.serialize(serializer)
+            }
+            algorithm => ("", Now { algorithm, seed, holdout, split, refit, activate }).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TrainSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return GivenSettings::deserialize(deserializer)?.settings().map_err(de::Error::custom);
+        }
+        // As many elements as the longer layout has; the shorter one leaves the rest of them to what follows.
+        deserializer.deserialize_tuple(6, Layouts)
+    }
+}
+
+/// Reads either layout by the name that it begins with.
+struct Layouts;
+
+impl<'de> Visitor<'de> for Layouts {
+    type Value = TrainSettings;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the settings of a training job")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<TrainSettings, A::Error> {
+        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
+            seq.next_element()?.ok_or_else(|| de::Error::custom("the settings of a training job are cut off"))
+        }
+        match next::<String, A>(&mut seq)?.as_str() {
+            "" => {
+                let Now { algorithm, seed, holdout, split, refit, activate } = next(&mut seq)?;
+                Ok(TrainSettings { algorithm, seed, holdout, split, refit, activate })
+            }
+            IALS => Ok(TrainSettings {
+                algorithm: Algorithm::Ials(next(&mut seq)?),
+                seed: next(&mut seq)?,
+                holdout: next(&mut seq)?,
+                split: Split::Time,
+                refit: next(&mut seq)?,
+                activate: next(&mut seq)?,
+            }),
+            other => Err(de::Error::custom(format!("unknown algorithm {other:?}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph() -> TrainSettings {
+        TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() }
+    }
+
+    #[test]
+    fn settings_outside_their_ranges_are_refused_by_name() {
+        assert_eq!(GivenSettings::default().settings().unwrap(), TrainSettings::default());
+        let of = |algorithm: &str| GivenSettings { algorithm: Some(algorithm.into()), ..Default::default() };
+        let bad = [
+            ("dim", GivenSettings { dim: Some(0), ..Default::default() }),
+            ("epochs", GivenSettings { epochs: Some(0), ..Default::default() }),
+            ("unobserved_weight", GivenSettings { unobserved_weight: Some(f64::NAN), ..Default::default() }),
+            ("regularization", GivenSettings { regularization: Some(-1.0), ..Default::default() }),
+            ("holdout", GivenSettings { holdout: Some(0.6), ..Default::default() }),
+            ("split", GivenSettings { split: Some("fair".into()), ..Default::default() }),
+            ("algorithm", of("magic")),
+            ("power", GivenSettings { power: Some(0.0), ..of("graph") }),
+            ("user_exponent", GivenSettings { user_exponent: Some(f64::NAN), ..of("graph") }),
+            ("neighbours", GivenSettings { neighbours: Some(0), ..of("graph") }),
+            ("dim", GivenSettings { dim: Some(64), ..of("graph") }),
+            ("neighbours", GivenSettings { neighbours: Some(64), ..of("ials") }),
+        ];
+        for (field, given) in bad {
+            assert_eq!(given.settings().unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_is_given_comes_back_flat() {
+        for settings in [TrainSettings::default(), TrainSettings { split: Split::Random, seed: 7, ..graph() }] {
+            assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
+        }
+    }
+
+    #[test]
+    fn ials_has_the_layout_of_format_2_and_what_came_later_another() {
+        let then = ("ials", 64u32, 10u32, 0.01f64, 0.003f64, 1.0f64, 42u64, 0.1f64, true, true);
+        assert_eq!(codec::encode(&TrainSettings::default()), codec::encode(&then));
+        assert_eq!(TrainSettings::default().format(), 2);
+        let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
+        for settings in [TrainSettings::default(), graph(), random] {
+            // Something follows, as it does wherever settings are kept.
+            let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));
+            assert_eq!(u32::from(bytes[0]), settings.format());
+            assert_eq!(codec::decode::<(TrainSettings, u8)>("settings", &bytes).unwrap(), (settings, 5));
+        }
+        let unknown = codec::encode(&("magic", 1u8, 1u8, 1u8, 1u8));
+        assert_eq!(codec::decode::<TrainSettings>("settings", &unknown).unwrap_err().kind, crate::Kind::Unsupported);
+    }
+}

@@ -1,0 +1,32 @@
+//! The graph filter: user hosts place their items in the order of all, then owners count in rounds.
+use super::{Job, Linked, unexpected};
+use crate::{Error, Progress, TrainRequest, TrainResponse, message::COUNT_ROUNDS, part::GraphGlobal, plan::Phase};
+use docent_model::graph::Settings;
+
+impl<P: FnMut(Progress) + Send> Job<'_, P> {
+    /// Counts the neighbours of every item.
+    pub(super) async fn count(&mut self, linked: &Linked) -> Result<(), Error> {
+        let locate = TrainRequest::Locate { key: linked.key, items: linked.items.clone() };
+        self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
+        for round in 0..COUNT_ROUNDS {
+            let count = TrainRequest::Count { key: linked.key, items: linked.items.clone(), round };
+            self.exchange(&self.plan.hosts.item_nodes(), &count).await?;
+            self.report(&linked.key, Phase::Count, round + 1, None);
+        }
+        Ok(())
+    }
+
+    /// Sends a request that only moves data.
+    async fn exchange(&mut self, nodes: &[u64], request: &TrainRequest) -> Result<(), Error> {
+        for (node, response) in self.all(nodes, request).await? {
+            let TrainResponse::Exchanged { bytes_pulled } = response else { return Err(unexpected(node)) };
+            self.bytes_pulled += bytes_pulled;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn global(settings: &Settings, linked: &Linked) -> GraphGlobal {
+    let counts = &linked.counts;
+    GraphGlobal { settings: *settings, users: counts.users, items: counts.items, positives: counts.positives }
+}

@@ -1,0 +1,138 @@
+//! iALS: passes over users and items, each half a pass against the other side's Gramian.
+use super::{Job, Linked, unexpected};
+use crate::{
+    Error, Progress, TrainRequest, TrainResponse, VWORKERS,
+    message::{Blob, Side},
+    page,
+    part::{self, Category, IalsGlobal},
+    plan::Phase,
+};
+use docent_model::{
+    Settings, gramian,
+    mean::CategorySums,
+    tree::{self, Node},
+};
+
+/// What the driver keeps of a trained model.
+pub(super) struct Fitted {
+    /// Of the items, packed.
+    item_gramian: Vec<f64>,
+    /// The objective after each pass.
+    pub(super) losses: Vec<f64>,
+}
+
+impl<P: FnMut(Progress) + Send> Job<'_, P> {
+    /// All passes. `sums`: of the first item rows.
+    pub(super) async fn passes(
+        &mut self,
+        settings: &Settings,
+        linked: &Linked,
+        sums: Vec<Node<Vec<f64>>>,
+    ) -> Result<Fitted, Error> {
+        let mut fitted = Fitted { item_gramian: root(settings, sums)?.0, losses: Vec::new() };
+        for step in 0..settings.epochs {
+            let loss = self.pass(settings, linked, &mut fitted, u32::from(step)).await?;
+            fitted.losses.push(loss);
+            self.report(&linked.key, Phase::Epoch, step + 1, Some(loss));
+        }
+        Ok(fitted)
+    }
+
+    /// One pass over users and items; gives the objective after it.
+    async fn pass(
+        &mut self,
+        settings: &Settings,
+        linked: &Linked,
+        fitted: &mut Fitted,
+        step: u32,
+    ) -> Result<f64, Error> {
+        let (users, user_losses) = self.half(settings, linked, step, Side::Users, &fitted.item_gramian).await?;
+        let (items, item_losses) = self.half(settings, linked, step, Side::Items, &users).await?;
+        let everywhere = gramian::product(usize::from(settings.dim), &users, &items);
+        let loss = item_losses[0] + f64::from(settings.alpha0) * everywhere + user_losses[1] + item_losses[1];
+        if !loss.is_finite() {
+            return Err(Error::Diverged(format!(
+                "the loss is not finite after pass {}; raise regularization",
+                step + 1
+            )));
+        }
+        fitted.item_gramian = items;
+        Ok(loss)
+    }
+
+    /// Solves users once more, against the items that are published: as a reader does.
+    pub(super) async fn solve_readers(
+        &mut self,
+        settings: &Settings,
+        linked: &Linked,
+        fitted: &Fitted,
+    ) -> Result<(), Error> {
+        self.half(settings, linked, u32::from(settings.epochs), Side::Users, &fitted.item_gramian).await.map(drop)
+    }
+
+    async fn half(
+        &mut self,
+        settings: &Settings,
+        linked: &Linked,
+        step: u32,
+        side: Side,
+        gramian: &[f64],
+    ) -> Result<(Vec<f64>, [f64; 2]), Error> {
+        let (nodes, others) = match side {
+            Side::Users => (self.plan.hosts.user_nodes(), linked.counts.items),
+            Side::Items => (self.plan.hosts.item_nodes(), linked.counts.users),
+        };
+        let gramian = page::pack_doubles(gramian);
+        let mut sums = Vec::new();
+        let request = TrainRequest::Step { key: linked.key, side, step, gramian, others };
+        for (node, response) in self.all(&nodes, &request).await? {
+            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
+            sums.extend(partial);
+            self.bytes_pulled += bytes_pulled;
+        }
+        root(settings, sums)
+    }
+
+    /// The global part, with the means that owners summed up when they published.
+    pub(super) async fn ials_global(
+        &self,
+        settings: &Settings,
+        linked: &Linked,
+        fitted: &Fitted,
+    ) -> Result<IalsGlobal, Error> {
+        let mut sums: Vec<Node<CategorySums>> = Vec::new();
+        for node in self.plan.hosts.item_nodes() {
+            let blob = self.blob(node, linked.key, Blob::Means).await?;
+            let partial: Vec<Node<CategorySums>> =
+                postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
+            sums.extend(partial);
+        }
+        let mut sums = tree::finish(VWORKERS, sums)?;
+        let all = CategorySums { sums: sums.sums.remove_entry("").into_iter().collect() };
+        let mean = all.means(1).pop().map_or_else(|| vec![0.0; usize::from(settings.dim)], |(_, _, mean)| mean);
+        let category = |(name, items, mean)| Category { name, items, mean };
+        Ok(IalsGlobal {
+            settings: *settings,
+            numerics: IalsGlobal::numerics(),
+            users: linked.counts.users,
+            items: linked.counts.items,
+            positives: linked.counts.positives,
+            loss: fitted.losses.last().copied().unwrap_or_default(),
+            item_gramian: fitted.item_gramian.clone(),
+            mean,
+            categories: sums.means(part::CATEGORIES_MAX).into_iter().map(category).collect(),
+        })
+    }
+}
+
+/// The root of partial sums: Gramian, and the two losses.
+fn root(settings: &Settings, sums: Vec<Node<Vec<f64>>>) -> Result<(Vec<f64>, [f64; 2]), Error> {
+    let len = gramian::packed_len(usize::from(settings.dim));
+    if sums.iter().any(|node| node.value.len() != len + 2) {
+        return Err(Error::Internal("partial sums of another length".into()));
+    }
+    let mut root = tree::finish(VWORKERS, sums)?;
+    let losses = [root[len], root[len + 1]];
+    root.truncate(len);
+    Ok((root, losses))
+}

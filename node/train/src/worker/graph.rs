@@ -1,0 +1,271 @@
+//! The graph filter on a host: what users like together, counted where they are and added up where items are; then neighbours.
+//!
+//! Items are numbered in the order of all (`order`). A user host counts pairs of a virtual worker of sources at a time, and only when their
+//! owner asks, so that no host ever holds more pairs than one virtual worker of sources has.
+use super::{
+    evaluate::Ranking,
+    order::Order,
+    session::{Session, no_host},
+};
+use crate::{
+    Error, TrainResponse,
+    load::UserSide,
+    message::{Blob, COUNT_ROUNDS},
+    page,
+    pairs::{self, Lists},
+    part::Neighbour,
+    plan::{Algorithm, Hosts},
+};
+use bytes::Bytes;
+use docent_model::{
+    Adjacency,
+    graph::{Counter, Settings, Weights, merge},
+    parallel,
+};
+use docent_placement::hash::fingerprint;
+use futures::future::try_join_all;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// What phases leave.
+#[derive(Default)]
+pub(in crate::worker) struct Graph {
+    /// On a user host: the number of each touched item.
+    places: Option<Arc<Vec<u32>>>,
+    /// On an owner: the neighbours of its items by virtual worker, one row an item.
+    lists: BTreeMap<u16, Arc<Adjacency>>,
+    /// On an owner: the order that those numbers are of.
+    order: Option<Arc<Order>>,
+}
+
+/// Sources that one task counts: their lists are very different in length.
+const SOURCES_OF_TASK: usize = 16;
+
+impl Session {
+    fn graph_settings(&self) -> Result<&Settings, Error> {
+        match &self.open.algorithm {
+            Algorithm::Graph(settings) => Ok(settings),
+            Algorithm::Ials(_) => Err(Error::Invalid("only a graph filter counts neighbours".into())),
+        }
+    }
+
+    /// Numbers this host's touched items.
+    pub(super) async fn locate(&self, order: &Order) -> Result<TrainResponse, Error> {
+        self.graph_settings()?;
+        let places = self.places(&*self.users()?, order).await?;
+        self.state().graph.places = Some(Arc::new(places));
+        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Counts the neighbours of the items of every [`COUNT_ROUNDS`]th virtual worker of this owner.
+    pub(super) async fn count(&self, order: Order, round: u16) -> Result<TrainResponse, Error> {
+        let settings = *self.graph_settings()?;
+        let positives = Arc::new(self.positives(&order).await?);
+        let own = Hosts::vworkers_of(&self.open.hosts.items, self.context.options.node);
+        for vworker in own.into_iter().filter(|vworker| vworker % COUNT_ROUNDS == round) {
+            let users = self.open.hosts.user_nodes();
+            let blob = Blob::Pairs { vworker };
+            let pulls =
+                users.into_iter().map(|node| async move { Ok::<_, Error>((node, self.pull(node, blob).await?)) });
+            let blobs = try_join_all(pulls).await?;
+            let (range, positives, threads) =
+                (order.of_vworker(vworker), positives.clone(), self.context.options.threads);
+            let work = move || -> Result<Adjacency, Error> {
+                let mut sums: Vec<Vec<Vec<(u32, u64)>>> = vec![Vec::new(); range.len()];
+                for (node, blob) in blobs {
+                    for (source, entries) in pairs::decode::<u64>(node, &blob, positives.len())? {
+                        let of_source = (source as usize).checked_sub(range.start).and_then(|at| sums.get_mut(at));
+                        let of_source = of_source.ok_or_else(|| Error::Malformed {
+                            node,
+                            reason: "a source that was not asked for".into(),
+                        })?;
+                        of_source.push(entries);
+                    }
+                }
+                Ok(neighbours(&settings, &positives, threads, range.start, sums))
+            };
+            let lists = self.context.compute.run(work).await??;
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            self.state().graph.lists.insert(vworker, Arc::new(lists));
+        }
+        self.state().graph.order = Some(Arc::new(order));
+        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// A blob of this family.
+    pub(super) async fn graph_blob(&self, blob: Blob) -> Result<Bytes, Error> {
+        match blob {
+            Blob::Pairs { vworker } => {
+                let (users, settings, threads) = (self.users()?, *self.graph_settings()?, self.context.options.threads);
+                let places = self.state().graph.places.clone();
+                let places = places.ok_or_else(|| Error::out_of_turn("for pairs", "locate comes first"))?;
+                self.written(blob, move || {
+                    pairs::encode(&count_pairs(&users.side, &settings, &places, threads, vworker))
+                })
+                .await
+            }
+            Blob::Neighbours => {
+                let counted = self.counted()?;
+                self.written(blob, move || pairs::encode(&counted.lists(|_| true))).await
+            }
+            Blob::Weights { reader } if !self.open.hosts.items.contains(&reader) => Err(no_host(reader)),
+            Blob::Weights { reader } => {
+                let counted = self.counted()?;
+                let of_reader = counted.order.of_owner(&self.open.hosts, reader);
+                self.written(blob, move || {
+                    pairs::encode(&counted.lists(|target| of_reader.binary_search(&target).is_ok()))
+                })
+                .await
+            }
+            _ => Err(Error::Internal("not a blob of a graph filter".into())),
+        }
+    }
+
+    /// A page of [`Blob::Fingerprints`].
+    pub(super) fn serve_fingerprints(&self, offset: u64) -> Result<TrainResponse, Error> {
+        let items = self.items()?;
+        page::of_rows(items.items.len(), 8, offset, |n, bytes| {
+            bytes.extend(fingerprint(&items.items[n].1).to_le_bytes())
+        })
+    }
+
+    fn counted(&self) -> Result<Counted, Error> {
+        let state = self.state();
+        let missing = || Error::out_of_turn("for neighbours", "count comes first");
+        let (order, lists) = (state.graph.order.clone().ok_or_else(missing)?, state.graph.lists.clone());
+        Ok(Counted { order, lists })
+    }
+
+    /// Ranks by the neighbours of all items.
+    pub(super) async fn ranking_by_neighbours(&self, order: &Order) -> Result<Ranking, Error> {
+        let pulled = self.pull_from_owners(Blob::Neighbours).await?;
+        let total = order.total();
+        let work = move || -> Result<Ranking, Error> {
+            let mut of_owners = Vec::new();
+            for (node, blob) in pulled {
+                of_owners.extend(pairs::decode::<f32>(node, &blob, total)?);
+            }
+            of_owners.sort_unstable_by_key(|(source, _)| *source);
+            let mut by_source = Adjacency::new();
+            for (source, entries) in of_owners {
+                while by_source.rows() < source as usize {
+                    by_source.push_row([]);
+                }
+                by_source.push_row(entries);
+            }
+            Ok(Ranking::Graph { by_source })
+        };
+        self.context.compute.run(work).await?
+    }
+
+    /// The weights that all items have for this owner's: by its place, with the source's fingerprint.
+    pub(super) async fn weights(&self) -> Result<Vec<Neighbour>, Error> {
+        let Counted { order, .. } = self.counted()?;
+        let reader = self.context.options.node;
+        let prints = self.pull_from_owners(Blob::Fingerprints).await?;
+        let lists = self.pull_from_owners(Blob::Weights { reader }).await?;
+        let open = self.open.clone();
+        let work = move || -> Result<Vec<Neighbour>, Error> {
+            let mut of_number = vec![0u64; order.total()];
+            for (node, prints) in prints {
+                let of_owner = order.of_owner(&open.hosts, node);
+                if prints.len() != of_owner.len() * 8 {
+                    return Err(Error::Malformed { node, reason: "fingerprints of another number of items".into() });
+                }
+                let prints = prints.as_chunks().0.iter().map(|eight| u64::from_le_bytes(*eight));
+                of_owner.iter().zip(prints).for_each(|(number, print)| of_number[*number as usize] = print);
+            }
+            let own = order.of_owner(&open.hosts, reader);
+            let mut weights = Vec::new();
+            for (node, blob) in lists {
+                for (source, entries) in pairs::decode::<f32>(node, &blob, order.total())? {
+                    for (target, weight) in entries {
+                        let place = own.binary_search(&target);
+                        let foreign = |_| Error::Malformed { node, reason: "a weight for another owner's item".into() };
+                        let source = of_number[source as usize];
+                        weights.push(Neighbour { source, at: place.map_err(foreign)? as u32, weight });
+                    }
+                }
+            }
+            Ok(weights)
+        };
+        self.context.compute.run(work).await?
+    }
+}
+
+/// What an owner has counted.
+struct Counted {
+    order: Arc<Order>,
+    /// By virtual worker.
+    lists: BTreeMap<u16, Arc<Adjacency>>,
+}
+
+impl Counted {
+    /// The neighbours that `keep` holds for, of every item that has any.
+    fn lists(&self, keep: impl Fn(u32) -> bool) -> Lists<f32> {
+        let rows = self.lists.iter().flat_map(|(vworker, lists)| {
+            self.order
+                .of_vworker(*vworker)
+                .zip(0..lists.rows())
+                .map(move |(source, row)| (source as u32, lists.row(row)))
+        });
+        let kept = rows.map(|(source, (targets, weights))| {
+            let entries = targets.iter().copied().zip(weights.iter().copied());
+            (source, entries.filter(|(target, _)| keep(*target)).collect::<Vec<_>>())
+        });
+        kept.filter(|(_, entries)| !entries.is_empty()).collect()
+    }
+}
+
+/// What is liked together with each of this host's touched items of a virtual worker, in numbers of all items.
+fn count_pairs(side: &UserSide, settings: &Settings, places: &[u32], threads: usize, vworker: u16) -> Lists<u64> {
+    let units: Vec<u64> =
+        (0..side.adjacency.rows()).map(|user| settings.unit(side.adjacency.row(user).0.len())).collect();
+    let sources: Vec<usize> = side.touched_of(vworker).filter(|at| places[*at] != u32::MAX).collect();
+    let mut lists: Lists<u64> = sources.iter().map(|at| (places[*at], Vec::new())).collect();
+    let tasks = lists.chunks_mut(SOURCES_OF_TASK).zip(sources.chunks(SOURCES_OF_TASK)).collect();
+    parallel::for_each(
+        threads,
+        tasks,
+        || Counter::new(side.touched.len()),
+        |counter, (lists, sources)| {
+            for ((_, sums), at) in lists.iter_mut().zip(sources) {
+                let counted = counter.count(*at as u32, side.by_item.row(*at).0, &side.adjacency, &units);
+                // Touched items are in the order of all items, and so are their numbers.
+                *sums = counted.into_iter().map(|(other, sum)| (places[other as usize], sum)).collect();
+            }
+        },
+    );
+    lists.retain(|(_, sums)| !sums.is_empty());
+    lists
+}
+
+/// The neighbours of sources `first..` from the sums of each host.
+fn neighbours(
+    settings: &Settings,
+    positives: &[u32],
+    threads: usize,
+    first: usize,
+    sums: Vec<Vec<Vec<(u32, u64)>>>,
+) -> Adjacency {
+    let weights = Weights::new(settings, positives);
+    let mut lists = vec![Vec::new(); sums.len()];
+    let tasks = lists.chunks_mut(SOURCES_OF_TASK).zip(sums.chunks(SOURCES_OF_TASK)).enumerate().collect();
+    parallel::for_each(
+        threads,
+        tasks,
+        || (),
+        |(), (task, (lists, sums))| {
+            for ((at, list), sums) in (first + task * SOURCES_OF_TASK..).zip(lists).zip(sums) {
+                *list = weights.neighbours(at as u32, &merge(sums));
+            }
+        },
+    );
+    let mut rows = Adjacency::new();
+    lists.into_iter().for_each(|list| rows.push_row(list));
+    rows
+}

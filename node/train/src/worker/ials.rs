@@ -1,0 +1,259 @@
+//! iALS on a host: first rows, half passes, and the rows that peers read.
+use super::{
+    evaluate::Ranking,
+    order::Order,
+    session::{Session, Users, no_host},
+};
+use crate::{
+    Error, TrainResponse,
+    link::ItemSide,
+    message::{Blob, Side},
+    page,
+    plan::Algorithm,
+};
+use docent_model::{Adjacency, Kernel, Settings, gramian, init, rows::HalfPass, tree};
+use futures::future::try_join_all;
+use std::{ops::Range, sync::Arc};
+
+/// Both sides' rows on this host, as far as they are solved.
+#[derive(Default)]
+pub(in crate::worker) struct Rows {
+    users: Option<Solved>,
+    items: Option<Solved>,
+}
+
+/// A side's rows on this host after `version` half passes of that side.
+struct Solved {
+    version: u32,
+    values: Arc<Vec<f32>>,
+}
+
+type Sums = Vec<tree::Node<Vec<f64>>>;
+
+/// What half a pass solves: a side's positives, and which rows are which virtual worker's.
+trait Half {
+    fn adjacency(&self) -> &Adjacency;
+    fn vworkers(&self) -> &[(u16, Range<usize>)];
+}
+
+impl Half for Users {
+    fn adjacency(&self) -> &Adjacency {
+        &self.side.adjacency
+    }
+    fn vworkers(&self) -> &[(u16, Range<usize>)] {
+        &self.side.vworkers
+    }
+}
+
+impl Half for ItemSide {
+    fn adjacency(&self) -> &Adjacency {
+        &self.adjacency
+    }
+    fn vworkers(&self) -> &[(u16, Range<usize>)] {
+        &self.vworkers
+    }
+}
+
+/// Rows of items before the first pass, and their sums.
+pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -> (Rows, Sums) {
+    let dim = usize::from(settings.dim);
+    let mut rows = vec![0.0; side.items.len() * dim];
+    for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
+        init::fill(settings.seed, id, settings.init_deviation, row);
+    }
+    let sums = partial_sums(kernel, dim, &rows, &side.vworkers, &vec![[0.0; 2]; side.vworkers.len()]);
+    (Rows { users: None, items: Some(Solved { version: 0, values: Arc::new(rows) }) }, sums)
+}
+
+impl Session {
+    /// The settings of a job of this family.
+    pub(super) fn settings(&self) -> Result<&Settings, Error> {
+        match &self.open.algorithm {
+            Algorithm::Ials(settings) => Ok(settings),
+            Algorithm::Graph(_) => Err(Error::Invalid("a graph filter has no rows".into())),
+        }
+    }
+
+    pub(super) fn dim(&self) -> Result<usize, Error> {
+        Ok(usize::from(self.settings()?.dim))
+    }
+
+    /// The rows of a side when they are at `version`.
+    pub(super) fn rows(&self, side: Side, version: u32) -> Result<Arc<Vec<f32>>, Error> {
+        let state = self.state();
+        let rows = match side {
+            Side::Users => &state.rows.users,
+            Side::Items => &state.rows.items,
+        };
+        match rows {
+            Some(rows) if rows.version == version => Ok(rows.values.clone()),
+            Some(rows) => Err(Error::out_of_turn("for rows", &format!("they are at {}, not {version}", rows.version))),
+            None => Err(Error::out_of_turn("for rows", "there are none yet")),
+        }
+    }
+
+    /// Half a pass: solves one side's rows.
+    pub(super) async fn step(
+        &self,
+        side: Side,
+        step: u32,
+        gramian: Vec<f64>,
+        others: u64,
+    ) -> Result<TrainResponse, Error> {
+        match side {
+            Side::Users => self.solve_users(step, gramian, others).await,
+            Side::Items => self.solve_items(step, gramian, others).await,
+        }
+    }
+
+    /// Item rows at version `step` -> user rows at `step + 1`.
+    async fn solve_users(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
+        let users = self.users()?;
+        let dim = self.dim()?;
+        let pulled = self.pull_rows(Side::Items, step, users.touched.keys().copied()).await?;
+        let panel = move |users: &Users| {
+            let mut panel = vec![0.0; users.side.touched.len() * dim];
+            for (node, bytes) in pulled {
+                let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
+                if bytes.len() != places.len() * dim * 4 {
+                    return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+                }
+                for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
+                    let at = *place as usize * dim;
+                    panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+                }
+            }
+            Ok(panel)
+        };
+        let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
+        self.state().rows.users = Some(Solved { version: step + 1, values: Arc::new(rows) });
+        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// User rows at version `step + 1` -> item rows at `step + 1`.
+    async fn solve_items(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
+        let items = self.items()?;
+        let dim = self.dim()?;
+        let pulled = self.pull_rows(Side::Users, step + 1, items.panel.keys().copied()).await?;
+        let panel = move |items: &ItemSide| {
+            let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
+            for (node, bytes) in pulled {
+                if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
+                    return Err(Error::Malformed { node, reason: "user rows of another number".into() });
+                }
+                panel.extend(page::floats(&bytes));
+            }
+            Ok(panel)
+        };
+        let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
+        self.state().rows.items = Some(Solved { version: step + 1, values: Arc::new(rows) });
+        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Puts the other side's rows together (`panel`), solves a side's rows and sums up their Gramian and losses: on the compute thread, because tens
+    /// of megabytes are too much for one that queries wait for.
+    async fn half_pass<T: Half + Send + Sync + 'static>(
+        &self,
+        data: Arc<T>,
+        panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
+        gramian: Vec<f64>,
+        others: u64,
+        side: Side,
+    ) -> Result<(Vec<f32>, Sums), Error> {
+        let (context, settings, stop) = (self.context.clone(), *self.settings()?, self.stop.clone());
+        let work = move || {
+            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
+            let (threads, dim) = (context.options.threads, usize::from(settings.dim));
+            let pass = HalfPass::new(&settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
+            let mut rows = vec![0.0; adjacency.rows() * dim];
+            pass.solve(adjacency, &mut rows)?;
+            let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
+            let mut losses = pass.losses(adjacency, &rows, &ranges)?;
+            if side == Side::Users {
+                // The error over positives is counted on the items' side, after both halves.
+                losses.iter_mut().for_each(|loss| loss[0] = 0.0);
+            }
+            let sums = partial_sums(context.kernel, dim, &rows, vworkers, &losses);
+            Ok((rows, sums))
+        };
+        self.context.compute.run(work).await?
+    }
+
+    /// The rows of `side` that this host needs from each of `nodes`.
+    async fn pull_rows(
+        &self,
+        side: Side,
+        version: u32,
+        nodes: impl Iterator<Item = u64>,
+    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let blob = Blob::Rows { side, version, reader: self.context.options.node };
+        try_join_all(nodes.map(|node| async move { Ok((node, self.pull(node, blob).await?)) })).await
+    }
+
+    /// Ranks by the rows of the trained model; users were solved once more after the items' last half pass.
+    pub(super) async fn ranking_by_rows(&self, settings: &Settings, order: &Order) -> Result<Ranking, Error> {
+        let (dim, version) = (usize::from(settings.dim), u32::from(settings.epochs));
+        let users = self.rows(Side::Users, version + 1)?;
+        let mut items = vec![0.0f32; order.total() * dim];
+        for (node, rows) in self.pull_from_owners(Blob::Table { version }).await? {
+            let of_owner = order.of_owner(&self.open.hosts, node);
+            if rows.len() != of_owner.len() * dim * 4 {
+                return Err(Error::Malformed { node, reason: "a table of another size".into() });
+            }
+            for (at, row) in of_owner.iter().zip(rows.chunks_exact(dim * 4)) {
+                let to = &mut items[*at as usize * dim..][..dim];
+                to.iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+            }
+        }
+        Ok(Ranking::Vectors { dim, users, items })
+    }
+
+    /// A page of [`Blob::Rows`].
+    pub(super) fn serve_rows(
+        &self,
+        side: Side,
+        version: u32,
+        reader: u64,
+        offset: u64,
+    ) -> Result<TrainResponse, Error> {
+        let (dim, rows) = (self.dim()?, self.rows(side, version)?);
+        let serve = |list: Option<&Vec<u32>>| {
+            let list = list.ok_or_else(|| no_host(reader))?;
+            page::of_rows(list.len(), dim * 4, offset, |n, bytes| push_row(&rows, list[n], dim, bytes))
+        };
+        match side {
+            Side::Users => serve(self.users()?.readers.get(&reader)),
+            Side::Items => serve(self.items()?.places.get(&reader)),
+        }
+    }
+
+    /// A page of [`Blob::Table`].
+    pub(super) fn serve_table(&self, version: u32, offset: u64) -> Result<TrainResponse, Error> {
+        let (dim, rows) = (self.dim()?, self.rows(Side::Items, version)?);
+        page::of_rows(rows.len() / dim, dim * 4, offset, |n, bytes| push_row(&rows, n as u32, dim, bytes))
+    }
+}
+
+/// Appends row `at`, zeros where there is none (an item that is not in the model).
+fn push_row(rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
+    match rows.get((at as usize).saturating_mul(dim)..).and_then(|rest| rest.get(..dim)) {
+        Some(row) => page::push_floats(row, bytes),
+        None => bytes.resize(bytes.len() + dim * 4, 0),
+    }
+}
+
+/// Per virtual worker the packed Gramian of its rows and its losses, added up as far as this host has the tree.
+fn partial_sums(
+    kernel: Kernel,
+    dim: usize,
+    rows: &[f32],
+    vworkers: &[(u16, Range<usize>)],
+    losses: &[[f64; 2]],
+) -> Sums {
+    let leaf = |((vworker, range), loss): (&(u16, Range<usize>), &[f64; 2])| {
+        let mut value = gramian::packed(kernel, dim, &rows[range.start * dim..range.end * dim]);
+        value.extend(loss);
+        tree::Node { level: 0, index: *vworker, value }
+    };
+    tree::fold(vworkers.iter().zip(losses).map(leaf).collect())
+}

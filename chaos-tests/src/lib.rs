@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`lab`] | a cluster of processes, on loopback or each in a network, on a disk and by a clock of its own; every fault of them |
 //! | [`client`] | a client of one node's query port, and the wire's answers |
-//! | [`data`], [`lists`] | data sets where they are, the generator where they are not |
+//! | [`data`], [`datasets`], [`lists`] | data sets where they are and by their protocols, the generator where they are not |
 //! | [`docs`] | the commands of a document, which tests run |
 //! | [`ledger`] | what was acked, kept by the test itself |
 //! | [`judge`], [`tuned`] | our metrics beside the independent judge's; the settings that they are measured with |
@@ -22,6 +22,7 @@
 pub mod client;
 pub mod cost;
 pub mod data;
+pub mod datasets;
 pub mod docs;
 pub mod drain;
 pub mod drill;

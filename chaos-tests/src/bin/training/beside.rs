@@ -7,9 +7,9 @@
 use crate::{Args, THREADS, text};
 use anyhow::{Context, Result, ensure};
 use docent_chaos::cost::{load_average, median};
+use docent_chaos::datasets::Split;
 use docent_chaos::judge::{self, Figures};
 use docent_chaos::lab::{Lab, Options};
-use docent_chaos::lists::Split;
 use docent_chaos::tuned::{Ials, Implicit};
 use serde_json::Value;
 use std::path::Path;

@@ -9,7 +9,7 @@ mod scaling;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use docent_chaos::cost::load_average;
-use docent_chaos::lists::Split;
+use docent_chaos::datasets::Split;
 use std::path::{Path, PathBuf};
 
 /// Of every system.

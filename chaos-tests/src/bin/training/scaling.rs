@@ -8,9 +8,9 @@
 use crate::{Args, THREADS, text};
 use anyhow::{Context, Result, bail, ensure};
 use docent_chaos::cost::{Cost, load_average};
+use docent_chaos::datasets::Split;
 use docent_chaos::lab::probe::Ground;
 use docent_chaos::lab::{Lab, Member, Options};
-use docent_chaos::lists::Split;
 use docent_chaos::tuned::Ials;
 use serde_json::Value;
 

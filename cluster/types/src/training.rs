@@ -33,6 +33,8 @@ pub enum Algorithm {
     Ials(Ials),
     /// The item-item graph filter, item-kNN by cosine included.
     Graph(Graph),
+    /// Matrix factorisation by sampled softmax, whose users are their histories.
+    Softmax(Softmax),
 }
 
 /// Settings of iALS (`docent_model::Settings`).
@@ -63,6 +65,29 @@ pub struct Graph {
     pub power: f64,
     /// Strongest neighbours kept of each item, 1 to 10,000.
     pub neighbours: u32,
+}
+
+/// Settings of sampled softmax (`docent_model::softmax`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Softmax {
+    /// Dimensions of the vectors, 1 to 512.
+    pub dim: u32,
+    /// Passes over all positives, 1 to 1,000.
+    pub epochs: u32,
+    /// Positives of a step over all nodes, about: 64 to 16,777,216.
+    pub batch: u32,
+    /// Negatives drawn a step, 16 to 65,536.
+    pub negatives: u32,
+    /// Divides scores, 0.02 to 1.
+    pub temperature: f64,
+    /// Parts that a history is cut into, 2 to 64.
+    pub folds: u32,
+    /// Length of a vector's first step, above 0 and at most 10.
+    pub learning_rate: f64,
+    /// Exponent of an item's number of positives in the distribution of negatives, 0 to 2.
+    pub popularity_exponent: f64,
+    /// Share of the negatives that are drawn uniformly, 0.01 to 1.
+    pub uniform_share: f64,
 }
 
 /// Which of a user's positives are held out.
@@ -121,6 +146,23 @@ impl Default for Graph {
     }
 }
 
+impl Default for Softmax {
+    /// Chosen on held-out training data of gowalla (decision 0018).
+    fn default() -> Self {
+        Softmax {
+            dim: 64,
+            epochs: 20,
+            batch: 8_192,
+            negatives: 1_024,
+            temperature: 0.07,
+            folds: 2,
+            learning_rate: 0.5,
+            popularity_exponent: 1.0,
+            uniform_share: 1.0,
+        }
+    }
+}
+
 impl TrainSettings {
     /// Checks every range.
     ///
@@ -130,6 +172,7 @@ impl TrainSettings {
         match &self.algorithm {
             Algorithm::Ials(ials) => ials.validate()?,
             Algorithm::Graph(graph) => graph.validate()?,
+            Algorithm::Softmax(softmax) => softmax.validate()?,
         }
         within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")
     }
@@ -146,12 +189,14 @@ impl Algorithm {
         match self {
             Algorithm::Ials(_) => IALS,
             Algorithm::Graph(_) => GRAPH,
+            Algorithm::Softmax(_) => SOFTMAX,
         }
     }
 }
 
 const IALS: &str = "ials";
 const GRAPH: &str = "graph";
+const SOFTMAX: &str = "softmax";
 
 /// The format that came with other families than iALS.
 const FAMILIES: u32 = 4;
@@ -202,6 +247,35 @@ impl Graph {
     }
 }
 
+impl Softmax {
+    fn validate(&self) -> Result<()> {
+        within("dim", self.dim, 1..=512, "must be 1 to 512")?;
+        within("epochs", self.epochs, 1..=1_000, "must be 1 to 1000")?;
+        within("batch", self.batch, 64..=1 << 24, "must be 64 to 16777216")?;
+        within("negatives", self.negatives, 16..=65_536, "must be 16 to 65536")?;
+        within("temperature", self.temperature, 0.02..=1.0, "must be 0.02 to 1")?;
+        within("folds", self.folds, 2..=64, "must be 2 to 64")?;
+        above_zero("learning_rate", self.learning_rate, 10.0, "must be above 0 and at most 10")?;
+        within("popularity_exponent", self.popularity_exponent, 0.0..=2.0, "must be 0 to 2")?;
+        within("uniform_share", self.uniform_share, 0.01..=1.0, "must be 0.01 to 1")
+    }
+
+    fn take(given: &mut GivenSettings) -> Softmax {
+        let default = Softmax::default();
+        Softmax {
+            dim: given.dim.take().unwrap_or(default.dim),
+            epochs: given.epochs.take().unwrap_or(default.epochs),
+            batch: given.batch.take().unwrap_or(default.batch),
+            negatives: given.negatives.take().unwrap_or(default.negatives),
+            temperature: given.temperature.take().unwrap_or(default.temperature),
+            folds: given.folds.take().unwrap_or(default.folds),
+            learning_rate: given.learning_rate.take().unwrap_or(default.learning_rate),
+            popularity_exponent: given.popularity_exponent.take().unwrap_or(default.popularity_exponent),
+            uniform_share: given.uniform_share.take().unwrap_or(default.uniform_share),
+        }
+    }
+}
+
 fn within<T: PartialOrd>(field: &str, value: T, range: std::ops::RangeInclusive<T>, must: &str) -> Result<()> {
     if range.contains(&value) { Ok(()) } else { Err(Error::invalid(field, format!("{field} {must}"))) }
 }
@@ -242,6 +316,20 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbours: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub popularity_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uniform_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holdout: Option<f64>,
@@ -263,8 +351,9 @@ impl GivenSettings {
         let algorithm = match self.algorithm.as_deref() {
             None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
             Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
+            Some(SOFTMAX) => Algorithm::Softmax(Softmax::take(&mut self)),
             Some(other) => {
-                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}");
+                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}");
                 return Err(Error::invalid("algorithm", message));
             }
         };
@@ -296,6 +385,13 @@ impl GivenSettings {
             ("target_exponent", self.target_exponent.is_some()),
             ("power", self.power.is_some()),
             ("neighbours", self.neighbours.is_some()),
+            ("batch", self.batch.is_some()),
+            ("negatives", self.negatives.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("folds", self.folds.is_some()),
+            ("learning_rate", self.learning_rate.is_some()),
+            ("popularity_exponent", self.popularity_exponent.is_some()),
+            ("uniform_share", self.uniform_share.is_some()),
         ];
         families.into_iter().find(|(_, is_given)| *is_given).map(|(field, _)| field)
     }
@@ -327,6 +423,18 @@ impl From<&TrainSettings> for GivenSettings {
                 target_exponent: Some(graph.target_exponent),
                 power: Some(graph.power),
                 neighbours: Some(graph.neighbours),
+                ..shared
+            },
+            Algorithm::Softmax(softmax) => GivenSettings {
+                dim: Some(softmax.dim),
+                epochs: Some(softmax.epochs),
+                batch: Some(softmax.batch),
+                negatives: Some(softmax.negatives),
+                temperature: Some(softmax.temperature),
+                folds: Some(softmax.folds),
+                learning_rate: Some(softmax.learning_rate),
+                popularity_exponent: Some(softmax.popularity_exponent),
+                uniform_share: Some(softmax.uniform_share),
                 ..shared
             },
         }
@@ -426,6 +534,10 @@ mod tests {
         TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() }
     }
 
+    fn softmax() -> TrainSettings {
+        TrainSettings { algorithm: Algorithm::Softmax(Softmax::default()), ..TrainSettings::default() }
+    }
+
     #[test]
     fn settings_outside_their_ranges_are_refused_by_name() {
         assert_eq!(GivenSettings::default().settings().unwrap(), TrainSettings::default());
@@ -442,6 +554,10 @@ mod tests {
             ("user_exponent", GivenSettings { user_exponent: Some(f64::NAN), ..of("graph") }),
             ("neighbours", GivenSettings { neighbours: Some(0), ..of("graph") }),
             ("dim", GivenSettings { dim: Some(64), ..of("graph") }),
+            ("temperature", GivenSettings { temperature: Some(0.0), ..of("softmax") }),
+            ("folds", GivenSettings { folds: Some(1), ..of("softmax") }),
+            ("uniform_share", GivenSettings { uniform_share: Some(0.0), ..of("softmax") }),
+            ("power", GivenSettings { power: Some(1.0), ..of("softmax") }),
             ("neighbours", GivenSettings { neighbours: Some(64), ..of("ials") }),
         ];
         for (field, given) in bad {
@@ -451,7 +567,8 @@ mod tests {
 
     #[test]
     fn what_is_given_comes_back_flat() {
-        for settings in [TrainSettings::default(), TrainSettings { split: Split::Random, seed: 7, ..graph() }] {
+        let other = TrainSettings { split: Split::Random, seed: 7, ..graph() };
+        for settings in [TrainSettings::default(), other, softmax()] {
             assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
         }
     }
@@ -462,7 +579,7 @@ mod tests {
         assert_eq!(codec::encode(&TrainSettings::default()), codec::encode(&then));
         assert_eq!(TrainSettings::default().format(), 2);
         let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
-        for settings in [TrainSettings::default(), graph(), random] {
+        for settings in [TrainSettings::default(), graph(), softmax(), random] {
             // Something follows, as it does wherever settings are kept.
             let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));
             assert_eq!(u32::from(bytes[0]), settings.format());

@@ -1,4 +1,4 @@
-//! Recommendation algorithms as pure functions: exact iALS, fold-in with reasons, popularity, ranking metrics.
+//! Recommendation algorithms as pure functions: exact iALS, the graph filter, sampled softmax, fold-in with reasons, popularity, ranking metrics.
 //!
 //! Nothing here reads a clock, a file, a socket or ambient randomness, and no result depends on the number of threads,
 //! on the instruction set or on which host computed which part: see [`kernel`] (one order of every f32 sum) and
@@ -11,6 +11,7 @@
 //! | [`rows`] | half a pass: solve many rows against a fixed table |
 //! | [`gramian`], [`tree`] | Gramians and sums in f64, reduced over a fixed binary tree |
 //! | [`graph`] | the item-item graph filter: counting, weights, scores |
+//! | [`softmax`] | sampled softmax over bags of history: the core of the parameter server |
 //! | [`init`] | first rows from (seed, id) |
 //! | [`fold_in`] | one user's vector at read time, and what contributed to a score |
 //! | [`rank`], [`metrics`] | full ranking and Recall, NDCG, HR, MRR, MAP |
@@ -32,6 +33,7 @@ pub mod popularity;
 pub mod rank;
 pub mod rows;
 pub mod settings;
+pub mod softmax;
 pub mod tree;
 
 pub use adjacency::Adjacency;

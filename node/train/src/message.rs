@@ -29,6 +29,25 @@ pub struct Key {
     pub run: u8,
 }
 
+/// A step of a model that is trained by gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// From 0.
+    pub epoch: u32,
+    /// From 0 in each epoch.
+    pub step: u32,
+    /// Steps of an epoch.
+    pub steps: u32,
+}
+
+impl At {
+    /// Steps before this one.
+    #[must_use]
+    pub fn version(self) -> u32 {
+        self.epoch.saturating_mul(self.steps).saturating_add(self.step)
+    }
+}
+
 /// Opens a session on a host, ending older ones of the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
@@ -96,6 +115,20 @@ pub enum Blob {
         /// The owner that asks.
         reader: u64,
     },
+    /// From an owner: the negatives that it draws in a step, with their rows.
+    Negatives {
+        /// The step.
+        at: At,
+    },
+    /// From a user host: what its users push to `reader` in a step.
+    Push {
+        /// The step.
+        at: At,
+        /// The owner that asks.
+        reader: u64,
+    },
+    /// From an owner of rows that are trained by gradients: all of them as they are, in order.
+    Trained,
     /// From an owner that has published: postcard of its `Vec<Node<CategorySums>>`.
     Means,
     /// From an owner: the positives of each of its items (u32), in order.
@@ -143,6 +176,38 @@ pub enum TrainRequest {
         /// Which share, below [`COUNT_ROUNDS`].
         round: u16,
     },
+    /// How much of all negatives falls to each virtual worker of this owner. Answer: [`TrainResponse::Weighed`].
+    Weigh(Key),
+    /// Tells this owner what it needs to draw negatives.
+    Prepare {
+        /// The session.
+        key: Key,
+        /// Of each virtual worker of items.
+        masses: Vec<[f64; 2]>,
+    },
+    /// Computes what this host's users push in a step. Answer: [`TrainResponse::Stepped`] with the sums of loss and weight.
+    Gradients {
+        /// The session.
+        key: Key,
+        /// The step.
+        at: At,
+    },
+    /// Applies what all users pushed in a step to this owner's rows. Answer: [`TrainResponse::Exchanged`].
+    Apply {
+        /// The session.
+        key: Key,
+        /// The step.
+        at: At,
+    },
+    /// Reads rows of this owner at a step, at most a page of them. Answer: [`TrainResponse::Fetched`].
+    Fetch {
+        /// The session.
+        key: Key,
+        /// The step.
+        at: At,
+        /// Places among the owner's items.
+        places: Vec<u32>,
+    },
     /// Measures this host's held-out positives with the trained model. Answer: [`TrainResponse::Evaluated`].
     Evaluate {
         /// The session.
@@ -187,15 +252,26 @@ pub enum TrainResponse {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },
-    /// After [`TrainRequest::Step`].
+    /// After [`TrainRequest::Step`] and [`TrainRequest::Gradients`].
     Stepped {
-        /// Partial sums over virtual workers: packed Gramian of the solved side, then weighted squared error (0 for users), then
+        /// Partial sums over virtual workers. Of half a pass: packed Gramian of the solved side, then weighted squared error (0 for users), then
         /// regularisation.
         sums: Vec<Node<Vec<f64>>>,
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },
-    /// After [`TrainRequest::Locate`] and [`TrainRequest::Count`].
+    /// After [`TrainRequest::Weigh`].
+    Weighed {
+        /// Of each of this owner's virtual workers.
+        masses: Vec<(u16, [f64; 2])>,
+    },
+    /// After [`TrainRequest::Fetch`].
+    Fetched {
+        /// Packed rows, as they were asked for.
+        #[serde(with = "packed")]
+        rows: Bytes,
+    },
+    /// After [`TrainRequest::Locate`], [`TrainRequest::Count`] and [`TrainRequest::Apply`].
     Exchanged {
         /// Bytes pulled from peers.
         bytes_pulled: u64,

@@ -1,7 +1,7 @@
 //! What a job is, how it tells where it stands, and what it leaves.
 use crate::{Error, VWORKERS, message::COUNT_ROUNDS};
 use bytes::Bytes;
-use docent_model::{Settings, evaluation::Report, graph};
+use docent_model::{Settings, evaluation::Report, graph, softmax};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -93,6 +93,8 @@ pub enum Algorithm {
     Ials(Settings),
     /// The item-item graph filter.
     Graph(graph::Settings),
+    /// Matrix factorisation by sampled softmax.
+    Softmax(softmax::Settings),
 }
 
 impl Algorithm {
@@ -102,6 +104,7 @@ impl Algorithm {
         match self {
             Self::Ials(settings) => settings.epochs,
             Self::Graph(_) => COUNT_ROUNDS,
+            Self::Softmax(settings) => settings.epochs,
         }
     }
 
@@ -109,6 +112,7 @@ impl Algorithm {
         match self {
             Self::Ials(settings) => settings.validate(),
             Self::Graph(settings) => settings.validate(),
+            Self::Softmax(settings) => settings.validate(),
         }
         .map_err(Error::from)
     }

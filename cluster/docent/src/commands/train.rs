@@ -16,20 +16,22 @@ const POLL: Duration = Duration::from_millis(300);
 /// How long it puts up with a cluster that does not answer: elections and restarts pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const VECTORS: &str = "Settings of ials and softmax";
 const IALS: &str = "Settings of ials";
 const GRAPH: &str = "Settings of graph";
+const SOFTMAX: &str = "Settings of softmax";
 
 /// Which model; what is left out takes the cluster's default.
 #[derive(Debug, Default, clap::Args)]
 pub struct ModelArgs {
-    /// The family of the model: ials (matrix factorisation) or graph (item-item graph filter)
+    /// The family of the model: ials (matrix factorisation), graph (item-item graph filter) or softmax (vectors trained by gradients)
     #[arg(long)]
     algorithm: Option<String>,
-    /// Dimensions of the factors, 1 to 512
-    #[arg(long, help_heading = IALS)]
+    /// Dimensions of the vectors, 1 to 512
+    #[arg(long, help_heading = VECTORS)]
     dim: Option<u32>,
-    /// Passes over both sides
-    #[arg(long, help_heading = IALS)]
+    /// Passes over the data
+    #[arg(long, help_heading = VECTORS)]
     epochs: Option<u32>,
     /// Regularisation
     #[arg(long, help_heading = IALS)]
@@ -55,6 +57,27 @@ pub struct ModelArgs {
     /// Strongest neighbours kept of each item, 1 to 10,000
     #[arg(long, help_heading = GRAPH)]
     neighbours: Option<u32>,
+    /// Positives of a step over all nodes, about: 64 to 16,777,216
+    #[arg(long, help_heading = SOFTMAX)]
+    batch: Option<u32>,
+    /// Negatives drawn a step, 16 to 65,536
+    #[arg(long, help_heading = SOFTMAX)]
+    negatives: Option<u32>,
+    /// Divides scores, 0.02 to 1
+    #[arg(long, help_heading = SOFTMAX)]
+    temperature: Option<f64>,
+    /// Parts that a history is cut into, 2 to 64
+    #[arg(long, help_heading = SOFTMAX)]
+    folds: Option<u32>,
+    /// Length of a vector's first step, above 0 and at most 10
+    #[arg(long, help_heading = SOFTMAX)]
+    learning_rate: Option<f64>,
+    /// Exponent of an item's number of positives in the distribution of negatives, 0 to 2
+    #[arg(long, help_heading = SOFTMAX)]
+    popularity_exponent: Option<f64>,
+    /// Share of the negatives that are drawn uniformly, 0.01 to 1
+    #[arg(long, help_heading = SOFTMAX)]
+    uniform_share: Option<f64>,
     /// The same data, settings and seed give the same model
     #[arg(long)]
     seed: Option<u64>,
@@ -107,6 +130,13 @@ impl ModelArgs {
             target_exponent: self.target_exponent,
             power: self.power,
             neighbours: self.neighbours,
+            batch: self.batch,
+            negatives: self.negatives,
+            temperature: self.temperature,
+            folds: self.folds,
+            learning_rate: self.learning_rate,
+            popularity_exponent: self.popularity_exponent,
+            uniform_share: self.uniform_share,
             seed: self.seed,
             holdout: self.holdout,
             split: self.split.clone(),

@@ -1,5 +1,6 @@
 //! The loops themselves, written so that the compiler turns fixed-size arrays into vector registers. `R` is the height of a
 //! register tile; it changes speed only.
+pub(super) use super::gemm::{exp, pull, push, shares};
 use crate::Adjacency;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -152,7 +153,11 @@ fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
 
 /// `tile += left right^T` (or `-=`), one fused multiply-add per element.
 #[inline(always)]
-fn multiply<const R: usize, const SUBTRACT: bool>(left: &[f32; R], right: &[f32; LANES], tile: &mut [[f32; LANES]; R]) {
+pub(super) fn multiply<const R: usize, const SUBTRACT: bool>(
+    left: &[f32; R],
+    right: &[f32; LANES],
+    tile: &mut [[f32; LANES]; R],
+) {
     for r in 0..R {
         let left = if SUBTRACT { -left[r] } else { left[r] };
         for c in 0..LANES {

@@ -4,8 +4,10 @@
 //! and output element, in order; vector lanes only ever hold *different* output elements, so lane width, tile size and
 //! blocking do not touch a result. The one sum across lanes, [`generic::dot`], has 16 lanes and a fixed tree of its own.
 //! A machine without FMA computes the same fused operations in software: slow, and equal.
+mod gemm;
 mod generic;
 
+pub(crate) use gemm::{ROWS_UNIT, Shares, pitch};
 pub(crate) use generic::{Normal, RankTask, RowsTask};
 
 /// The instruction set the kernels run on.
@@ -63,13 +65,13 @@ macro_rules! dispatched {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         #[cfg(target_arch = "x86_64")]
         mod avx2 {
-            use super::generic::{self, *};
+            use super::{gemm::Shares, generic::{self, *}};
             $(#[target_feature(enable = "avx2,fma")]
             pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<4>($($arg),*) })*
         }
         #[cfg(target_arch = "x86_64")]
         mod avx512 {
-            use super::generic::{self, *};
+            use super::{gemm::Shares, generic::{self, *}};
             $(#[target_feature(enable = "avx2,fma,avx512f")]
             pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<8>($($arg),*) })*
         }
@@ -104,6 +106,14 @@ dispatched! {
     fn solve_factored(normal: &Normal, rhs: &mut [f32]);
     /// Scores users against items and keeps the best of each.
     fn rank_users(task: &RankTask<'_>) -> Vec<Vec<u32>>;
+    /// Shares of rows with negatives, `weight exp(scale score - shift)`.
+    fn shares(task: &Shares<'_>, out: &mut [f32]);
+    /// `out = shares negatives`.
+    fn pull(stride: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
+    /// `out += shares^T rows`.
+    fn push(stride: usize, shares: &[f32], rows: &[f32], out: &mut [f32]);
+    /// `e^x`, as shares have it.
+    fn exp(x: f32) -> f32;
     /// Inner product.
     fn dot(left: &[f32], right: &[f32]) -> f32;
 }

@@ -1,6 +1,6 @@
 //! The graph filter: user hosts place their items in the order of all, then owners count in rounds.
-use super::{Job, Linked, unexpected};
-use crate::{Error, Progress, TrainRequest, TrainResponse, message::COUNT_ROUNDS, part::GraphGlobal, plan::Phase};
+use super::{Job, Linked};
+use crate::{Error, Progress, TrainRequest, message::COUNT_ROUNDS, part::GraphGlobal, plan::Phase};
 use docent_model::graph::Settings;
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
@@ -12,15 +12,6 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             let count = TrainRequest::Count { key: linked.key, items: linked.items.clone(), round };
             self.exchange(&self.plan.hosts.item_nodes(), &count).await?;
             self.report(&linked.key, Phase::Count, round + 1, None);
-        }
-        Ok(())
-    }
-
-    /// Sends a request that only moves data.
-    async fn exchange(&mut self, nodes: &[u64], request: &TrainRequest) -> Result<(), Error> {
-        for (node, response) in self.all(nodes, request).await? {
-            let TrainResponse::Exchanged { bytes_pulled } = response else { return Err(unexpected(node)) };
-            self.bytes_pulled += bytes_pulled;
         }
         Ok(())
     }

@@ -1,15 +1,10 @@
 //! iALS: passes over users and items, each half a pass against the other side's Gramian.
 use super::{Job, Linked, unexpected};
 use crate::{
-    Error, Progress, TrainRequest, TrainResponse, VWORKERS,
-    message::{Blob, Side},
-    page,
-    part::{self, Category, IalsGlobal},
-    plan::Phase,
+    Error, Progress, TrainRequest, TrainResponse, VWORKERS, message::Side, page, part::IalsGlobal, plan::Phase,
 };
 use docent_model::{
     Settings, gramian,
-    mean::CategorySums,
     tree::{self, Node},
 };
 
@@ -100,17 +95,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         linked: &Linked,
         fitted: &Fitted,
     ) -> Result<IalsGlobal, Error> {
-        let mut sums: Vec<Node<CategorySums>> = Vec::new();
-        for node in self.plan.hosts.item_nodes() {
-            let blob = self.blob(node, linked.key, Blob::Means).await?;
-            let partial: Vec<Node<CategorySums>> =
-                postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
-            sums.extend(partial);
-        }
-        let mut sums = tree::finish(VWORKERS, sums)?;
-        let all = CategorySums { sums: sums.sums.remove_entry("").into_iter().collect() };
-        let mean = all.means(1).pop().map_or_else(|| vec![0.0; usize::from(settings.dim)], |(_, _, mean)| mean);
-        let category = |(name, items, mean)| Category { name, items, mean };
+        let (mean, categories) = self.means(linked, settings.dim).await?;
         Ok(IalsGlobal {
             settings: *settings,
             numerics: IalsGlobal::numerics(),
@@ -120,7 +105,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             loss: fitted.losses.last().copied().unwrap_or_default(),
             item_gramian: fitted.item_gramian.clone(),
             mean,
-            categories: sums.means(part::CATEGORIES_MAX).into_iter().map(category).collect(),
+            categories,
         })
     }
 }

@@ -1,16 +1,18 @@
 //! Leads a job through its phases; holds no rows, only Gramians and sums. What families share is here, what is a family's own in its file.
 mod graph;
 mod ials;
+mod softmax;
 
 use crate::{
     Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::{Blob, Key, Open, Peers},
     page,
-    part::{self, Global},
+    part::{self, Category, Global},
     plan::{Algorithm, Counts, Phase},
 };
 use docent_model::{
     evaluation::{Report, Sums},
+    mean::CategorySums,
     tree::{self, Node},
 };
 use futures::future::{join_all, try_join_all};
@@ -95,6 +97,8 @@ struct Trained {
 enum Fitted {
     Ials(ials::Fitted),
     Graph,
+    /// The loss of each epoch.
+    Softmax(Vec<f64>),
 }
 
 impl Trained {
@@ -102,6 +106,7 @@ impl Trained {
         match &self.fitted {
             Fitted::Ials(fitted) => &fitted.losses,
             Fitted::Graph => &[],
+            Fitted::Softmax(losses) => losses,
         }
     }
 }
@@ -151,6 +156,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 self.count(&linked).await?;
                 Fitted::Graph
             }
+            Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked).await?),
         };
         Ok(Trained { linked, fitted })
     }
@@ -266,11 +272,39 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 Global::Ials(self.ials_global(settings, &trained.linked, fitted).await?)
             }
             (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, &trained.linked)),
+            (Algorithm::Softmax(settings), Fitted::Softmax(losses)) => {
+                Global::Softmax(self.softmax_global(settings, &trained.linked, losses).await?)
+            }
             _ => return Err(Error::Internal("a model of another family than the job's".into())),
         };
         let bytes = global.encode().map_err(|error| Error::Diverged(error.to_string()))?;
         parts.push(part::describe(&bytes, None, trained.linked.counts.items, 0));
         Ok((parts, bytes))
+    }
+
+    /// The mean row of all live items, and of each category's.
+    async fn means(&self, linked: &Linked, dim: u16) -> Result<(Vec<f32>, Vec<Category>), Error> {
+        let mut sums: Vec<Node<CategorySums>> = Vec::new();
+        for node in self.plan.hosts.item_nodes() {
+            let blob = self.blob(node, linked.key, Blob::Means).await?;
+            let partial: Vec<Node<CategorySums>> =
+                postcard::from_bytes(&blob).map_err(|_| Error::Malformed { node, reason: "category sums".into() })?;
+            sums.extend(partial);
+        }
+        let mut sums = tree::finish(VWORKERS, sums)?;
+        let all = CategorySums { sums: sums.sums.remove_entry("").into_iter().collect() };
+        let mean = all.means(1).pop().map_or_else(|| vec![0.0; usize::from(dim)], |(_, _, mean)| mean);
+        let category = |(name, items, mean)| Category { name, items, mean };
+        Ok((mean, sums.means(part::CATEGORIES_MAX).into_iter().map(category).collect()))
+    }
+
+    /// Sends a request that only moves data.
+    async fn exchange(&mut self, nodes: &[u64], request: &TrainRequest) -> Result<(), Error> {
+        for (node, response) in self.all(nodes, request).await? {
+            let TrainResponse::Exchanged { bytes_pulled } = response else { return Err(unexpected(node)) };
+            self.bytes_pulled += bytes_pulled;
+        }
+        Ok(())
     }
 
     /// Sends a request to all of `nodes` at once; answers in the order of the nodes.

@@ -1,6 +1,6 @@
 //! The global part: what is one for the whole model.
-use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, Error, KIND_GLOBAL, header, open};
-use docent_model::{Settings, gramian, graph, kernel::NUMERICS};
+use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, Error, KIND_GLOBAL, header, open};
+use docent_model::{Settings, gramian, graph, kernel::NUMERICS, softmax};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub enum Global {
     Ials(IalsGlobal),
     /// Of a graph filter.
     Graph(GraphGlobal),
+    /// Of sampled softmax.
+    Softmax(SoftmaxGlobal),
 }
 
 /// Settings, sizes, Gramian and means.
@@ -44,6 +46,27 @@ pub struct IalsGlobal {
     pub loss: f64,
     /// Packed item Gramian (`docent_model::gramian`), for fold-in.
     pub item_gramian: Vec<f64>,
+    /// Mean of all live item rows, `dim` values.
+    pub mean: Vec<f32>,
+    /// Sorted by name.
+    pub categories: Vec<Category>,
+}
+
+/// Settings, sizes and means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SoftmaxGlobal {
+    /// As trained, seed included.
+    pub settings: softmax::Settings,
+    /// Name of the arithmetic that gave the bytes (`docent_model::kernel::NUMERICS`).
+    pub numerics: String,
+    /// Users, items and positives trained on.
+    pub users: u64,
+    /// Items with a row.
+    pub items: u64,
+    /// Pairs.
+    pub positives: u64,
+    /// The mean loss of a positive in the last epoch.
+    pub loss: f64,
     /// Mean of all live item rows, `dim` values.
     pub mean: Vec<f32>,
     /// Sorted by name.
@@ -73,6 +96,7 @@ impl Global {
         let (algorithm, body) = match self {
             Self::Ials(part) => (ALGORITHM_IALS, postcard::to_stdvec(part)),
             Self::Graph(part) => (ALGORITHM_GRAPH, postcard::to_stdvec(part)),
+            Self::Softmax(part) => (ALGORITHM_SOFTMAX, postcard::to_stdvec(part)),
         };
         let body = body.map_err(|_| Error::Damaged("it cannot be encoded"))?;
         Ok([&header(KIND_GLOBAL, algorithm)[..], &body].concat())
@@ -87,6 +111,7 @@ impl Global {
         let part = match algorithm {
             ALGORITHM_IALS => Self::Ials(whole(body)?),
             ALGORITHM_GRAPH => Self::Graph(whole(body)?),
+            ALGORITHM_SOFTMAX => Self::Softmax(whole(body)?),
             _ => return Err(Error::Kind { kind: KIND_GLOBAL, algorithm }),
         };
         part.check()?;
@@ -97,6 +122,10 @@ impl Global {
         match self {
             Self::Ials(part) => part.check(),
             Self::Graph(part) => part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range")),
+            Self::Softmax(part) => {
+                part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
+                check_means(usize::from(part.settings.dim), &part.mean, &part.categories)
+            }
         }
     }
 }
@@ -120,21 +149,29 @@ impl IalsGlobal {
     fn check(&self) -> Result<(), Error> {
         self.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
         let dim = usize::from(self.settings.dim);
-        let rows = std::iter::once(&self.mean).chain(self.categories.iter().map(|category| &category.mean));
-        if self.item_gramian.len() != gramian::packed_len(dim)
-            || self.categories.len() > CATEGORIES_MAX
-            || rows.clone().any(|row| row.len() != dim)
-        {
+        if self.item_gramian.len() != gramian::packed_len(dim) {
             return Err(Error::Damaged("a size is not what the dimension asks for"));
         }
-        if self.item_gramian.iter().any(|v| !v.is_finite()) || rows.flatten().any(|v| !v.is_finite()) {
+        if self.item_gramian.iter().any(|v| !v.is_finite()) {
             return Err(Error::Damaged("a value is not finite"));
         }
-        if self.categories.windows(2).any(|pair| pair[0].name >= pair[1].name) {
-            return Err(Error::Damaged("categories are not in order"));
-        }
-        Ok(())
+        check_means(dim, &self.mean, &self.categories)
     }
+}
+
+/// Checks the mean rows of all items and of categories.
+fn check_means(dim: usize, mean: &Vec<f32>, categories: &[Category]) -> Result<(), Error> {
+    let rows = std::iter::once(mean).chain(categories.iter().map(|category| &category.mean));
+    if categories.len() > CATEGORIES_MAX || rows.clone().any(|row| row.len() != dim) {
+        return Err(Error::Damaged("a size is not what the dimension asks for"));
+    }
+    if rows.flatten().any(|v| !v.is_finite()) {
+        return Err(Error::Damaged("a value is not finite"));
+    }
+    if categories.windows(2).any(|pair| pair[0].name >= pair[1].name) {
+        return Err(Error::Damaged("categories are not in order"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -159,7 +196,18 @@ mod tests {
     #[test]
     fn a_global_part_comes_back_as_it_was() {
         let graph = GraphGlobal { settings: graph::Settings::default(), users: 1, items: 2, positives: 3 };
-        for part in [Global::Ials(ials()), Global::Graph(graph)] {
+        let IalsGlobal { numerics, mean, categories, .. } = ials();
+        let softmax = SoftmaxGlobal {
+            settings: softmax::Settings { dim: 2, ..softmax::Settings::default() },
+            numerics,
+            users: 1,
+            items: 2,
+            positives: 3,
+            loss: 0.5,
+            mean,
+            categories,
+        };
+        for part in [Global::Ials(ials()), Global::Graph(graph), Global::Softmax(softmax)] {
             let bytes = part.encode().unwrap();
             assert_eq!(Global::decode(&bytes).unwrap(), part);
             for end in 0..bytes.len() {
@@ -173,7 +221,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(noise in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Global::decode(&noise);
-            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH] {
+            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH, ALGORITHM_SOFTMAX] {
                 let _ = Global::decode(&[&header(KIND_GLOBAL, algorithm)[..], &noise].concat());
             }
         }

@@ -60,6 +60,7 @@ impl Session {
         let ranking = match &self.open.algorithm {
             Algorithm::Ials(settings) => self.ranking_by_rows(settings, order).await?,
             Algorithm::Graph(_) => self.ranking_by_neighbours(order).await?,
+            Algorithm::Softmax(settings) => self.ranking_by_histories(settings, order).await?,
         };
         let options = &self.context.options;
         let measure = Measure {
@@ -76,6 +77,22 @@ impl Session {
         let (sums, shown) = self.context.compute.run(move || measure.run(&ranking)).await??;
         self.state().shown = Some(shown.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>().into());
         Ok(TrainResponse::Evaluated { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// All items' rows of `dim` values in their order, from what `blob` is of each owner.
+    pub(super) async fn all_rows(&self, dim: usize, blob: Blob, order: &Order) -> Result<Vec<f32>, Error> {
+        let mut items = vec![0.0f32; order.total() * dim];
+        for (node, rows) in self.pull_from_owners(blob).await? {
+            let of_owner = order.of_owner(&self.open.hosts, node);
+            if rows.len() != of_owner.len() * dim * 4 {
+                return Err(Error::Malformed { node, reason: "a table of another size".into() });
+            }
+            for (at, row) in of_owner.iter().zip(rows.chunks_exact(dim * 4)) {
+                let to = &mut items[*at as usize * dim..][..dim];
+                to.iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+            }
+        }
+        Ok(items)
     }
 
     /// Positives of all items, in their order.

@@ -32,8 +32,6 @@ use std::{
 /// What phases leave.
 #[derive(Default)]
 pub(in crate::worker) struct Graph {
-    /// On a user host: the number of each touched item.
-    places: Option<Arc<Vec<u32>>>,
     /// On an owner: the neighbours of its items by virtual worker, one row an item.
     lists: BTreeMap<u16, Arc<Adjacency>>,
     /// On an owner: the order that those numbers are of.
@@ -47,16 +45,8 @@ impl Session {
     fn graph_settings(&self) -> Result<&Settings, Error> {
         match &self.open.algorithm {
             Algorithm::Graph(settings) => Ok(settings),
-            Algorithm::Ials(_) => Err(Error::Invalid("only a graph filter counts neighbours".into())),
+            _ => Err(Error::Invalid("only a graph filter counts neighbours".into())),
         }
-    }
-
-    /// Numbers this host's touched items.
-    pub(super) async fn locate(&self, order: &Order) -> Result<TrainResponse, Error> {
-        self.graph_settings()?;
-        let places = self.places(&*self.users()?, order).await?;
-        self.state().graph.places = Some(Arc::new(places));
-        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
     }
 
     /// Counts the neighbours of the items of every [`COUNT_ROUNDS`]th virtual worker of this owner.
@@ -101,8 +91,7 @@ impl Session {
         match blob {
             Blob::Pairs { vworker } => {
                 let (users, settings, threads) = (self.users()?, *self.graph_settings()?, self.context.options.threads);
-                let places = self.state().graph.places.clone();
-                let places = places.ok_or_else(|| Error::out_of_turn("for pairs", "locate comes first"))?;
+                let places = self.located()?;
                 self.written(blob, move || {
                     pairs::encode(&count_pairs(&users.side, &settings, &places, threads, vworker))
                 })

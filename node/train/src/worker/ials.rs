@@ -70,7 +70,7 @@ impl Session {
     pub(super) fn settings(&self) -> Result<&Settings, Error> {
         match &self.open.algorithm {
             Algorithm::Ials(settings) => Ok(settings),
-            Algorithm::Graph(_) => Err(Error::Invalid("a graph filter has no rows".into())),
+            _ => Err(Error::Invalid("only iALS solves rows".into())),
         }
     }
 
@@ -194,17 +194,7 @@ impl Session {
     pub(super) async fn ranking_by_rows(&self, settings: &Settings, order: &Order) -> Result<Ranking, Error> {
         let (dim, version) = (usize::from(settings.dim), u32::from(settings.epochs));
         let users = self.rows(Side::Users, version + 1)?;
-        let mut items = vec![0.0f32; order.total() * dim];
-        for (node, rows) in self.pull_from_owners(Blob::Table { version }).await? {
-            let of_owner = order.of_owner(&self.open.hosts, node);
-            if rows.len() != of_owner.len() * dim * 4 {
-                return Err(Error::Malformed { node, reason: "a table of another size".into() });
-            }
-            for (at, row) in of_owner.iter().zip(rows.chunks_exact(dim * 4)) {
-                let to = &mut items[*at as usize * dim..][..dim];
-                to.iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
-            }
-        }
+        let items = self.all_rows(dim, Blob::Table { version }, order).await?;
         Ok(Ranking::Vectors { dim, users, items })
     }
 

@@ -7,6 +7,7 @@ mod order;
 mod publish;
 mod registry;
 mod session;
+mod softmax;
 
 use crate::{
     Error, PartSink, Peers, TrainRequest, TrainResponse,
@@ -85,11 +86,16 @@ impl Worker {
                 Ok(TrainResponse::Done)
             }
             TrainRequest::Pull { key, blob, offset } => self.session(key)?.serve(blob, offset).await,
+            TrainRequest::Fetch { key, at, places } => self.session(key)?.fetch(at, &places),
             TrainRequest::Load(key)
             | TrainRequest::Link(key)
             | TrainRequest::Step { key, .. }
             | TrainRequest::Locate { key, .. }
             | TrainRequest::Count { key, .. }
+            | TrainRequest::Weigh(key)
+            | TrainRequest::Prepare { key, .. }
+            | TrainRequest::Gradients { key, .. }
+            | TrainRequest::Apply { key, .. }
             | TrainRequest::Evaluate { key, .. }
             | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
         }

@@ -37,6 +37,12 @@ impl Order {
         self.starts.get(at).zip(self.starts.get(at + 1)).map_or(0..0, |(start, end)| *start..*end)
     }
 
+    /// The virtual worker that an item is of.
+    pub(super) fn vworker_of(&self, number: u32) -> Option<u16> {
+        let end = self.starts.partition_point(|start| *start <= number as usize);
+        (end < self.starts.len()).then(|| end.saturating_sub(1) as u16)
+    }
+
     /// Numbers of an owner's items, in the order in which it keeps them.
     pub(super) fn of_owner(&self, hosts: &Hosts, node: u64) -> Vec<u32> {
         let own = Hosts::vworkers_of(&hosts.items, node);

@@ -37,11 +37,10 @@ impl Session {
         let parts = match &self.open.algorithm {
             Algorithm::Ials(settings) => {
                 let rows = self.rows(Side::Items, u32::from(settings.epochs))?;
-                let dim = settings.dim;
-                let (parts, sums) = self.context.compute.run(move || writer.rows(&rows, dim)).await??;
-                let means = postcard::to_stdvec(&sums).map_err(|error| Error::Internal(error.to_string()))?;
-                self.state().means = Some(means.into());
-                parts
+                self.publish_rows(writer, rows, settings.dim).await?
+            }
+            Algorithm::Softmax(settings) => {
+                self.publish_rows(writer, Arc::new(self.trained_rows()?), settings.dim).await?
             }
             Algorithm::Graph(_) => {
                 let weights = self.weights().await?;
@@ -49,6 +48,13 @@ impl Session {
             }
         };
         Ok(TrainResponse::Published { parts })
+    }
+
+    async fn publish_rows(&self, writer: Writer, rows: Arc<Vec<f32>>, dim: u16) -> Result<Vec<PartInfo>, Error> {
+        let (parts, sums) = self.context.compute.run(move || writer.rows(&rows, dim)).await??;
+        let means = postcard::to_stdvec(&sums).map_err(|error| Error::Internal(error.to_string()))?;
+        self.state().means = Some(means.into());
+        Ok(parts)
     }
 }
 

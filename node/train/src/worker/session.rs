@@ -1,5 +1,9 @@
 //! A job on one host: its input, tables and phases.
-use super::{Context, graph, ials, order::Order};
+use super::{
+    Context, graph, ials,
+    order::Order,
+    softmax::{self, Owners},
+};
 use crate::{
     Error, TrainRequest, TrainResponse, VWORKERS,
     link::{self, ItemSide},
@@ -37,8 +41,12 @@ pub(super) struct State {
     pub(super) rows: ials::Rows,
     pub(super) means: Option<Bytes>,
     pub(super) shown: Option<Bytes>,
+    /// On a user host: the number of each touched item, and who owns which.
+    located: Option<(Arc<Vec<u32>>, Arc<Owners>)>,
     /// Of a graph model, while and after it is counted.
     pub(super) graph: graph::Graph,
+    /// Of a model that is trained by gradients.
+    pub(super) softmax: softmax::Softmax,
     /// Blobs as they were written last: the pages of one are asked for one after the other.
     written: VecDeque<(Blob, Bytes)>,
 }
@@ -88,12 +96,16 @@ impl Session {
                 self.step(*side, *step, page::doubles(gramian), *others).await
             }
             TrainRequest::Locate { items, .. } => self.locate(&Order::new(items)?).await,
+            TrainRequest::Weigh(_) => self.weigh(),
+            TrainRequest::Prepare { masses, .. } => self.prepare(masses),
+            TrainRequest::Gradients { at, .. } => self.gradients(*at).await,
+            TrainRequest::Apply { at, .. } => self.apply(*at).await,
             TrainRequest::Count { items, round, .. } => self.count(Order::new(items)?, *round).await,
             TrainRequest::Evaluate { items, users, cutoffs, users_max, .. } => {
                 self.evaluate(&Order::new(items)?, *users, cutoffs, *users_max).await
             }
             TrainRequest::Publish(_) => self.publish().await,
-            TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } => {
+            TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } | TrainRequest::Fetch { .. } => {
                 Err(Error::Internal("not a phase".into()))
             }
         }?;
@@ -152,18 +164,55 @@ impl Session {
                 touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
             }
             let side = link::build(&own, touched)?;
-            let (rows, sums) = match &open.algorithm {
-                Algorithm::Ials(settings) => ials::first_rows(settings, kernel, &side),
-                Algorithm::Graph(_) => (ials::Rows::default(), Vec::new()),
-            };
-            Ok::<_, Error>((side, rows, sums))
+            let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
+            match &open.algorithm {
+                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, &side),
+                Algorithm::Graph(_) => {}
+                Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,
+            }
+            Ok::<_, Error>((side, rows, softmax, sums))
         };
-        let (side, rows, sums) = self.context.compute.run(work).await??;
+        let (side, rows, softmax, sums) = self.context.compute.run(work).await??;
         let items = side.vworkers.iter().map(|(vworker, rows)| (*vworker, rows.len() as u32)).collect();
         let mut state = self.state();
         state.items = Some(Arc::new(side));
         state.rows = rows;
+        state.softmax = softmax;
         Ok(TrainResponse::Linked { items, sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Numbers this host's touched items in the order of all.
+    async fn locate(&self, order: &Order) -> Result<TrainResponse, Error> {
+        let places = self.places(&*self.users()?, order).await?;
+        let owners = Owners::new(order, &self.open.hosts);
+        self.state().located = Some((Arc::new(places), Arc::new(owners)));
+        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// The number of each touched item, `u32::MAX` for one that is not in the model.
+    pub(super) fn located(&self) -> Result<Arc<Vec<u32>>, Error> {
+        let located = self.state().located.as_ref().map(|(places, _)| places.clone());
+        located.ok_or_else(|| Error::out_of_turn("for numbers of items", "locate comes first"))
+    }
+
+    pub(super) fn owners(&self) -> Result<Arc<Owners>, Error> {
+        let located = self.state().located.as_ref().map(|(_, owners)| owners.clone());
+        located.ok_or_else(|| Error::out_of_turn("for owners of items", "locate comes first"))
+    }
+
+    /// Asks another host, a few times if need be; what it sends counts as pulled.
+    pub(super) async fn ask(&self, node: u64, request: &TrainRequest) -> Result<TrainResponse, Error> {
+        let deadline = Duration::from_millis(self.open.page_timeout_ms);
+        let answer = page::retry(|| self.context.parts.peers.call(node, request.clone(), deadline)).await?;
+        if let TrainResponse::Fetched { rows } = &answer {
+            self.count_pulled(rows.len());
+        }
+        Ok(answer)
+    }
+
+    fn count_pulled(&self, bytes: usize) {
+        self.bytes_pulled.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::counter!("docent_train_pulled_bytes_total").increment(bytes as u64);
     }
 
     /// A blob of any host; of this one without the network.
@@ -174,8 +223,7 @@ impl Session {
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
         let request = |offset| TrainRequest::Pull { key: self.open.key, blob, offset };
         let bytes = page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
-        self.bytes_pulled.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        metrics::counter!("docent_train_pulled_bytes_total").increment(bytes.len() as u64);
+        self.count_pulled(bytes.len());
         Ok(bytes)
     }
 
@@ -212,6 +260,11 @@ impl Session {
             Blob::Fingerprints => self.serve_fingerprints(offset),
             Blob::Pairs { .. } | Blob::Neighbours | Blob::Weights { .. } => {
                 page::cut(&self.graph_blob(blob).await?, offset)
+            }
+            Blob::Negatives { .. } | Blob::Push { .. } => page::cut(&self.softmax_blob(blob).await?, offset),
+            Blob::Trained => {
+                let rows = self.trained_rows()?;
+                page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
             }
         }
     }

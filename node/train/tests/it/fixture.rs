@@ -1,5 +1,5 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
-use docent_model::{Settings, graph};
+use docent_model::{Settings, graph, softmax};
 use docent_train::{
     Algorithm, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive,
     Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
@@ -188,8 +188,13 @@ pub(crate) fn graph_plan(hosts: Hosts) -> JobPlan {
     job(Algorithm::Graph(graph::Settings { neighbours: 15, ..graph::Settings::default() }), hosts)
 }
 
+pub(crate) fn softmax_plan(hosts: Hosts) -> JobPlan {
+    let settings = softmax::Settings { dim: 12, epochs: 6, batch: 300, negatives: 64, seed: 7, ..Default::default() };
+    job(Algorithm::Softmax(settings), hosts)
+}
+
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 2] = [plan, graph_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 3] = [plan, graph_plan, softmax_plan];
 
 fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
     JobPlan {

@@ -120,6 +120,7 @@ async fn a_peer_that_never_answers_fails_the_job_and_a_new_epoch_on_other_hosts_
         let expected = Cluster::healthy(1, &data).run(plan(Hosts::single(1))).await.unwrap();
         let is_late = |request: &TrainRequest| {
             matches!(request, TrainRequest::Step { step: 2, .. } | TrainRequest::Count { round: 4, .. })
+                || matches!(request, TrainRequest::Apply { at, .. } if at.version() >= 7)
         };
         let is_dead = move |node: u64, request: &TrainRequest| {
             node == 3 && is_late(request) || matches!(request, TrainRequest::Close(_))

@@ -1,0 +1,193 @@
+//! Sampled softmax, one combination of settings after another, with the steps as a cluster takes them: 64 virtual workers of users and of items.
+use crate::{Data, Failure, Given, K};
+use docent_model::{
+    Adjacency, Kernel, parallel,
+    rank::Items,
+    softmax::{
+        Settings, VWORKERS,
+        adagrad::Table,
+        first_row, plan,
+        sample::{self, Draw, Masses},
+        step::{Key, Negatives, Push, Scratch, Step},
+        user,
+    },
+    tree,
+};
+use std::time::Instant;
+
+/// Sets one of the settings.
+type Set = fn(&mut Settings, f32);
+
+pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
+    let base = Settings::default();
+    let mut all = vec![Settings { epochs: given.one("epochs", "20")?, seed: given.one("seed", "1")?, ..base }];
+    let lists: [(&str, &str, Set); 8] = [
+        ("dim", "64", |settings, value| settings.dim = value as u16),
+        ("batch", "16384", |settings, value| settings.batch = value as u32),
+        ("negatives", "4096", |settings, value| settings.negatives = value as u32),
+        ("folds", "2", |settings, value| settings.folds = value as u16),
+        ("tau", "0.07", |settings, value| settings.temperature = value),
+        ("rate", "0.5", |settings, value| settings.learning_rate = value),
+        ("beta", "1", |settings, value| settings.popularity_exponent = value),
+        ("uniform", "0.5", |settings, value| settings.uniform_share = value),
+    ];
+    for (key, default, set) in lists {
+        let values = given.list(key, default)?;
+        let with = |settings: &Settings| -> Vec<Settings> {
+            let one = |value: &f32| {
+                let mut settings = *settings;
+                set(&mut settings, *value);
+                settings
+            };
+            values.iter().map(one).collect()
+        };
+        all = all.iter().flat_map(with).collect();
+    }
+    for settings in all {
+        settings.validate()?;
+        println!("{settings:?}");
+        train(&settings, data, given.one("every", "5")?)?;
+    }
+    Ok(())
+}
+
+/// The users of one virtual worker of 64.
+struct Worker {
+    histories: Adjacency,
+    sizes: Vec<u32>,
+}
+
+impl Worker {
+    fn all(data: &Data) -> Vec<Worker> {
+        let of = |vworker: usize| {
+            let users: Vec<u32> =
+                (vworker..data.train.len()).step_by(usize::from(VWORKERS)).map(|user| user as u32).collect();
+            let mut histories = Adjacency::new();
+            users
+                .iter()
+                .for_each(|user| histories.push_row(data.train[*user as usize].iter().map(|item| (*item, 1.0))));
+            let sizes = users.iter().map(|user| data.train[*user as usize].len() as u32).collect();
+            Worker { histories, sizes }
+        };
+        (0..usize::from(VWORKERS)).map(of).collect()
+    }
+}
+
+/// The items of all virtual workers: runs of equal length, as slots are.
+struct Catalogue {
+    masses: Masses,
+    /// First item of each worker, and its draws.
+    draws: Vec<(u32, Draw)>,
+}
+
+impl Catalogue {
+    fn new(settings: &Settings, data: &Data) -> Result<Catalogue, Failure> {
+        let by_item = data.users.transposed(data.items);
+        let positives: Vec<u32> = (0..data.items).map(|item| by_item.row(item).0.len() as u32).collect();
+        let length = data.items.div_ceil(usize::from(VWORKERS));
+        let masses: Vec<_> = positives.chunks(length).map(|counts| sample::mass(settings, counts)).collect();
+        let masses = Masses::new(settings, &masses)?;
+        let draws = (0u16..).zip(positives.chunks(length)).map(|(vworker, counts)| {
+            Ok::<_, Failure>((u32::from(vworker) * length as u32, Draw::new(&masses, vworker, counts)?))
+        });
+        Ok(Catalogue { draws: draws.collect::<Result<_, _>>()?, masses })
+    }
+
+    fn draw(&self, epoch: u32, step: u32) -> Vec<(u32, f32)> {
+        let counts = self.masses.counts(epoch, step);
+        let of = |(count, (first, draw)): (u32, &(u32, Draw))| {
+            draw.draw(epoch, step, count).into_iter().map(|(item, weight)| (first + item, weight)).collect::<Vec<_>>()
+        };
+        counts.into_iter().zip(&self.draws).flat_map(of).collect()
+    }
+}
+
+/// What a host with all virtual workers does, and how long it took.
+#[derive(Default)]
+struct Spent {
+    all_s: f64,
+    push_s: f64,
+    /// Distinct items pulled in the steps, and steps.
+    items: usize,
+    steps: usize,
+}
+
+fn train(settings: &Settings, data: &Data, every: u32) -> Result<(), Failure> {
+    let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
+    let mut rows = vec![0.0; data.items * dim];
+    for (item, row) in rows.chunks_mut(dim).enumerate() {
+        first_row(kernel, settings.seed, &item.to_string(), row);
+    }
+    let mut table = Table::new(dim, rows)?;
+    let (workers, catalogue) = (Worker::all(data), Catalogue::new(settings, data)?);
+    let steps = plan::steps(settings, data.users.entries() as u64);
+    let mut spent = Spent::default();
+    for epoch in 0..u32::from(settings.epochs) {
+        let plan = |(worker, vworker): (&Worker, u16)| plan::batches(settings, epoch, vworker, &worker.sizes, steps);
+        let batches: Vec<Vec<Vec<u32>>> = workers.iter().zip(0..).map(plan).collect();
+        let mut loss = [0.0; 2];
+        for step in 0..steps {
+            let at = Instant::now();
+            let negatives = Negatives::new(dim, &catalogue.draw(epoch, step), table.rows())?;
+            let sum =
+                push(settings, data.threads, &workers, (&table, &negatives), (epoch, step, &batches), &mut spent)?;
+            loss = [loss[0] + sum.loss[0], loss[1] + sum.loss[1]];
+            let gradients = negatives.gradients(sum)?;
+            spent.items += gradients.items().len();
+            spent.steps += 1;
+            table.apply(kernel, settings.rate(steps, epoch, step), &gradients)?;
+            spent.all_s += at.elapsed().as_secs_f64();
+        }
+        if (epoch + 1) % every == 0 || epoch + 1 == u32::from(settings.epochs) {
+            report(settings, data, &table, &format!("epoch {} loss {:.4}", epoch + 1, loss[0] / loss[1]), &spent)?;
+        }
+    }
+    Ok(())
+}
+
+/// One step of all virtual workers.
+fn push(
+    settings: &Settings,
+    threads: usize,
+    workers: &[Worker],
+    (table, negatives): (&Table, &Negatives),
+    (epoch, step, batches): (u32, u32, &[Vec<Vec<u32>>]),
+    spent: &mut Spent,
+) -> Result<Push, Failure> {
+    let at = Instant::now();
+    let of = |worker| Step::new(settings, Kernel::detect(), worker, table.rows(), negatives);
+    let all: Vec<Step<'_>> = workers.iter().map(|worker| of(&worker.histories)).collect::<Result<_, _>>()?;
+    let mut pushes = vec![Push::default(); workers.len()];
+    parallel::for_each(
+        threads,
+        pushes.iter_mut().zip(all).zip(0..).collect(),
+        || None,
+        |scratch: &mut Option<Scratch>, ((push, own), vworker): ((&mut Push, Step<'_>), u16)| {
+            let scratch = scratch.get_or_insert_with(|| own.scratch());
+            let users = &batches[usize::from(vworker)][step as usize];
+            *push = own.push(scratch, Key { epoch, step, vworker }, users);
+        },
+    );
+    spent.push_s += at.elapsed().as_secs_f64();
+    Ok(tree::finish(VWORKERS, tree::leaves(0, pushes))?)
+}
+
+fn report(settings: &Settings, data: &Data, table: &Table, what: &str, spent: &Spent) -> Result<(), Failure> {
+    let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
+    // Users as they are read from a published version: from their histories and its items.
+    let mut users = Vec::with_capacity(data.train.len() * dim);
+    for history in &data.train {
+        let history: Vec<(&[f32], f32)> =
+            history.iter().map(|item| (&table.rows()[*item as usize * dim..][..dim], 1.0)).collect();
+        users.extend(user::vector(kernel, dim, &history)?);
+    }
+    let seen: Vec<&[u32]> = data.train.iter().map(|items| &items[..]).collect();
+    let lists = Items::new(dim, table.rows())?.rank(kernel, data.threads, &users, &seen, K)?;
+    let Spent { all_s, push_s, items, steps } = spent;
+    println!(
+        "{what} in {all_s:.1} s ({push_s:.1} s in pushes, {} items a step): {}",
+        items / steps,
+        data.measure(&lists)
+    );
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The three products of a sampled-softmax step, and the exponential between them.
+//!
+//! Shapes: `rows` are `[n][stride]`, n a multiple of [`ROWS_UNIT`]; negatives are `[width][stride]`, and once more in blocks of 16,
+//! `[block][stride][16]`, width a multiple of 16; shares are `[n][pitch]` with the pitch of [`pitch`]. Padding is zero.
+use super::generic::{LANES, multiply};
+
+/// Rows come in multiples of this: the height of the tallest register tile.
+pub(crate) const ROWS_UNIT: usize = 8;
+
+/// Distance between the rows of shares: not a power of two, as those would fall into a few sets of the first-level cache.
+#[inline(always)]
+pub(crate) const fn pitch(width: usize) -> usize {
+    width + LANES
+}
+
+/// Negatives taken at a time where they are summed by row; 256 of 128 values stay in the second-level cache.
+const PANEL_ROWS: usize = 256;
+
+/// What turns scores into shares.
+pub(crate) struct Shares<'a> {
+    pub(crate) stride: usize,
+    pub(crate) rows: &'a [f32],
+    /// Negatives in blocks of 16.
+    pub(crate) blocks: &'a [f32],
+    /// A factor for each negative; 0 for padding.
+    pub(crate) weights: &'a [f32],
+    /// A share is `weight exp(scale score - shift)`.
+    pub(crate) scale: f32,
+    pub(crate) shift: f32,
+}
+
+/// Shares of every row with every negative.
+#[inline(always)]
+pub(super) fn shares<const R: usize>(task: &Shares<'_>, out: &mut [f32]) {
+    let (stride, pitch) = (task.stride, pitch(task.weights.len()));
+    let groups = task.rows.len() / (R * stride);
+    // R rows side by side, so that a step of the inner loop reads R neighbouring values.
+    let mut packed = vec![[0f32; R]; groups * stride];
+    for group in 0..groups {
+        for r in 0..R {
+            let row = &task.rows[(group * R + r) * stride..][..stride];
+            let packed = &mut packed[group * stride..][..stride];
+            for k in 0..stride {
+                packed[k][r] = row[k];
+            }
+        }
+    }
+    let (blocks, weights) = (task.blocks.as_chunks::<LANES>().0, task.weights.as_chunks::<LANES>().0);
+    let out = out.as_chunks_mut::<LANES>().0;
+    for block in 0..weights.len() {
+        let negatives = &blocks[block * stride..][..stride];
+        for group in 0..groups {
+            let rows = &packed[group * stride..][..stride];
+            let mut tile = [[0f32; LANES]; R];
+            for k in 0..stride {
+                multiply::<R, false>(&rows[k], &negatives[k], &mut tile);
+            }
+            for r in 0..R {
+                out[(group * R + r) * (pitch / LANES) + block] =
+                    weighted_exp(&tile[r], &weights[block], task.scale, task.shift);
+            }
+        }
+    }
+}
+
+/// `weights exp(scale scores - shift)`, lane by lane.
+#[inline(always)]
+fn weighted_exp(scores: &[f32; LANES], weights: &[f32; LANES], scale: f32, shift: f32) -> [f32; LANES] {
+    let mut out = [0f32; LANES];
+    for lane in 0..LANES {
+        out[lane] = weights[lane] * exp_lane(scale.mul_add(scores[lane], -shift));
+    }
+    out
+}
+
+/// `e^x` for x in [-87, 88] (others are moved there), within 2 units of the last place: `2^n e^r` with |r| <= ln 2 / 2 (Cody and Waite's
+/// two-part ln 2) and the polynomial of Cephes' `expf`.
+#[inline(always)]
+fn exp_lane(x: f32) -> f32 {
+    /// 1.5 x 2^23: adding it leaves the nearest whole number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_199_9e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r * r, r) + 1.0;
+    // The low bits of `shifted` are n; the exponent of the power of two stays within 1..=254.
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    p * power
+}
+
+/// `e^x`, as shares have it.
+#[inline(always)]
+pub(super) fn exp<const R: usize>(x: f32) -> f32 {
+    exp_lane(x)
+}
+
+/// `out = shares negatives`: for each row its sum of negatives, `[n][stride]`.
+#[inline(always)]
+pub(super) fn pull<const R: usize>(stride: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]) {
+    let (width, columns) = (negatives.len() / stride, stride / LANES);
+    let pitch = pitch(width);
+    let (negatives, out) = (negatives.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
+    out.fill([0.0; LANES]);
+    let mut packed = [[0f32; R]; PANEL_ROWS];
+    for first in (0..width).step_by(PANEL_ROWS) {
+        let packed = &mut packed[..PANEL_ROWS.min(width - first)];
+        let panel = &negatives[first * columns..][..packed.len() * columns];
+        for group in 0..out.len() / (R * columns) {
+            for r in 0..R {
+                let row = &shares[(group * R + r) * pitch + first..][..packed.len()];
+                for at in 0..packed.len() {
+                    packed[at][r] = row[at];
+                }
+            }
+            for column in 0..columns {
+                let mut tile = [[0f32; LANES]; R];
+                for r in 0..R {
+                    tile[r] = out[(group * R + r) * columns + column];
+                }
+                let mut right = column;
+                for left in &*packed {
+                    multiply::<R, false>(left, &panel[right], &mut tile);
+                    right += columns;
+                }
+                for r in 0..R {
+                    out[(group * R + r) * columns + column] = tile[r];
+                }
+            }
+        }
+    }
+}
+
+/// `out += shares^T rows`: for each negative its sum of rows, `[width][stride]`.
+#[inline(always)]
+pub(super) fn push<const R: usize>(stride: usize, shares: &[f32], rows: &[f32], out: &mut [f32]) {
+    let columns = stride / LANES;
+    let pitch = pitch(out.len() / stride) / R;
+    let (shares, rows) = (shares.as_chunks::<R>().0, rows.as_chunks::<LANES>().0);
+    let out = out.as_chunks_mut::<LANES>().0;
+    for group in 0..out.len() / (R * columns) {
+        for column in 0..columns {
+            let mut tile = [[0f32; LANES]; R];
+            for r in 0..R {
+                tile[r] = out[(group * R + r) * columns + column];
+            }
+            let (mut left, mut right) = (group, column);
+            while right < rows.len() {
+                multiply::<R, false>(&shares[left], &rows[right], &mut tile);
+                (left, right) = (left + pitch, right + columns);
+            }
+            for r in 0..R {
+                out[(group * R + r) * columns + column] = tile[r];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kernel;
+
+    fn noise(n: usize, id: &str) -> Vec<f32> {
+        let mut values = vec![0.0; n];
+        crate::init::fill(11, id, (n as f32).sqrt(), &mut values);
+        values
+    }
+
+    #[test]
+    fn the_exponential_is_within_two_units_of_the_last_place() {
+        let mut x = -87.0f32;
+        while x < 88.0 {
+            let exact = f64::from(x).exp();
+            let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+            assert!((f64::from(exp_lane(x)) - exact).abs() <= 2.0 * unit, "{x}");
+            x += 0.0137;
+        }
+        assert_eq!(exp_lane(0.0), 1.0);
+        assert_eq!(exp_lane(-1e30), exp_lane(-87.0));
+        assert!(exp_lane(1e30).is_finite());
+    }
+
+    #[test]
+    fn products_are_those_of_the_formula_and_the_same_bytes_on_every_instruction_set() {
+        // Rows, negatives (beside a panel's length) and strides.
+        for (n, width, stride) in [(8, 16, 16), (24, 272, 48), (64, 528, 64)] {
+            let (rows, negatives) = (noise(n * stride, "rows"), noise(width * stride, "negatives"));
+            let mut blocks = vec![0.0; width * stride];
+            for (at, value) in negatives.iter().enumerate() {
+                let (negative, k) = (at / stride, at % stride);
+                blocks[(negative / 16 * stride + k) * 16 + negative % 16] = *value;
+            }
+            let weights: Vec<f32> = (0..width).map(|at| at as f32 / 7.0).collect();
+            let task = Shares { stride, rows: &rows, blocks: &blocks, weights: &weights, scale: 0.1, shift: 0.4 };
+            let outcome = |kernel: Kernel| {
+                let (mut shares, mut pulled) = (vec![0.0; n * pitch(width)], vec![1.0; n * stride]);
+                let mut pushed = vec![0.5; width * stride];
+                kernel.shares(&task, &mut shares);
+                kernel.pull(stride, &shares, &negatives, &mut pulled);
+                kernel.push(stride, &shares, &rows, &mut pushed);
+                (shares, pulled, pushed)
+            };
+            let ours = outcome(Kernel::detect());
+            let share = |row: usize, negative: usize| {
+                let pairs = rows[row * stride..][..stride].iter().zip(&negatives[negative * stride..][..stride]);
+                let score: f64 = pairs.map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+                f64::from(weights[negative]) * (0.1 * score - 0.4).exp()
+            };
+            let close = |ours: f32, exact: f64| (f64::from(ours) - exact).abs() < 1e-3 * exact.abs().max(10.0);
+            for (row, k) in [(0, 0), (3, 5), (n - 1, stride - 1)] {
+                assert!((0..width).all(|at| close(ours.0[row * pitch(width) + at], share(row, at))));
+                let pulled = (0..width).map(|at| share(row, at) * f64::from(negatives[at * stride + k])).sum();
+                assert!(close(ours.1[row * stride + k], pulled), "{} {pulled}", ours.1[row * stride + k]);
+                let at = width - 1 - row;
+                let pushed: f64 = (0..n).map(|row| share(row, at) * f64::from(rows[row * stride + k])).sum();
+                assert!(close(ours.2[at * stride + k], pushed + 0.5), "{} {pushed}", ours.2[at * stride + k]);
+            }
+            let bits = |(a, b, c): &(Vec<f32>, Vec<f32>, Vec<f32>)| -> Vec<u32> {
+                [a, b, c].into_iter().flatten().map(|value| value.to_bits()).collect()
+            };
+            Kernel::available()
+                .into_iter()
+                .for_each(|kernel| assert_eq!(bits(&outcome(kernel)), bits(&ours), "{}", kernel.name()));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Sampled-softmax matrix factorisation whose users are their histories.
+//!
+//! There is one table: a unit vector y_i for each item. A user is the direction of the sum of what it has, `x = sum_h y_h / |sum_h y_h|`
+//! ([`user`]), so a user's vector is derived by construction: none is trained, stored or folded in, and the first click counts at once.
+//! (The history as the user is FISM's and the asymmetric models' idea: Kabbur, Ning, Karypis, KDD 2013; Koren, KDD 2008, section 4.1.)
+//!
+//! **Loss.** A history is cut at random into `folds` parts. For each part F, x is made of the *other* parts and every item t of F is told from the
+//! step's negatives N by
+//!
+//! `-ln e_t / (e_t + sum_{j in N, j not in the history} n_j e_j / (S q_j))`, `e_i = exp(x.y_i / temperature)`
+//!
+//! with S draws, n_j of them j, from the distribution q. The factor 1 / (S q_j) is the logQ correction (Bengio and Senécal 2008; Yi et al.,
+//! RecSys 2019, section 3); the target is there with probability 1 and has none. So the sum over N is an unbiased estimate of that over
+//! all items that the user has not, whichever q. That both sides are unit vectors is what Wu et al., *On the effectiveness of sampled softmax
+//! loss for item recommendation* (TOIS 2024), find best, too.
+//!
+//! # The contract with a parameter server
+//!
+//! Users belong to 64 virtual workers and items to 64 of their own, both ranges of slots; hosts merely host them. Item rows and their
+//! optimiser's state live with the items' owner; nothing of a user but its history exists, and that stays where it is.
+//!
+//! 1. *Once a job.* Owners tell everybody `[Mass]` of each virtual worker of items, two numbers ([`sample::mass`]); user hosts tell their positives. All
+//!    know then the number of steps an epoch ([`plan::steps`]) and how many negatives each virtual worker of items draws in each step
+//!    ([`sample::Masses::counts`]); the owner alone knows which ([`sample::Draw::draw`]).
+//! 2. *Each epoch* a virtual worker of users puts its users in a random order and parts them among the steps ([`plan::batches`]), in
+//!    proportion: a small one has small parts, or empty ones, and the number of steps is everybody's.
+//! 3. *Each step* a user host pulls the rows of the items in its batches' histories and, from every owner, the negatives with their weights
+//!    ([`step::Negatives`], the same for all virtual workers). Each of its virtual workers computes a [`step::Push`]. The host adds these up along
+//!    [`crate::tree`] as far as it has whole subtrees ([`crate::tree::fold`]) and sends each owner that owner's rows of the roots.
+//! 4. An owner waits for all 64 leaves, [finishes](crate::tree::finish) the tree and [applies](adagrad::apply) the sum once.
+//!
+//! **The bytes do not depend on the hosting.** The sum of one item is a tree over virtual workers, in which a worker without that item is left out
+//! (not a zero), so that rows of one owner can be cut out of a node before or after adding; inside a virtual worker it runs in the order of its batch.
+//! Random numbers are a function of (seed, purpose, epoch, step, virtual worker) ([`random`]). Everything else is a function of rows at the step's
+//! beginning. So a step can be computed again anywhere, from a checkpoint of rows and squares, to the same bits.
+//!
+//! **What travels**, a step: to each user host the distinct rows of its batches and S negatives, and back the same rows once per root
+//! (one root where a host has all, at most 2 log2 64 for a contiguous range). Larger batches have fewer distinct rows per positive; see decision 0018.
+pub mod adagrad;
+pub mod gradients;
+pub mod plan;
+pub mod random;
+pub mod sample;
+pub mod step;
+pub mod user;
+
+use crate::{Error, Kernel, init, settings::DIM_MAX};
+use serde::{Deserialize, Serialize};
+
+/// Virtual workers of users, and of items.
+pub const VWORKERS: u16 = 64;
+
+/// Settings of sampled softmax.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Dimension of the vectors, 1..=512.
+    pub dim: u16,
+    /// Passes over all positives, 1..=1000.
+    pub epochs: u16,
+    /// Positives of a step, over all virtual workers, about: 64..=16,777,216.
+    pub batch: u32,
+    /// Negatives drawn a step, with repetition: 16..=65,536.
+    pub negatives: u32,
+    /// Divides scores: [0.02, 1].
+    pub temperature: f32,
+    /// Parts that a history is cut into, 2..=64; a user is trained on all but one of them at a time.
+    pub folds: u16,
+    /// Length of a row's first step, (0, 10]; it falls to 0 in a line over the job.
+    pub learning_rate: f32,
+    /// Exponent of an item's positives in the distribution of negatives, [0, 2].
+    pub popularity_exponent: f32,
+    /// Share of the negatives that are drawn uniformly from all items, [0.01, 1]: keeps every correction finite.
+    pub uniform_share: f32,
+    /// Seed of first rows, orders, parts and negatives.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    /// Chosen on held-out training data of gowalla (decision 0018).
+    fn default() -> Self {
+        Self {
+            dim: 64,
+            epochs: 20,
+            batch: 8192,
+            negatives: 1024,
+            temperature: 0.07,
+            folds: 2,
+            learning_rate: 0.5,
+            popularity_exponent: 1.0,
+            uniform_share: 1.0,
+            seed: 1,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the first setting that is out of range.
+    pub fn validate(&self) -> Result<(), Error> {
+        let checks = [
+            ("dim", (1..=DIM_MAX).contains(&self.dim), "1 to 512"),
+            ("epochs", (1..=1000).contains(&self.epochs), "1 to 1000"),
+            ("batch", (64..=1 << 24).contains(&self.batch), "64 to 16,777,216"),
+            ("negatives", (16..=65_536).contains(&self.negatives), "16 to 65,536"),
+            // Below .02 the exponentials of 32-bit numbers no longer tell far scores apart.
+            ("temperature", (0.02..=1.0).contains(&self.temperature), "0.02 to 1"),
+            ("folds", (2..=64).contains(&self.folds), "2 to 64"),
+            ("learning_rate", self.learning_rate > 0.0 && self.learning_rate <= 10.0, "above 0, at most 10"),
+            ("popularity_exponent", (0.0..=2.0).contains(&self.popularity_exponent), "0 to 2"),
+            ("uniform_share", (0.01..=1.0).contains(&self.uniform_share), "0.01 to 1"),
+        ];
+        match checks.into_iter().find(|(_, is_valid, _)| !is_valid) {
+            Some((name, _, reason)) => Err(Error::Setting { name, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Length of a row's first step if it came in this step of the job (epochs count from 0).
+    #[must_use]
+    pub fn rate(&self, steps: u32, epoch: u32, step: u32) -> f32 {
+        let (done, all) =
+            (f64::from(epoch) * f64::from(steps) + f64::from(step), f64::from(self.epochs) * f64::from(steps));
+        (f64::from(self.learning_rate) * (1.0 - done / all.max(1.0)).max(0.0)) as f32
+    }
+}
+
+/// An item's first row: a random direction, a function of (seed, id).
+pub fn first_row(kernel: Kernel, seed: u64, id: &str, row: &mut [f32]) {
+    init::fill(seed, id, 1.0, row);
+    normalise(kernel, row);
+}
+
+/// Makes `row` a unit vector and returns what it was multiplied by; zero stays zero.
+pub(crate) fn normalise(kernel: Kernel, row: &mut [f32]) -> f32 {
+    let length = kernel.dot(row, row).sqrt();
+    // A sum of opposite rows has no direction; a length that small is rounding.
+    let inverse = if length > 1e-6 { 1.0 / length } else { 0.0 };
+    row.iter_mut().for_each(|value| *value *= inverse);
+    inverse
+}
+
+/// `to += factor from`.
+pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Sampled softmax: in each step workers compute gradients, then owners apply them; nobody is ahead of anybody.
+use super::{Job, Linked, unexpected};
+use crate::{
+    Error, Progress, TrainRequest, TrainResponse, VWORKERS,
+    message::At,
+    part::{IalsGlobal, SoftmaxGlobal},
+    plan::Phase,
+};
+use docent_model::{
+    softmax::{Settings, plan},
+    tree,
+};
+
+impl<P: FnMut(Progress) + Send> Job<'_, P> {
+    /// All epochs; gives the mean loss of a positive in each.
+    pub(super) async fn descend(&mut self, settings: &Settings, linked: &Linked) -> Result<Vec<f64>, Error> {
+        let key = linked.key;
+        let locate = TrainRequest::Locate { key, items: linked.items.clone() };
+        self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
+        let owners = self.plan.hosts.item_nodes();
+        let mut masses = vec![[0.0; 2]; usize::from(VWORKERS)];
+        for (node, response) in self.all(&owners, &TrainRequest::Weigh(key)).await? {
+            let TrainResponse::Weighed { masses: of_owner } = response else { return Err(unexpected(node)) };
+            for (vworker, mass) in of_owner {
+                *masses.get_mut(usize::from(vworker)).ok_or_else(|| unexpected(node))? = mass;
+            }
+        }
+        self.all(&owners, &TrainRequest::Prepare { key, masses }).await?;
+        let steps = plan::steps(settings, linked.counts.positives);
+        let mut losses = Vec::new();
+        for epoch in 0..settings.epochs {
+            let mut loss = [0.0; 2];
+            for step in 0..steps {
+                let of_step = self.descend_once(linked, At { epoch: u32::from(epoch), step, steps }).await?;
+                loss = [loss[0] + of_step[0], loss[1] + of_step[1]];
+            }
+            // Without a history of two there is nothing to learn from, and no loss.
+            let mean = if loss[1] > 0.0 { loss[0] / loss[1] } else { 0.0 };
+            if !mean.is_finite() {
+                let message = format!("the loss is not finite after epoch {}; lower learning_rate", epoch + 1);
+                return Err(Error::Diverged(message));
+            }
+            losses.push(mean);
+            self.report(&key, Phase::Epoch, epoch + 1, Some(mean));
+        }
+        Ok(losses)
+    }
+
+    /// One step; gives the sums of loss and weight.
+    async fn descend_once(&mut self, linked: &Linked, at: At) -> Result<[f64; 2], Error> {
+        let mut sums = Vec::new();
+        let gradients = TrainRequest::Gradients { key: linked.key, at };
+        for (node, response) in self.all(&self.plan.hosts.user_nodes(), &gradients).await? {
+            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
+            sums.extend(partial);
+            self.bytes_pulled += bytes_pulled;
+        }
+        let apply = TrainRequest::Apply { key: linked.key, at };
+        self.exchange(&self.plan.hosts.item_nodes(), &apply).await?;
+        match tree::finish(VWORKERS, sums)?[..] {
+            [loss, weight] => Ok([loss, weight]),
+            _ => Err(Error::Internal("losses of another length".into())),
+        }
+    }
+
+    /// The global part, with the means that owners summed up when they published.
+    pub(super) async fn softmax_global(
+        &self,
+        settings: &Settings,
+        linked: &Linked,
+        losses: &[f64],
+    ) -> Result<SoftmaxGlobal, Error> {
+        let (mean, categories) = self.means(linked, settings.dim).await?;
+        Ok(SoftmaxGlobal {
+            settings: *settings,
+            numerics: IalsGlobal::numerics(),
+            users: linked.counts.users,
+            items: linked.counts.items,
+            positives: linked.counts.positives,
+            loss: losses.last().copied().unwrap_or_default(),
+            mean,
+            categories,
+        })
+    }
+}

@@ -1,0 +1,465 @@
+//! Sampled softmax on a host: as a worker it computes what its users push in a step, as a parameter server it keeps the rows of its items and applies
+//! what all users pushed, once. `docent_model::softmax` has the contract.
+//!
+//! A step is synchronous: workers read rows at step t, the driver waits for all of them, owners pull the pushes and are at t + 1. Every blob names its
+//! step, and an owner or a worker that is at another refuses it, so that a request that comes twice or late changes nothing.
+use super::{
+    evaluate::Ranking,
+    order::Order,
+    session::{Session, Users, no_host},
+};
+use crate::{
+    Error, TrainResponse,
+    link::ItemSide,
+    message::{At, Blob, PAGE_BYTES_MAX},
+    page,
+    plan::{Algorithm, Hosts},
+};
+use bytes::Bytes;
+use docent_model::{
+    Adjacency, Kernel, parallel,
+    softmax::{
+        Settings, VWORKERS,
+        adagrad::Table,
+        first_row,
+        gradients::Gradients,
+        plan,
+        sample::{Draw, Masses, mass},
+        step::{Key, Negatives, Push, Step},
+        user,
+    },
+    tree::{self, Node},
+};
+use futures::future::{try_join, try_join_all};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// What phases leave.
+#[derive(Default)]
+pub(in crate::worker) struct Softmax {
+    /// On a user host: who is in which step of an epoch, by own virtual worker.
+    batches: Option<(u32, Arc<Batches>)>,
+    /// On a user host: what the last step pushes.
+    pushed: Option<Arc<Pushed>>,
+    /// On an owner: its rows.
+    table: Option<Arc<RwLock<Versioned>>>,
+    /// On an owner: how it draws negatives.
+    draws: Option<Arc<Draws>>,
+}
+
+/// By own virtual worker and step: rows of users.
+type Batches = Vec<Vec<Vec<u32>>>;
+
+struct Versioned {
+    /// Steps that were applied.
+    version: u32,
+    table: Table,
+}
+
+struct Draws {
+    masses: Masses,
+    /// Virtual worker, its first item's place on the owner, and its draws.
+    workers: Vec<(u16, u32, Draw)>,
+}
+
+impl Draws {
+    /// Places on the owner with weights, ascending.
+    fn of(&self, at: At) -> Vec<(u32, f32)> {
+        let counts = self.masses.counts(at.epoch, at.step);
+        let of = |(vworker, first, draw): &(u16, u32, Draw)| {
+            let count = counts.get(usize::from(*vworker)).copied().unwrap_or(0);
+            let drawn = draw.draw(at.epoch, at.step, count).into_iter();
+            let first = *first;
+            drawn.map(move |(item, weight)| (first + item, weight))
+        };
+        self.workers.iter().flat_map(of).collect()
+    }
+}
+
+/// What this host's users push in a step; items are counted in `items`, numbers of all items.
+struct Pushed {
+    at: At,
+    items: Vec<u32>,
+    negatives: Negatives,
+    roots: Vec<Node<Push>>,
+}
+
+/// Negatives of an owner on the wire: places on it with weights, and their rows.
+#[derive(Serialize, Deserialize)]
+struct Drawn {
+    items: Vec<(u32, f32)>,
+    rows: Vec<f32>,
+}
+
+/// A root of a push on the wire; items are places on the owner.
+#[derive(Serialize, Deserialize)]
+struct Root {
+    level: u8,
+    index: u16,
+    items: Vec<u32>,
+    rows: Vec<f32>,
+    negatives: Vec<f32>,
+}
+
+/// The rows of items that a step reads, by the numbers of all items.
+#[derive(Default)]
+struct Read {
+    rows: BTreeMap<u32, Vec<f32>>,
+    negatives: Vec<(u32, f32)>,
+}
+
+/// The rows of an owner before the first step.
+pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -> Result<Softmax, Error> {
+    let dim = usize::from(settings.dim);
+    let mut rows = vec![0.0; side.items.len() * dim];
+    for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
+        first_row(kernel, settings.seed, id, row);
+    }
+    let table = Versioned { version: 0, table: Table::new(dim, rows)? };
+    Ok(Softmax { table: Some(Arc::new(RwLock::new(table))), ..Softmax::default() })
+}
+
+impl Session {
+    fn softmax_settings(&self) -> Result<&Settings, Error> {
+        match &self.open.algorithm {
+            Algorithm::Softmax(settings) => Ok(settings),
+            _ => Err(Error::Invalid("only sampled softmax takes steps by gradients".into())),
+        }
+    }
+
+    /// How much of all negatives falls to each of this owner's virtual workers.
+    pub(super) fn weigh(&self) -> Result<TrainResponse, Error> {
+        let (settings, items) = (self.softmax_settings()?, self.items()?);
+        let weighed =
+            items.vworkers.iter().map(|(vworker, _)| (*vworker, mass(settings, &positives(&items, *vworker))));
+        Ok(TrainResponse::Weighed { masses: weighed.collect() })
+    }
+
+    /// Takes the masses of all virtual workers of items.
+    pub(super) fn prepare(&self, masses: &[[f64; 2]]) -> Result<TrainResponse, Error> {
+        let (settings, items) = (self.softmax_settings()?, self.items()?);
+        if masses.len() != usize::from(VWORKERS) {
+            return Err(Error::Invalid(format!("negatives need the masses of {VWORKERS} virtual workers")));
+        }
+        let masses = Masses::new(settings, masses)?;
+        let own = items.vworkers.iter().filter(|(_, rows)| !rows.is_empty());
+        let workers = own.map(|(vworker, rows)| {
+            Ok((*vworker, rows.start as u32, Draw::new(&masses, *vworker, &positives(&items, *vworker))?))
+        });
+        let workers = workers.collect::<Result<_, Error>>()?;
+        self.state().softmax.draws = Some(Arc::new(Draws { masses, workers }));
+        Ok(TrainResponse::Done)
+    }
+
+    /// Computes what this host's users push in a step. The answer has the step's loss and its weight.
+    pub(super) async fn gradients(&self, at: At) -> Result<TrainResponse, Error> {
+        let settings = *self.softmax_settings()?;
+        let (users, places) = (self.users()?, self.located()?);
+        let batches = self.batches(&users, at).await?;
+        let step = at.step as usize;
+        let own =
+            |vworker: usize| batches.get(vworker).and_then(|steps| steps.get(step)).map_or(&[][..], Vec::as_slice);
+        let adjacency = &users.side.adjacency;
+        let histories = |(vworker, (_, range)): (usize, &(u16, std::ops::Range<usize>))| {
+            own(vworker).iter().map(|user| adjacency.row(range.start + *user as usize)).collect::<Vec<_>>()
+        };
+        let histories: Vec<Vec<(&[u32], &[f32])>> = users.side.vworkers.iter().enumerate().map(histories).collect();
+        let wanted: BTreeSet<u32> =
+            histories.iter().flatten().flat_map(|(items, _)| items.iter().map(|item| places[*item as usize])).collect();
+        let read = self.read(at, wanted, usize::from(settings.dim)).await?;
+        let items: Vec<u32> = read.rows.keys().copied().collect();
+        // In numbers of the step's own items.
+        let number = |item: u32| items.binary_search(&item).map_or(u32::MAX, |at| at as u32);
+        let cut = histories.iter().map(|histories| {
+            let mut rows = Adjacency::new();
+            for (of_user, confidences) in histories {
+                rows.push_row(
+                    of_user.iter().map(|item| number(places[*item as usize])).zip(confidences.iter().copied()),
+                );
+            }
+            rows
+        });
+        let cut: Vec<Adjacency> = cut.collect();
+        let drawn: Vec<(u32, f32)> = read.negatives.iter().map(|(item, weight)| (number(*item), *weight)).collect();
+        let (kernel, threads) = (self.context.kernel, self.context.options.threads);
+        let work = move || -> Result<Pushed, Error> {
+            let table: Vec<f32> = read.rows.into_values().flatten().collect();
+            let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
+            let steps: Vec<Step<'_>> = cut
+                .iter()
+                .map(|own| Step::new(&settings, kernel, own, &table, &negatives))
+                .collect::<Result<_, _>>()?;
+            let mut pushes = vec![Push::default(); steps.len()];
+            let vworkers = users.side.vworkers.iter().map(|(vworker, _)| *vworker);
+            parallel::for_each(
+                threads,
+                pushes.iter_mut().zip(steps).zip(vworkers).collect(),
+                || None,
+                |scratch, ((push, step), vworker): ((&mut Push, Step<'_>), u16)| {
+                    let scratch = scratch.get_or_insert_with(|| step.scratch());
+                    let batch: Vec<u32> = (0..).take(step.users()).collect();
+                    *push = step.push(scratch, Key { epoch: at.epoch, step: at.step, vworker }, &batch);
+                },
+            );
+            let leaves = users.side.vworkers.iter().zip(pushes);
+            let leaves = leaves.map(|((vworker, _), value)| Node { level: 0, index: *vworker, value });
+            let roots = tree::fold(leaves.collect());
+            Ok(Pushed { at, items, negatives, roots })
+        };
+        let pushed = self.context.compute.run(work).await??;
+        let loss = |root: &Node<Push>| Node { level: root.level, index: root.index, value: root.value.loss.to_vec() };
+        let sums = pushed.roots.iter().map(loss).collect();
+        self.state().softmax.pushed = Some(Arc::new(pushed));
+        Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Which of this host's users are in which step of the epoch.
+    async fn batches(&self, users: &Arc<Users>, at: At) -> Result<Arc<Batches>, Error> {
+        let known = self.state().softmax.batches.clone().filter(|(epoch, _)| *epoch == at.epoch);
+        if let Some((_, batches)) = known {
+            return Ok(batches);
+        }
+        let (settings, users) = (*self.softmax_settings()?, users.clone());
+        let work = move || -> Batches {
+            let of = |(vworker, range): &(u16, std::ops::Range<usize>)| {
+                let sizes: Vec<u32> = range.clone().map(|user| users.side.adjacency.row(user).0.len() as u32).collect();
+                plan::batches(&settings, at.epoch, *vworker, &sizes, at.steps)
+            };
+            users.side.vworkers.iter().map(of).collect()
+        };
+        let batches = Arc::new(self.context.compute.run(work).await?);
+        self.state().softmax.batches = Some((at.epoch, batches.clone()));
+        Ok(batches)
+    }
+
+    /// The rows of `wanted` and of the step's negatives, from their owners.
+    async fn read(&self, at: At, wanted: BTreeSet<u32>, dim: usize) -> Result<Read, Error> {
+        let owners = self.owners()?;
+        let mut by_owner: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for item in wanted {
+            let (node, place) =
+                owners.place(item).ok_or_else(|| Error::Internal(format!("item {item} has no owner")))?;
+            by_owner.entry(node).or_default().push(place);
+        }
+        let chunk = (PAGE_BYTES_MAX / (dim * 4)).max(1);
+        let calls = by_owner.iter().flat_map(|(node, places)| places.chunks(chunk).map(move |places| (*node, places)));
+        let rows = try_join_all(calls.map(|(node, places)| async move {
+            let bytes = self.fetch_from(node, at, places).await?;
+            Ok::<_, Error>((node, places, bytes))
+        }));
+        let (rows, drawn) = try_join(rows, self.pull_from_owners(Blob::Negatives { at })).await?;
+        let mut read = Read::default();
+        for (node, places, bytes) in rows {
+            if bytes.len() != places.len() * dim * 4 {
+                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+            }
+            for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
+                let number = owners.number(node, *place).unwrap_or(u32::MAX);
+                read.rows.insert(number, page::floats(row).collect());
+            }
+        }
+        for (node, bytes) in drawn {
+            let malformed = || Error::Malformed { node, reason: "negatives".into() };
+            let drawn: Drawn = postcard::from_bytes(&bytes).map_err(|_| malformed())?;
+            if drawn.rows.len() != drawn.items.len() * dim || drawn.rows.iter().any(|value| !value.is_finite()) {
+                return Err(malformed());
+            }
+            for ((place, weight), row) in drawn.items.iter().zip(drawn.rows.chunks_exact(dim)) {
+                let number = owners.number(node, *place).ok_or_else(malformed)?;
+                read.negatives.push((number, *weight));
+                read.rows.insert(number, row.to_vec());
+            }
+        }
+        read.negatives.sort_unstable_by_key(|(item, _)| *item);
+        Ok(read)
+    }
+
+    /// Rows by their places on an owner; of this host's own without the network.
+    async fn fetch_from(&self, node: u64, at: At, places: &[u32]) -> Result<Vec<u8>, Error> {
+        let answer = if node == self.context.options.node {
+            self.fetch(at, places)?
+        } else {
+            self.ask(node, &crate::TrainRequest::Fetch { key: self.open.key, at, places: places.to_vec() }).await?
+        };
+        match answer {
+            TrainResponse::Fetched { rows } => Ok(rows.into()),
+            _ => Err(Error::Malformed { node, reason: "an answer to another question".into() }),
+        }
+    }
+
+    /// Answers [`crate::TrainRequest::Fetch`].
+    pub(super) fn fetch(&self, at: At, places: &[u32]) -> Result<TrainResponse, Error> {
+        let dim = usize::from(self.softmax_settings()?.dim);
+        let versioned = self.table()?;
+        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
+        versioned.check(at.version())?;
+        let mut bytes = Vec::with_capacity(places.len() * dim * 4);
+        for place in places {
+            let row = versioned.table.rows().get(*place as usize * dim..).and_then(|rest| rest.get(..dim));
+            page::push_floats(row.ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?, &mut bytes);
+        }
+        Ok(TrainResponse::Fetched { rows: bytes.into() })
+    }
+
+    fn table(&self) -> Result<Arc<RwLock<Versioned>>, Error> {
+        self.state().softmax.table.clone().ok_or_else(|| Error::out_of_turn("for rows", "link comes first"))
+    }
+
+    /// Applies what all users pushed in a step to this owner's rows.
+    pub(super) async fn apply(&self, at: At) -> Result<TrainResponse, Error> {
+        let settings = *self.softmax_settings()?;
+        let table = self.table()?;
+        table.read().unwrap_or_else(PoisonError::into_inner).check(at.version())?;
+        let draws = self.draws()?;
+        let blob = Blob::Push { at, reader: self.context.options.node };
+        let users = self.open.hosts.user_nodes();
+        let pushed = try_join_all(
+            users.into_iter().map(|node| async move { Ok::<_, Error>((node, self.pull(node, blob).await?)) }),
+        );
+        let (pushed, kernel, dim) = (pushed.await?, self.context.kernel, usize::from(settings.dim));
+        let work = move || -> Result<(), Error> {
+            let mut roots = Vec::new();
+            for (node, bytes) in pushed {
+                roots.extend(decode_push(node, dim, &bytes)?);
+            }
+            let sum = tree::finish(VWORKERS, roots)?;
+            let mut versioned = table.write().unwrap_or_else(PoisonError::into_inner);
+            versioned.check(at.version())?;
+            let gradients = Negatives::new(dim, &draws.of(at), versioned.table.rows())?.gradients(sum)?;
+            versioned.table.apply(kernel, settings.rate(at.steps, at.epoch, at.step), &gradients)?;
+            versioned.version += 1;
+            Ok(())
+        };
+        self.context.compute.run(work).await??;
+        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+    }
+
+    fn draws(&self) -> Result<Arc<Draws>, Error> {
+        self.state().softmax.draws.clone().ok_or_else(|| Error::out_of_turn("for negatives", "prepare comes first"))
+    }
+
+    /// A blob of this family.
+    pub(super) async fn softmax_blob(&self, blob: Blob) -> Result<Bytes, Error> {
+        let dim = usize::from(self.softmax_settings()?.dim);
+        let failed = |error: postcard::Error| Error::Internal(error.to_string());
+        match blob {
+            Blob::Negatives { at } => {
+                let (draws, table) = (self.draws()?, self.table()?);
+                let work = move || {
+                    let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
+                    versioned.check(at.version())?;
+                    let items = draws.of(at);
+                    let row = |(place, _): &(u32, f32)| &versioned.table.rows()[*place as usize * dim..][..dim];
+                    let rows = items.iter().flat_map(row).copied().collect();
+                    postcard::to_stdvec(&Drawn { items, rows }).map_err(failed)
+                };
+                self.written(blob, work).await
+            }
+            Blob::Push { reader, .. } if !self.open.hosts.items.contains(&reader) => Err(no_host(reader)),
+            Blob::Push { at, reader } => {
+                let pushed = self.state().softmax.pushed.clone().filter(|pushed| pushed.at == at);
+                let pushed = pushed.ok_or_else(|| Error::out_of_turn("for a push", "its gradients come first"))?;
+                let owners = self.owners()?;
+                let work = move || {
+                    let number = |item: u32| {
+                        let (node, place) = owners.place(*pushed.items.get(item as usize)?)?;
+                        (node == reader).then_some(place)
+                    };
+                    let part = |root: &Node<Push>| {
+                        let Push { targets, negatives, .. } = pushed.negatives.part(&root.value, number);
+                        let (items, rows) = (targets.items().to_vec(), targets.rows().to_vec());
+                        Root { level: root.level, index: root.index, items, rows, negatives }
+                    };
+                    postcard::to_stdvec(&pushed.roots.iter().map(part).collect::<Vec<_>>()).map_err(failed)
+                };
+                self.written(blob, work).await
+            }
+            _ => Err(Error::Internal("not a blob of sampled softmax".into())),
+        }
+    }
+
+    /// This owner's rows after so many steps.
+    pub(super) fn trained_rows(&self) -> Result<Vec<f32>, Error> {
+        let versioned = self.table()?;
+        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(versioned.table.rows().to_vec())
+    }
+
+    /// Ranks by the rows of the trained model; users are what a reader makes of their histories.
+    pub(super) async fn ranking_by_histories(&self, settings: &Settings, order: &Order) -> Result<Ranking, Error> {
+        let (dim, kernel) = (usize::from(settings.dim), self.context.kernel);
+        let (users, places) = (self.users()?, self.located()?);
+        let items = self.all_rows(dim, Blob::Trained, order).await?;
+        let work = move || -> Result<Ranking, Error> {
+            let mut rows = Vec::with_capacity(users.side.adjacency.rows() * dim);
+            for at in 0..users.side.adjacency.rows() {
+                let (of_user, confidences) = users.side.adjacency.row(at);
+                let row = |item: &u32| &items[places[*item as usize] as usize * dim..][..dim];
+                let history: Vec<(&[f32], f32)> = of_user.iter().map(row).zip(confidences.iter().copied()).collect();
+                rows.extend(user::vector(kernel, dim, &history)?);
+            }
+            Ok(Ranking::Vectors { dim, users: Arc::new(rows), items })
+        };
+        self.context.compute.run(work).await?
+    }
+}
+
+impl Versioned {
+    fn check(&self, version: u32) -> Result<(), Error> {
+        if self.version == version {
+            return Ok(());
+        }
+        Err(Error::out_of_turn("for a step", &format!("rows are at step {}, not {version}", self.version)))
+    }
+}
+
+/// Positives of a virtual worker's items.
+fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
+    let rows = items.vworkers.iter().find(|(own, _)| *own == vworker).map_or(0..0, |(_, rows)| rows.clone());
+    rows.map(|row| u32::try_from(items.adjacency.row(row).0.len()).unwrap_or(u32::MAX)).collect()
+}
+
+/// The roots that `node` pushed.
+fn decode_push(node: u64, dim: usize, bytes: &[u8]) -> Result<Vec<Node<Push>>, Error> {
+    let malformed = || Error::Malformed { node, reason: "a push".into() };
+    let roots: Vec<Root> = postcard::from_bytes(bytes).map_err(|_| malformed())?;
+    let root = |root: Root| {
+        if root.negatives.iter().any(|value| !value.is_finite()) {
+            return Err(malformed());
+        }
+        let targets = Gradients::from_parts(dim, root.items, root.rows).map_err(|_| malformed())?;
+        let value = Push { targets, negatives: root.negatives, loss: [0.0; 2] };
+        Ok(Node { level: root.level, index: root.index, value })
+    };
+    roots.into_iter().map(root).collect()
+}
+
+/// Who owns which item, and how it counts them.
+pub(in crate::worker) struct Owners {
+    order: Order,
+    hosts: Hosts,
+    /// By owner: the numbers of its items, ascending.
+    numbers: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Owners {
+    pub(super) fn new(order: &Order, hosts: &Hosts) -> Self {
+        let numbers = hosts.item_nodes().into_iter().map(|node| (node, order.of_owner(hosts, node))).collect();
+        Self { order: order.clone(), hosts: hosts.clone(), numbers }
+    }
+
+    /// The owner of an item and its place there.
+    fn place(&self, item: u32) -> Option<(u64, u32)> {
+        let node = *self.hosts.items.get(usize::from(self.order.vworker_of(item)?))?;
+        let place = self.numbers.get(&node)?.binary_search(&item).ok()?;
+        Some((node, place as u32))
+    }
+
+    /// The number of an owner's item.
+    fn number(&self, node: u64, place: u32) -> Option<u32> {
+        self.numbers.get(&node)?.get(place as usize).copied()
+    }
+}

@@ -3,9 +3,8 @@
 use crate::rows::ItemRows;
 use crate::sabotage;
 use crate::serving::index::{Kept, no_vectors};
-use crate::serving::models::{Family, Ials, Models};
+use crate::serving::models::{Family, Folded, Models, Vectors};
 use crate::shards::{Hosted, Users};
-use docent_model::fold_in::Folded;
 use docent_placement::hash::fingerprint;
 use docent_proto::internal::shard::UserState;
 use docent_runtime::Deadline;
@@ -93,11 +92,11 @@ impl Personal {
     async fn sought(&self, history: &History, tenant: &TenantId, version: u64, deadline: Deadline) -> Result<Sought> {
         let version = self.models.get(version)?;
         match &version.family {
-            Family::Ials(ials) => {
-                let solved = self.solve(history, tenant, (version.version, ials), deadline).await?;
+            Family::Vectors(model) => {
+                let solved = self.solve(history, tenant, (version.version, model), deadline).await?;
                 Ok(Sought::Vector(solved.map(|(folded, _)| folded.vector().to_vec())))
             }
-            Family::Graph(_) => Ok(Sought::History(sources(&self.newest(history)))),
+            Family::Graph => Ok(Sought::History(sources(&self.newest(history)))),
         }
     }
 
@@ -115,7 +114,7 @@ impl Personal {
         &self,
         history: &History,
         tenant: &TenantId,
-        (version, ials): (u64, &Ials),
+        (version, model): (u64, &Vectors),
         deadline: Deadline,
     ) -> Result<Option<(Folded, Weighted)>> {
         let newest = self.newest(history);
@@ -127,7 +126,7 @@ impl Personal {
         if weighted.is_empty() {
             return Ok(None);
         }
-        let folded = fold(ials, &weighted)?;
+        let folded = fold(model, &weighted)?;
         Ok(Some((folded, weighted)))
     }
 
@@ -150,13 +149,13 @@ impl Personal {
         let Some(history) = history.filter(|history| history.consent.recommend) else { return none() };
         let loaded = self.models.get(version)?;
         match &loaded.family {
-            Family::Ials(ials) => {
-                let solved = self.solve(&history, tenant, (version, ials), deadline).await?;
+            Family::Vectors(model) => {
+                let solved = self.solve(&history, tenant, (version, model), deadline).await?;
                 let Some((folded, weighted)) = solved else { return none() };
                 let rows = self.rows.get(tenant, version, candidates, Kept::Row, deadline).await?;
                 candidates.iter().map(|id| shares(&folded, &weighted, rows.get(id), reasons)).collect()
             }
-            Family::Graph(_) => {
+            Family::Graph => {
                 let newest = self.newest(&history);
                 let kept = Kept::Weights(&sources(&newest));
                 let weights = self.rows.get(tenant, version, candidates, kept, deadline).await?;
@@ -176,10 +175,10 @@ impl Personal {
         deadline: Deadline,
     ) -> Result<Vec<(String, Vec<f32>)>> {
         let loaded = self.models.get(version)?;
-        let Family::Ials(ials) = &loaded.family else { return Err(no_vectors()) };
+        let Family::Vectors(model) = &loaded.family else { return Err(no_vectors()) };
         let mut vectors = Vec::new();
         for (user, history) in histories {
-            if let Some((folded, _)) = self.solve(&history, tenant, (version, ials), deadline).await? {
+            if let Some((folded, _)) = self.solve(&history, tenant, (version, model), deadline).await? {
                 vectors.push((user.to_string(), folded.vector().to_vec()));
             }
         }
@@ -197,12 +196,10 @@ fn sources(newest: &[&Positive]) -> Vec<u64> {
     newest.iter().map(|positive| fingerprint(positive.item_id.as_str())).collect()
 }
 
-fn fold(ials: &Ials, weighted: &Weighted) -> Result<Folded> {
+fn fold(model: &Vectors, weighted: &Weighted) -> Result<Folded> {
     let history: Vec<(&[f32], f32)> =
         weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
-    ials.fold_in
-        .solve(&history)
-        .map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
+    model.fold(&history).map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
 }
 
 /// The history items with the largest shares in a candidate's score.

@@ -124,7 +124,7 @@ pub(crate) fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
     Ok(hashes)
 }
 
-/// Hashes of the parts of an iALS model and of a graph filter, and ties met.
+/// Hashes of the parts of a model of each family, and ties met.
 fn oracle_lab(nodes: usize) -> Result<(Vec<(u64, String)>, usize)> {
     let replication = nodes.min(3);
     let mut lab = Lab::start(&Options { nodes, coordinators: 1, replication, ..Options::default() })?;
@@ -132,6 +132,10 @@ fn oracle_lab(nodes: usize) -> Result<(Vec<(u64, String)>, usize)> {
     train(&lab)?;
     let ties = compare_with_oracle(&lab)?;
     let mut hashes = part_hashes(&lab)?;
+    let softmax = ["--algorithm", "softmax", "--dim", "16", "--epochs", "3", "--batch", "4096", "--negatives", "128"];
+    lab.docent(&[&["train", "--force", "--wait"][..], &softmax].concat())?;
+    compare_with_oracle(&lab)?;
+    hashes.extend(part_hashes(&lab)?);
     hashes.extend(graph::compare_with_formula(&lab)?);
     let complaints = lab.complaints();
     ensure!(complaints.is_empty(), "{complaints:#?}");

@@ -1,6 +1,6 @@
 //! The items of one shard under one model version, whatever the family of the model.
 
-use super::models::{Family, Ials, Version};
+use super::models::{Family, Vectors, Version};
 use docent_index::{EngineChoice, ItemIndex, Neighbour, NeighbourIndex, ScoredItem, Settings};
 use docent_shard::Effects;
 use docent_train::part;
@@ -50,8 +50,8 @@ impl Parts {
     /// None yet, of the family of `version`.
     pub fn of(version: &Version) -> Parts {
         match version.family {
-            Family::Ials(_) => Parts::Rows(Vec::new()),
-            Family::Graph(_) => Parts::Neighbours(Vec::new()),
+            Family::Vectors(_) => Parts::Rows(Vec::new()),
+            Family::Graph => Parts::Neighbours(Vec::new()),
         }
     }
 
@@ -77,19 +77,17 @@ impl Index {
     ) -> Result<Index> {
         let unbuilt = |error| Error::new(Kind::Internal, format!("cannot build the index: {error}"));
         match (&version.family, parts) {
-            (Family::Ials(ials), Parts::Rows(parts)) => {
+            (Family::Vectors(vectors), Parts::Rows(parts)) => {
                 let mut rows = trained_rows(parts, slots)?;
-                items(&mut |item| first_row(ials, &mut rows, item))?;
+                items(&mut |item| first_row(vectors, &mut rows, item))?;
                 let rows = rows.into_iter().collect();
-                let index = ItemIndex::build(engine, settings, ials.dim(), rows).map_err(unbuilt)?;
+                let index = ItemIndex::build(engine, settings, vectors.dim(), rows).map_err(unbuilt)?;
                 if let Some(refused) = index.refused() {
                     tracing::warn!(version = version.version, %refused, "faiss was not taken; the exact engine answers");
                 }
                 Ok(Index::Vectors(index))
             }
-            (Family::Graph(_), Parts::Neighbours(parts)) => {
-                Ok(Index::Neighbours(joined(parts, slots).map_err(unbuilt)?))
-            }
+            (Family::Graph, Parts::Neighbours(parts)) => Ok(Index::Neighbours(joined(parts, slots).map_err(unbuilt)?)),
             _ => Err(Error::new(Kind::Internal, "parts of another family than their model's")),
         }
     }
@@ -150,8 +148,8 @@ impl Index {
     /// Answers a query that some item must answer, so that a version that cannot score is not told as staged.
     pub fn probe(&self, version: &Version) -> Result<()> {
         let hits = match (self, &version.family) {
-            (Index::Vectors(_), Family::Ials(ials)) => self.search(Query::Vector(&ials.global.mean), 10, &[])?,
-            (Index::Neighbours(index), Family::Graph(_)) => {
+            (Index::Vectors(_), Family::Vectors(vectors)) => self.search(Query::Vector(&vectors.mean), 10, &[])?,
+            (Index::Neighbours(index), Family::Graph) => {
                 self.search(Query::History(&index.any_source().map_or(Vec::new(), |source| vec![source])), 10, &[])?
             }
             _ => return Err(another_family()),
@@ -172,8 +170,8 @@ impl Index {
             // Hidden first: its vector is for those who have it in their history, and must not show for a moment.
             self.hide(id);
         }
-        if let (Index::Vectors(index), Family::Ials(ials)) = (self, &version.family) {
-            ensure(version.version, ials, index, &state.item);
+        if let (Index::Vectors(index), Family::Vectors(vectors)) = (self, &version.family) {
+            ensure(version.version, vectors, index, &state.item);
         }
         if !state.is_taken_down {
             self.show(id);
@@ -240,9 +238,9 @@ fn trained_rows(parts: &[part::Items], slots: SlotRange) -> Result<BTreeMap<Stri
 }
 
 /// Gives an item without a row its first one.
-fn first_row(ials: &Ials, rows: &mut BTreeMap<String, Vec<f32>>, item: &Item) {
+fn first_row(vectors: &Vectors, rows: &mut BTreeMap<String, Vec<f32>>, item: &Item) {
     if !rows.contains_key(item.item_id.as_str())
-        && let Some(vector) = ials.first_vector(item)
+        && let Some(vector) = vectors.first_vector(item)
     {
         rows.insert(item.item_id.to_string(), vector);
     }
@@ -270,10 +268,10 @@ fn joined(parts: &[part::Neighbours], slots: SlotRange) -> Result<NeighbourIndex
 }
 
 /// Gives an item that has no row its first vector.
-fn ensure(version: u64, ials: &Ials, index: &ItemIndex, item: &Item) {
+fn ensure(version: u64, vectors: &Vectors, index: &ItemIndex, item: &Item) {
     let id = item.item_id.as_str();
     if index.row(id).is_none()
-        && let Some(vector) = ials.first_vector(item)
+        && let Some(vector) = vectors.first_vector(item)
         && let Err(error) = index.upsert(id, &vector)
     {
         // The item is still found by popularity; the next version has a row for it.

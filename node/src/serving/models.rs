@@ -3,8 +3,9 @@
 //! A version is here once its global part (and, for each hosted item shard, the index of its rows) is loaded. Queries name their version;
 //! a shard that does not have it says so and never answers with another.
 
+use docent_model::softmax::user;
 use docent_model::{FoldIn, Kernel};
-use docent_train::part::{Global, GraphGlobal, IalsGlobal};
+use docent_train::part::{Category, Global};
 use docent_types::item::Item;
 use docent_types::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -19,22 +20,39 @@ pub struct Version {
     pub family: Family,
 }
 
-/// The whole-model part of a version, by its family.
+/// What a version needs, by its family.
 #[derive(Debug)]
 pub enum Family {
-    /// Matrix factorisation by iALS.
-    Ials(Box<Ials>),
+    /// A vector for each item: matrix factorisation of either kind.
+    Vectors(Box<Vectors>),
     /// A graph filter: a history and the items' own parts are all that it needs.
-    Graph(GraphGlobal),
+    Graph,
 }
 
-/// An iALS model.
+/// A model with vectors.
 #[derive(Debug)]
-pub struct Ials {
-    /// The whole-model part.
-    pub global: IalsGlobal,
-    /// Solves user vectors.
-    pub fold_in: FoldIn,
+pub struct Vectors {
+    /// Mean of all live item rows.
+    pub mean: Vec<f32>,
+    categories: Vec<Category>,
+    fold: Fold,
+}
+
+/// How a user's vector comes of the history's rows.
+#[derive(Debug)]
+enum Fold {
+    /// It solves the user's row of iALS.
+    Ridge(FoldIn),
+    /// It is the direction of their sum.
+    Sum,
+}
+
+/// A user's vector, and what it was made of.
+pub enum Folded {
+    /// Of iALS.
+    Ridge(docent_model::fold_in::Folded),
+    /// Of sampled softmax.
+    Sum(Vec<f32>),
 }
 
 impl Version {
@@ -45,27 +63,39 @@ impl Version {
         };
         let family = match Global::decode(bytes).map_err(|error| corrupt(&error))? {
             Global::Ials(global) => {
-                let fold_in = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
-                Family::Ials(Box::new(Ials { fold_in: fold_in.map_err(|error| corrupt(&error))?, global }))
+                let fold = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
+                let fold = Fold::Ridge(fold.map_err(|error| corrupt(&error))?);
+                Family::Vectors(Box::new(Vectors { mean: global.mean, categories: global.categories, fold }))
             }
-            Global::Graph(global) => Family::Graph(global),
+            Global::Graph(_) => Family::Graph,
+            Global::Softmax(global) => {
+                let (mean, categories) = (global.mean, global.categories);
+                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum }))
+            }
         };
         Ok(Version { version, family })
     }
 }
 
-impl Ials {
+impl Vectors {
     /// Values of a row.
     pub fn dim(&self) -> usize {
-        usize::from(self.global.settings.dim)
+        self.mean.len()
+    }
+
+    /// A user's vector from rows and confidences of the history.
+    pub fn fold(&self, history: &[(&[f32], f32)]) -> Result<Folded, docent_model::Error> {
+        match &self.fold {
+            Fold::Ridge(fold) => fold.solve(history).map(Folded::Ridge),
+            Fold::Sum => user::vector(Kernel::detect(), self.dim(), history).map(Folded::Sum),
+        }
     }
 
     /// The first vector of an item that was not trained: the mean of its categories' means. `None` without a known category.
     pub fn first_vector(&self, item: &Item) -> Option<Vec<f32>> {
         let known = |name: &String| {
-            let categories = &self.global.categories;
-            let at = categories.binary_search_by(|category| category.name.as_ref().cmp(name)).ok()?;
-            Some(categories[at].mean.as_slice())
+            let at = self.categories.binary_search_by(|category| category.name.as_ref().cmp(name)).ok()?;
+            Some(self.categories[at].mean.as_slice())
         };
         let mut names: Vec<&String> = item.categories.iter().collect();
         names.sort();
@@ -74,6 +104,24 @@ impl Ials {
         let share = 1.0 / means.len() as f32;
         let mean = (0..self.dim()).map(|d| means.iter().map(|mean| mean[d]).sum::<f32>() * share).collect();
         (!means.is_empty()).then_some(mean)
+    }
+}
+
+impl Folded {
+    /// The user's vector.
+    pub fn vector(&self) -> &[f32] {
+        match self {
+            Folded::Ridge(folded) => folded.vector(),
+            Folded::Sum(vector) => vector,
+        }
+    }
+
+    /// What each entry of the history, the one that it was folded from, adds to the score of `item`.
+    pub fn contributions(&self, item: &[f32], history: &[(&[f32], f32)]) -> Result<Vec<f32>, docent_model::Error> {
+        match self {
+            Folded::Ridge(folded) => folded.contributions(item, history),
+            Folded::Sum(_) => user::contributions(Kernel::detect(), item, history),
+        }
     }
 }
 

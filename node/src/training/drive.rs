@@ -244,6 +244,18 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
             power: graph.power as f32,
             neighbours: graph.neighbours,
         }),
+        Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(docent_model::softmax::Settings {
+            dim: u16::try_from(softmax.dim).unwrap_or(u16::MAX),
+            epochs: u16::try_from(softmax.epochs).unwrap_or(u16::MAX),
+            batch: softmax.batch,
+            negatives: softmax.negatives,
+            temperature: softmax.temperature as f32,
+            folds: u16::try_from(softmax.folds).unwrap_or(u16::MAX),
+            learning_rate: softmax.learning_rate as f32,
+            popularity_exponent: softmax.popularity_exponent as f32,
+            uniform_share: softmax.uniform_share as f32,
+            seed: settings.seed,
+        }),
     };
     let share = settings.holdout as f32;
     let hold_out = match settings.split {

@@ -1,7 +1,7 @@
 //! Chooses settings on gowalla and measures the kernels, in one process without the trainer.
 //!
 //! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph] [on=held-out|test] [data=../shared/data/gowalla] [threads=2]`,
-//! for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0]`, for the graph filter with
+//! for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0] [exact=false]`, for the graph filter with
 //! `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [neighbours=200]`, each of which may be a list (`b=0.6,0.7`): all combinations are tried.
 //!
 //! `on=held-out` (the default, the only one to choose settings by) keeps a random 10 % of each user's training items out;

@@ -87,6 +87,14 @@ pub(super) struct Rows {
     pub(super) values: Arc<Vec<f32>>,
 }
 
+/// What half a pass starts from.
+enum Start {
+    /// Each row's value after the pass before: it is moved towards its optimum.
+    From(Arc<Vec<f32>>),
+    /// Nothing: each row is solved exactly.
+    Nowhere,
+}
+
 impl Session {
     pub(super) fn new(context: Arc<Context>, open: Open) -> Self {
         Self {
@@ -194,7 +202,7 @@ impl Session {
             }
         }))
         .await?;
-        let (open, kernel) = (self.open.clone(), self.context.kernel);
+        let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
             let mut touched = BTreeMap::new();
             for (node, blobs) in blobs {
@@ -208,7 +216,8 @@ impl Session {
             for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
                 init::fill(open.settings.seed, id, open.settings.init_deviation, row);
             }
-            let sums = partial_sums(kernel, dim, &rows, &side.vworkers, &vec![[0.0; 2]; side.vworkers.len()]);
+            let losses = vec![[0.0; 2]; side.vworkers.len()];
+            let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
             Ok::<_, Error>((side, rows, sums))
         };
         let (side, rows, sums) = self.context.compute.run(work).await??;
@@ -238,7 +247,13 @@ impl Session {
             }
             Ok(panel)
         };
-        let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
+        // The first pass starts from zero, and what is measured with is what a reader solves from the items alone.
+        let start = match step {
+            step if step == u32::from(self.open.settings.epochs) => Start::Nowhere,
+            0 => Start::From(Arc::new(vec![0.0; users.side.adjacency.rows() * dim])),
+            step => Start::From(self.rows(Side::Users, step)?),
+        };
+        let (rows, sums) = self.half_pass(users, panel, (gramian, others), Side::Users, start).await?;
         self.state().user_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -258,7 +273,8 @@ impl Session {
             }
             Ok(panel)
         };
-        let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
+        let start = Start::From(self.rows(Side::Items, step)?);
+        let (rows, sums) = self.half_pass(items, panel, (gramian, others), Side::Items, start).await?;
         self.state().item_rows = Some(Rows { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -269,24 +285,34 @@ impl Session {
         &self,
         data: Arc<T>,
         panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
-        gramian: Vec<f64>,
-        others: u64,
+        (gramian, others): (Vec<f64>, u64),
         side: Side,
+        start: Start,
     ) -> Result<(Vec<f32>, Vec<tree::Node<Vec<f64>>>), Error> {
         let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
         let work = move || {
             let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
             let (settings, threads, dim) = (&open.settings, context.options.threads, usize::from(open.settings.dim));
             let pass = HalfPass::new(settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
-            let mut rows = vec![0.0; adjacency.rows() * dim];
-            pass.solve(adjacency, &mut rows)?;
+            let rows = match start {
+                Start::From(rows) => {
+                    let mut rows = rows.to_vec();
+                    pass.refine(adjacency, &mut rows)?;
+                    rows
+                }
+                Start::Nowhere => {
+                    let mut rows = vec![0.0; adjacency.rows() * dim];
+                    pass.solve(adjacency, &mut rows)?;
+                    rows
+                }
+            };
             let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
-            let mut losses = pass.losses(adjacency, &rows, &ranges)?;
-            if side == Side::Users {
+            let losses = match side {
                 // The error over positives is counted on the items' side, after both halves.
-                losses.iter_mut().for_each(|loss| loss[0] = 0.0);
-            }
-            let sums = partial_sums(context.kernel, dim, &rows, vworkers, &losses);
+                Side::Users => pass.penalties(adjacency, &rows, &ranges)?,
+                Side::Items => pass.losses(adjacency, &rows, &ranges)?,
+            };
+            let sums = partial_sums(context.kernel, threads, dim, &rows, vworkers, &losses);
             Ok((rows, sums))
         };
         self.context.compute.run(work).await?
@@ -409,15 +435,17 @@ fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users
 /// Per virtual worker the packed Gramian of its rows and its losses, added up as far as this host has the tree.
 fn partial_sums(
     kernel: docent_model::Kernel,
+    threads: usize,
     dim: usize,
     rows: &[f32],
     vworkers: &[(u16, Range<usize>)],
     losses: &[[f64; 2]],
 ) -> Vec<tree::Node<Vec<f64>>> {
-    let leaf = |((vworker, range), loss): (&(u16, Range<usize>), &[f64; 2])| {
-        let mut value = gramian::packed(kernel, dim, &rows[range.start * dim..range.end * dim]);
+    let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
+    let gramians = gramian::of_ranges(kernel, threads, dim, rows, &ranges);
+    let leaf = |((&(index, _), mut value), loss): ((&(u16, Range<usize>), Vec<f64>), &[f64; 2])| {
         value.extend(loss);
-        tree::Node { level: 0, index: *vworker, value }
+        tree::Node { level: 0, index, value }
     };
-    tree::fold(vworkers.iter().zip(losses).map(leaf).collect())
+    tree::fold(vworkers.iter().zip(gramians).zip(losses).map(leaf).collect())
 }

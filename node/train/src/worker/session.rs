@@ -443,9 +443,10 @@ fn partial_sums(
 ) -> Vec<tree::Node<Vec<f64>>> {
     let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
     let gramians = gramian::of_ranges(kernel, threads, dim, rows, &ranges);
-    let leaf = |((&(index, _), mut value), loss): ((&(u16, Range<usize>), Vec<f64>), &[f64; 2])| {
+    let mut leaves = Vec::with_capacity(ranges.len());
+    for (((index, _), mut value), loss) in vworkers.iter().zip(gramians).zip(losses) {
         value.extend(loss);
-        tree::Node { level: 0, index, value }
-    };
-    tree::fold(vworkers.iter().zip(gramians).zip(losses).map(leaf).collect())
+        leaves.push(tree::Node { level: 0, index: *index, value });
+    }
+    tree::fold(leaves)
 }

@@ -1,7 +1,7 @@
 //! One user's vector at read time, from history and the version's item rows alone.
 //!
-//! It is the user's row of the next half pass (see [`crate::Settings`]), so a trained user gets the trained vector back and a
-//! click counts at once. Since `x = M^-1 sum_h c_h y_h`, a score splits over the history exactly (Hu, Koren, Volinsky
+//! It is the optimum that the user's row of the next half pass moves towards (see [`crate::Settings`]), solved exactly, so a click counts
+//! at once and a trained user needs no stored vector. Since `x = M^-1 sum_h c_h y_h`, a score splits over the history exactly (Hu, Koren, Volinsky
 //! 2008, section 5): `x.y_i = sum_h c_h y_i^T M^-1 y_h`. Those terms are the reasons.
 use crate::kernel::Normal;
 use crate::{Error, Kernel, Settings, gramian, kernel, shape};
@@ -88,7 +88,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     #[test]
-    fn a_trained_user_gets_the_trained_vector_and_reasons_sum_to_the_score() {
+    fn a_user_gets_the_exact_row_of_half_a_pass_and_reasons_sum_to_the_score() {
         let settings = Settings { dim: 20, ..Settings::default() };
         let mut table = vec![0.0; 20 * 12];
         crate::init::fill(1, "t", 15.0, &mut table);

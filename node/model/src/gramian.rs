@@ -1,5 +1,6 @@
 //! Gramians: `G = sum_i y_i y_i^T` in f64, packed as the upper triangle row by row (`dim (dim + 1) / 2` values).
-use crate::{Error, Kernel, kernel, shape};
+use crate::{Error, Kernel, kernel, parallel, shape};
+use std::ops::Range;
 
 /// Length of a packed Gramian.
 #[must_use]
@@ -14,6 +15,22 @@ pub fn packed(kernel: Kernel, dim: usize, rows: &[f32]) -> Vec<f64> {
     let mut sum = vec![0.0; stride * stride];
     kernel.gramian_rows(dim, rows, &mut sum);
     (0..dim).flat_map(|i| sum[i * stride + i..i * stride + dim].iter().copied()).collect()
+}
+
+/// The Gramian of each range of rows, on up to `threads` threads; a range outside of `rows` counts as empty.
+#[must_use]
+pub fn of_ranges(kernel: Kernel, threads: usize, dim: usize, rows: &[f32], ranges: &[Range<usize>]) -> Vec<Vec<f64>> {
+    let mut gramians = vec![Vec::new(); ranges.len()];
+    let tasks = gramians.iter_mut().zip(ranges).collect();
+    parallel::for_each(
+        threads,
+        tasks,
+        || (),
+        |(), (gramian, range): (&mut Vec<f64>, &Range<usize>)| {
+            *gramian = packed(kernel, dim, rows.get(range.start * dim..range.end * dim).unwrap_or(&[]));
+        },
+    );
+    gramians
 }
 
 /// `alpha0 G` in f32, as the square with padded stride that the kernels take; below the diagonal it is zero.
@@ -53,6 +70,30 @@ pub fn product(dim: usize, left: &[f64], right: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gramian_is_the_plain_sum_in_the_order_of_the_rows() {
+        for dim in [1usize, 9, 16, 40] {
+            let mut rows = vec![0.0; dim * 150];
+            crate::init::fill(5, "rows", 9.0, &mut rows);
+            let mut expected = Vec::new();
+            for i in 0..dim {
+                for j in i..dim {
+                    let terms = rows.chunks(dim).map(|row| f64::from(row[i]) * f64::from(row[j]));
+                    expected.push(terms.fold(0.0f64, |sum, term| sum + term).to_bits());
+                }
+            }
+            for kernel in Kernel::available() {
+                let found: Vec<_> = packed(kernel, dim, &rows).into_iter().map(f64::to_bits).collect();
+                assert_eq!(found, expected, "dim {dim} {}", kernel.name());
+            }
+            let halves = of_ranges(Kernel::detect(), 2, dim, &rows, &[0..70, 70..150]);
+            assert_eq!(
+                halves,
+                [packed(Kernel::detect(), dim, &rows[..70 * dim]), packed(Kernel::detect(), dim, &rows[70 * dim..])]
+            );
+        }
+    }
 
     #[test]
     fn the_product_of_gramians_is_the_sum_of_squared_scores() {

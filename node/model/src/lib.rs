@@ -1,4 +1,4 @@
-//! Recommendation algorithms as pure functions: exact iALS, the graph filter, sampled softmax, fold-in with reasons, popularity, ranking metrics.
+//! Recommendation algorithms as pure functions: iALS, the graph filter, sampled softmax, fold-in with reasons, popularity, ranking metrics.
 //!
 //! Nothing here reads a clock, a file, a socket or ambient randomness, and no result depends on the number of threads,
 //! on the instruction set or on which host computed which part: see [`kernel`] (one order of every f32 sum) and
@@ -7,8 +7,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`settings`] | the numbers of an iALS model and their ranges |
-//! | [`kernel`] | tiles, dot products and the Cholesky solve, dispatched at run time |
-//! | [`rows`] | half a pass: solve many rows against a fixed table |
+//! | [`kernel`] | tiles, dot products, the Cholesky solve and conjugate gradients, dispatched at run time |
+//! | [`rows`] | half a pass: refine or solve many rows against a fixed table |
 //! | [`gramian`], [`tree`] | Gramians and sums in f64, reduced over a fixed binary tree |
 //! | [`graph`] | the item-item graph filter: counting, weights, scores |
 //! | [`softmax`] | sampled softmax over bags of history: the core of the parameter server |

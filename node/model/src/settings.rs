@@ -13,6 +13,9 @@ pub const DIM_MAX: u16 = 512;
 /// The unobserved weight alpha0 counts for *all* pairs, observed ones included, so the weight of an observed pair is
 /// `c_ui + alpha0` and its optimum lies at `c/(c + alpha0)`. A row solves
 /// `(alpha0 G + sum_i c_ui y_i y_i^T + reg_u I) x_u = sum_i c_ui y_i` with `reg_u = reg (|I_u| + alpha0 |I|)^nu`.
+///
+/// Training takes a few steps of conjugate gradients towards that row from the last pass's ([`crate::rows::HalfPass::refine`]); fold-in
+/// solves it exactly. How many steps is no setting: it follows from the row (decision 0017).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

@@ -1,6 +1,6 @@
 //! iALS, by the pass.
 use crate::{Data, Failure, Given, K};
-use docent_model::{Kernel, Settings, gramian, init, rank::Items, rows::HalfPass};
+use docent_model::{Kernel, Settings, gramian, init, rank::Items, rows::HalfPass, tree};
 use std::{sync::atomic::AtomicBool, time::Instant};
 
 pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
@@ -13,12 +13,13 @@ pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
         ..Settings::default()
     };
     for seed in 1..=given.one("seeds", "1")? {
-        train(&Settings { seed, ..settings }, data, given.one("every", "0")?)?;
+        let (every, exact) = (given.one("every", "0")?, given.one("exact", "false")?);
+        train(&Settings { seed, ..settings }, data, every, exact)?;
     }
     Ok(())
 }
 
-fn train(settings: &Settings, data: &Data, every: u16) -> Result<(), Failure> {
+fn train(settings: &Settings, data: &Data, every: u16, exact: bool) -> Result<(), Failure> {
     let (dim, users) = (usize::from(settings.dim), data.users.rows());
     let items = data.users.transposed(data.items);
     let (mut x, mut y) = (vec![0.0; users * dim], vec![0.0; data.items * dim]);
@@ -29,10 +30,20 @@ fn train(settings: &Settings, data: &Data, every: u16) -> Result<(), Failure> {
     let started = Instant::now();
     for epoch in 1..=settings.epochs {
         let at = Instant::now();
-        let gram = gramian::packed(kernel, dim, &y);
-        HalfPass::new(settings, kernel, threads, &gram, &y, data.items as u64, &stop)?.solve(&data.users, &mut x)?;
-        let gram = gramian::packed(kernel, dim, &x);
-        HalfPass::new(settings, kernel, threads, &gram, &x, users as u64, &stop)?.solve(&items, &mut y)?;
+        let gram = whole_gramian(kernel, threads, dim, &y)?;
+        let pass = HalfPass::new(settings, kernel, threads, &gram, &y, data.items as u64, &stop)?;
+        if exact {
+            pass.solve(&data.users, &mut x)?
+        } else {
+            pass.refine(&data.users, &mut x)?
+        }
+        let gram = whole_gramian(kernel, threads, dim, &x)?;
+        let pass = HalfPass::new(settings, kernel, threads, &gram, &x, users as u64, &stop)?;
+        if exact {
+            pass.solve(&items, &mut y)?
+        } else {
+            pass.refine(&items, &mut y)?
+        }
         if epoch == 1 {
             println!("first epoch {:.2} s ({} on {threads} threads)", at.elapsed().as_secs_f64(), kernel.name());
         }
@@ -42,6 +53,15 @@ fn train(settings: &Settings, data: &Data, every: u16) -> Result<(), Failure> {
     }
     println!("trained in {:.2} s", started.elapsed().as_secs_f64());
     report(settings, data, &y, settings.epochs)
+}
+
+/// As a job adds it up: 64 virtual workers, here of equally many rows, over a tree.
+fn whole_gramian(kernel: Kernel, threads: usize, dim: usize, rows: &[f32]) -> Result<Vec<f64>, Failure> {
+    const VWORKERS: u16 = 64;
+    let total = rows.len() / dim;
+    let at = |vworker: u16| usize::from(vworker) * total / usize::from(VWORKERS);
+    let ranges: Vec<_> = (0..VWORKERS).map(|vworker| at(vworker)..at(vworker + 1)).collect();
+    Ok(tree::finish(VWORKERS, tree::leaves(0, gramian::of_ranges(kernel, threads, dim, rows, &ranges)))?)
 }
 
 fn report(settings: &Settings, data: &Data, y: &[f32], epoch: u16) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! The loops themselves, written so that the compiler turns fixed-size arrays into vector registers. `R` is the height of a
 //! register tile; it changes speed only.
+pub(super) use super::conjugate::refine_rows;
 pub(super) use super::gemm::{exp, pull, push, shares};
 use crate::Adjacency;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ pub(crate) struct Aligned {
 }
 
 impl Aligned {
-    fn zeroed(len: usize) -> Self {
+    pub(super) fn zeroed(len: usize) -> Self {
         let memory = vec![0.0f32; len + LANES];
         // `align_offset` may decline (it says usize::MAX); then the memory is merely slower.
         let start = memory.as_ptr().align_offset(64).min(LANES);
@@ -86,6 +87,8 @@ pub(crate) struct RowsTask<'a> {
     pub(crate) dim: usize,
     /// alpha0 times the fixed side's Gramian, stride x stride.
     pub(crate) base: &'a [f32],
+    /// The same as [`super::blocks`] lays it out.
+    pub(crate) blocks: &'a [f32],
     /// The fixed side: rows of `dim` values.
     pub(crate) table: &'a [f32],
     pub(crate) adjacency: &'a Adjacency,
@@ -279,10 +282,10 @@ pub(super) fn dot<const R: usize>(left: &[f32], right: &[f32]) -> f32 {
     lanes[0]
 }
 
-/// Sums over the run's rows of `c (1 - x.y)^2` over positives, and of `reg |x|^2`.
+/// Sum over the run's rows of `c (1 - x.y)^2` over positives.
 #[inline(always)]
-pub(super) fn loss_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> [f64; 2] {
-    let (mut error, mut penalty) = (0f64, 0f64);
+pub(super) fn error_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> f64 {
+    let mut error = 0f64;
     for (row, x) in (task.first..).zip(solved.chunks_exact(task.dim)) {
         let (columns, confidences) = task.adjacency.row(row);
         for (&column, &confidence) in columns.iter().zip(confidences) {
@@ -290,42 +293,54 @@ pub(super) fn loss_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> 
             let miss = 1.0 - f64::from(dot::<R>(x, y));
             error += f64::from(confidence) * miss * miss;
         }
-        let squares: f64 = x.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
-        penalty += f64::from(task.settings.row_regularization(columns.len(), task.others)) * squares;
     }
-    [error, penalty]
+    error
+}
+
+/// Sum over the run's rows of `reg |x|^2`.
+#[inline(always)]
+pub(super) fn penalty_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> f64 {
+    let mut penalty = 0f64;
+    for (row, x) in (task.first..).zip(solved.chunks_exact(task.dim)) {
+        let squares: f64 = x.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+        let positives = task.adjacency.row(row).0.len();
+        penalty += f64::from(task.settings.row_regularization(positives, task.others)) * squares;
+    }
+    penalty
 }
 
 /// `sum += rows^T rows` in f64: the product of two f32 is exact there, so only the order of additions matters, and it is
-/// that of the rows.
+/// that of the rows; a fused multiply-add rounds exactly as a product and a sum would.
 #[inline(always)]
 pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [f64]) {
     const WIDTH: usize = 8;
+    const DEPTH: usize = 64;
     let stride = super::stride(dim);
-    let mut panel = vec![0f64; 64 * stride];
-    for rows in rows.chunks(64 * dim) {
+    // [block of columns][row][column]: a tile's two operands are contiguous, whatever the dimension.
+    let mut panel = vec![0f64; DEPTH * stride];
+    for rows in rows.chunks(DEPTH * dim) {
         let count = rows.len() / dim;
-        for (line, row) in panel.chunks_exact_mut(stride).zip(rows.chunks_exact(dim)) {
-            for (line, &value) in line.iter_mut().zip(row) {
-                *line = f64::from(value);
+        for (at, row) in rows.chunks_exact(dim).enumerate() {
+            for (block, row) in row.chunks(WIDTH).enumerate() {
+                let line = &mut panel[(block * DEPTH + at) * WIDTH..][..row.len()];
+                for (line, &value) in line.iter_mut().zip(row) {
+                    *line = f64::from(value);
+                }
             }
         }
         for i in (0..stride).step_by(R) {
+            let left = panel[i / WIDTH * DEPTH * WIDTH..].as_chunks::<WIDTH>().0;
             for j in (i / WIDTH * WIDTH..stride).step_by(WIDTH) {
+                let right = panel[j * DEPTH..].as_chunks::<WIDTH>().0;
                 let mut tile = [[0f64; WIDTH]; R];
                 for r in 0..R {
                     tile[r] = sum[(i + r) * stride + j..].first_chunk().copied().unwrap_or(tile[r]);
                 }
-                for row in 0..count {
-                    let row = row * stride;
-                    let (Some(left), Some(right)) =
-                        (panel[row + i..].first_chunk::<R>(), panel[row + j..].first_chunk::<WIDTH>())
-                    else {
-                        break;
-                    };
+                for (left, right) in left.iter().zip(right).take(count) {
+                    let Some(left) = left[i % WIDTH..].first_chunk::<R>() else { break };
                     for r in 0..R {
                         for c in 0..WIDTH {
-                            tile[r][c] += left[r] * right[c];
+                            tile[r][c] = left[r].mul_add(right[c], tile[r][c]);
                         }
                     }
                 }

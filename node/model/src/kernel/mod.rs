@@ -2,11 +2,14 @@
 //!
 //! **Every instruction set gives the same bytes.** Sums run along the rows of a panel, one fused multiply-add per step
 //! and output element, in order; vector lanes only ever hold *different* output elements, so lane width, tile size and
-//! blocking do not touch a result. The one sum across lanes, [`generic::dot`], has 16 lanes and a fixed tree of its own.
+//! blocking do not touch a result. The one sum across lanes, [`generic::dot`], has 16 lanes and a fixed tree of its own, which
+//! [`conjugate`] keeps to where it takes several at once.
 //! A machine without FMA computes the same fused operations in software: slow, and equal.
+mod conjugate;
 mod gemm;
 mod generic;
 
+pub(crate) use conjugate::{Tile, blocks};
 pub(crate) use gemm::{ROWS_UNIT, Shares, pitch};
 pub(crate) use generic::{Normal, RankTask, RowsTask};
 
@@ -24,7 +27,7 @@ enum Isa {
 }
 
 /// Name of the arithmetic (not of the instruction set), for a job's fingerprint: results with equal names are bitwise comparable.
-pub const NUMERICS: &str = "fma-f32-v1";
+pub const NUMERICS: &str = "fma-f32-v2";
 
 impl Kernel {
     /// The fastest that this machine has.
@@ -65,13 +68,13 @@ macro_rules! dispatched {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         #[cfg(target_arch = "x86_64")]
         mod avx2 {
-            use super::{gemm::Shares, generic::{self, *}};
+            use super::{Tile, gemm::Shares, generic::{self, *}};
             $(#[target_feature(enable = "avx2,fma")]
             pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<4>($($arg),*) })*
         }
         #[cfg(target_arch = "x86_64")]
         mod avx512 {
-            use super::{gemm::Shares, generic::{self, *}};
+            use super::{Tile, gemm::Shares, generic::{self, *}};
             $(#[target_feature(enable = "avx2,fma,avx512f")]
             pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<8>($($arg),*) })*
         }
@@ -96,8 +99,12 @@ macro_rules! dispatched {
 dispatched! {
     /// Solves a run of rows.
     fn solve_rows(normal: &mut Normal, task: &RowsTask<'_>, out: &mut [f32]);
-    /// Weighted squared error and regularisation of a run of rows.
-    fn loss_rows(task: &RowsTask<'_>, solved: &[f32]) -> [f64; 2];
+    /// Moves a run of rows towards their optimum.
+    fn refine_rows(tile: &mut Tile, task: &RowsTask<'_>, out: &mut [f32]);
+    /// Weighted squared error of a run of rows.
+    fn error_rows(task: &RowsTask<'_>, solved: &[f32]) -> f64;
+    /// Regularisation of a run of rows.
+    fn penalty_rows(task: &RowsTask<'_>, solved: &[f32]) -> f64;
     /// Adds `rows` (each `dim` values) to the Gramian `sum` (stride x stride, upper triangle).
     fn gramian_rows(dim: usize, rows: &[f32], sum: &mut [f64]);
     /// Factors the matrix of one normal equation and solves it.

@@ -30,6 +30,14 @@ struct Solved {
 
 type Sums = Vec<tree::Node<Vec<f64>>>;
 
+/// What half a pass starts from.
+enum Start {
+    /// Each row's value after the pass before: it is moved towards its optimum.
+    From(Arc<Vec<f32>>),
+    /// Nothing: each row is solved exactly.
+    Nowhere,
+}
+
 /// What half a pass solves: a side's positives, and which rows are which virtual worker's.
 trait Half {
     fn adjacency(&self) -> &Adjacency;
@@ -55,13 +63,14 @@ impl Half for ItemSide {
 }
 
 /// Rows of items before the first pass, and their sums.
-pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -> (Rows, Sums) {
+pub(super) fn first_rows(settings: &Settings, kernel: Kernel, threads: usize, side: &ItemSide) -> (Rows, Sums) {
     let dim = usize::from(settings.dim);
     let mut rows = vec![0.0; side.items.len() * dim];
     for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
         init::fill(settings.seed, id, settings.init_deviation, row);
     }
-    let sums = partial_sums(kernel, dim, &rows, &side.vworkers, &vec![[0.0; 2]; side.vworkers.len()]);
+    let losses = vec![[0.0; 2]; side.vworkers.len()];
+    let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
     (Rows { users: None, items: Some(Solved { version: 0, values: Arc::new(rows) }) }, sums)
 }
 
@@ -125,7 +134,13 @@ impl Session {
             }
             Ok(panel)
         };
-        let (rows, sums) = self.half_pass(users, panel, gramian, others, Side::Users).await?;
+        // The first pass starts from zero, and what is measured with is what a reader solves from the items alone.
+        let start = match step {
+            step if step == u32::from(self.settings()?.epochs) => Start::Nowhere,
+            0 => Start::From(Arc::new(vec![0.0; users.side.adjacency.rows() * dim])),
+            step => Start::From(self.rows(Side::Users, step)?),
+        };
+        let (rows, sums) = self.half_pass(users, panel, (gramian, others), Side::Users, start).await?;
         self.state().rows.users = Some(Solved { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -145,7 +160,8 @@ impl Session {
             }
             Ok(panel)
         };
-        let (rows, sums) = self.half_pass(items, panel, gramian, others, Side::Items).await?;
+        let start = Start::From(self.rows(Side::Items, step)?);
+        let (rows, sums) = self.half_pass(items, panel, (gramian, others), Side::Items, start).await?;
         self.state().rows.items = Some(Solved { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -156,24 +172,34 @@ impl Session {
         &self,
         data: Arc<T>,
         panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
-        gramian: Vec<f64>,
-        others: u64,
+        (gramian, others): (Vec<f64>, u64),
         side: Side,
+        start: Start,
     ) -> Result<(Vec<f32>, Sums), Error> {
         let (context, settings, stop) = (self.context.clone(), *self.settings()?, self.stop.clone());
         let work = move || {
             let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
             let (threads, dim) = (context.options.threads, usize::from(settings.dim));
             let pass = HalfPass::new(&settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
-            let mut rows = vec![0.0; adjacency.rows() * dim];
-            pass.solve(adjacency, &mut rows)?;
+            let rows = match start {
+                Start::From(rows) => {
+                    let mut rows = rows.to_vec();
+                    pass.refine(adjacency, &mut rows)?;
+                    rows
+                }
+                Start::Nowhere => {
+                    let mut rows = vec![0.0; adjacency.rows() * dim];
+                    pass.solve(adjacency, &mut rows)?;
+                    rows
+                }
+            };
             let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
-            let mut losses = pass.losses(adjacency, &rows, &ranges)?;
-            if side == Side::Users {
+            let losses = match side {
                 // The error over positives is counted on the items' side, after both halves.
-                losses.iter_mut().for_each(|loss| loss[0] = 0.0);
-            }
-            let sums = partial_sums(context.kernel, dim, &rows, vworkers, &losses);
+                Side::Users => pass.penalties(adjacency, &rows, &ranges)?,
+                Side::Items => pass.losses(adjacency, &rows, &ranges)?,
+            };
+            let sums = partial_sums(context.kernel, threads, dim, &rows, vworkers, &losses);
             Ok((rows, sums))
         };
         self.context.compute.run(work).await?
@@ -235,15 +261,18 @@ fn push_row(rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
 /// Per virtual worker the packed Gramian of its rows and its losses, added up as far as this host has the tree.
 fn partial_sums(
     kernel: Kernel,
+    threads: usize,
     dim: usize,
     rows: &[f32],
     vworkers: &[(u16, Range<usize>)],
     losses: &[[f64; 2]],
 ) -> Sums {
-    let leaf = |((vworker, range), loss): (&(u16, Range<usize>), &[f64; 2])| {
-        let mut value = gramian::packed(kernel, dim, &rows[range.start * dim..range.end * dim]);
+    let ranges: Vec<_> = vworkers.iter().map(|(_, range)| range.clone()).collect();
+    let gramians = gramian::of_ranges(kernel, threads, dim, rows, &ranges);
+    let mut leaves = Vec::with_capacity(ranges.len());
+    for (((index, _), mut value), loss) in vworkers.iter().zip(gramians).zip(losses) {
         value.extend(loss);
-        tree::Node { level: 0, index: *vworker, value }
-    };
-    tree::fold(vworkers.iter().zip(losses).map(leaf).collect())
+        leaves.push(tree::Node { level: 0, index: *index, value });
+    }
+    tree::fold(leaves)
 }

@@ -155,7 +155,7 @@ impl Session {
             }
         }))
         .await?;
-        let (open, kernel) = (self.open.clone(), self.context.kernel);
+        let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
             let mut touched = BTreeMap::new();
             for (node, blobs) in blobs {
@@ -166,7 +166,7 @@ impl Session {
             let side = link::build(&own, touched)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
-                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, &side),
+                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side),
                 Algorithm::Graph(_) => {}
                 Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,
             }

@@ -147,18 +147,18 @@ impl Default for Graph {
 }
 
 impl Default for Softmax {
-    /// Chosen on held-out training data of gowalla (decision 0018).
+    /// Chosen on held-out training data (decision 0018).
     fn default() -> Self {
         Softmax {
             dim: 64,
-            epochs: 20,
-            batch: 8_192,
-            negatives: 1_024,
-            temperature: 0.07,
+            epochs: 10,
+            batch: 65_536,
+            negatives: 16_384,
+            temperature: 0.08,
             folds: 2,
-            learning_rate: 0.5,
+            learning_rate: 2.0,
             popularity_exponent: 1.0,
-            uniform_share: 1.0,
+            uniform_share: 0.5,
         }
     }
 }

@@ -27,10 +27,10 @@ struct Args {
     /// protocol]
     #[arg(long, value_delimiter = ',')]
     data: Vec<String>,
-    /// Families to train: ials, graph
-    #[arg(long, value_delimiter = ',', default_value = "ials,graph")]
+    /// Families to train: ials, graph, softmax
+    #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax")]
     families: Vec<String>,
-    /// Dimensions of iALS
+    /// Dimensions of iALS and sampled softmax
     #[arg(long, value_delimiter = ',', default_value = "64,128,256")]
     dims: Vec<u32>,
     /// Seeds to train each random family with
@@ -52,7 +52,8 @@ fn main() -> Result<()> {
         match family.as_str() {
             "ials" => models.extend(args.dims.iter().map(|dim| Model::ials(*dim))),
             "graph" => models.push(Model::graph()),
-            other => bail!("unknown family {other:?}; known: ials, graph"),
+            "softmax" => models.extend(args.dims.iter().map(|dim| Model::softmax(*dim))),
+            other => bail!("unknown family {other:?}; known: ials, graph, softmax"),
         }
     }
     let known = || KNOWN.iter().filter(|name| data::shared(name).is_some()).map(ToString::to_string).collect();

@@ -86,6 +86,31 @@ impl Model {
         }
     }
 
+    /// Sampled softmax with so many dimensions.
+    pub(crate) fn softmax(dim: u32) -> Model {
+        let chosen = [
+            ("--temperature", "0.07"),
+            ("--epochs", "20"),
+            ("--batch", "16384"),
+            ("--negatives", "4096"),
+            ("--learning-rate", "1"),
+        ];
+        Model {
+            name: format!("softmax d={dim}"),
+            fixed: vec![("--algorithm", "softmax".to_owned()), ("--dim", dim.to_string())],
+            space: vec![
+                ("--temperature", &["0.08", "0.06", "0.1", "0.13"]),
+                ("--epochs", &["20", "10", "40"]),
+                ("--batch", &["16384", "4096"]),
+                ("--negatives", &["4096", "1024"]),
+                ("--learning-rate", &["1", "0.5", "2"]),
+            ],
+            of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),
+            least: (dim >= 128).then_some((0.178, 0.148)),
+            is_random: true,
+        }
+    }
+
     /// The flags of `docent train` with the settings for a data set: recorded ones for gowalla unless `searches`, else found.
     pub(crate) fn chosen(&self, lab: &Lab, split: &str, searches: bool) -> Result<Flags> {
         let chosen = if searches { self.search(lab, split)? } else { self.of_gowalla.clone() };

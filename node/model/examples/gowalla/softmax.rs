@@ -20,19 +20,19 @@ type Set = fn(&mut Settings, f32);
 
 pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
     let base = Settings::default();
-    let mut all = vec![Settings { epochs: given.one("epochs", "20")?, seed: given.one("seed", "1")?, ..base }];
-    let lists: [(&str, &str, Set); 8] = [
-        ("dim", "64", |settings, value| settings.dim = value as u16),
-        ("batch", "16384", |settings, value| settings.batch = value as u32),
-        ("negatives", "4096", |settings, value| settings.negatives = value as u32),
-        ("folds", "2", |settings, value| settings.folds = value as u16),
-        ("tau", "0.07", |settings, value| settings.temperature = value),
-        ("rate", "0.5", |settings, value| settings.learning_rate = value),
-        ("beta", "1", |settings, value| settings.popularity_exponent = value),
-        ("uniform", "0.5", |settings, value| settings.uniform_share = value),
+    let mut all = vec![Settings { epochs: given.one("epochs", "10")?, seed: given.one("seed", "1")?, ..base }];
+    let lists: [(&str, f32, Set); 8] = [
+        ("dim", f32::from(base.dim), |settings, value| settings.dim = value as u16),
+        ("batch", base.batch as f32, |settings, value| settings.batch = value as u32),
+        ("negatives", base.negatives as f32, |settings, value| settings.negatives = value as u32),
+        ("folds", f32::from(base.folds), |settings, value| settings.folds = value as u16),
+        ("tau", base.temperature, |settings, value| settings.temperature = value),
+        ("rate", base.learning_rate, |settings, value| settings.learning_rate = value),
+        ("beta", base.popularity_exponent, |settings, value| settings.popularity_exponent = value),
+        ("uniform", base.uniform_share, |settings, value| settings.uniform_share = value),
     ];
     for (key, default, set) in lists {
-        let values = given.list(key, default)?;
+        let values = given.list(key, &default.to_string())?;
         let with = |settings: &Settings| -> Vec<Settings> {
             let one = |value: &f32| {
                 let mut settings = *settings;

@@ -4,10 +4,13 @@ use super::{
     random::{Purpose, Random},
 };
 
-/// Steps of an epoch for so many positives over all virtual workers, at least 1.
+/// Steps of an epoch, at least. Few positives in one large batch would make a model of as many steps as epochs (decision 0018).
+pub const STEPS_MIN: u64 = 12;
+
+/// Steps of an epoch for so many positives over all virtual workers: as many as the batch asks for, 12 at least.
 #[must_use]
 pub fn steps(settings: &Settings, positives: u64) -> u32 {
-    u32::try_from(positives.div_ceil(u64::from(settings.batch.max(1))).max(1)).unwrap_or(u32::MAX)
+    u32::try_from(positives.div_ceil(u64::from(settings.batch.max(1))).max(STEPS_MIN)).unwrap_or(u32::MAX)
 }
 
 /// A virtual worker's users of each step of an epoch, in their order: random, and cut where a step's share of the worker's
@@ -57,7 +60,7 @@ mod tests {
         assert_eq!(order(0, 0), order(0, 0));
         assert_ne!(order(0, 0), order(1, 0));
         assert_ne!(order(0, 0), order(0, 1));
-        assert_eq!(steps(&Settings { batch: 100, ..Settings::default() }, 301), 4);
-        assert_eq!(steps(&Settings::default(), 0), 1);
+        assert_eq!(steps(&Settings { batch: 100, ..Settings::default() }, 1301), 14);
+        assert_eq!(steps(&Settings::default(), 0), 12);
     }
 }

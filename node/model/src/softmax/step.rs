@@ -209,7 +209,7 @@ impl<'a> Step<'a> {
         }
         let padded = rows.ends.len().next_multiple_of(ROWS_UNIT);
         rows.x.resize(padded * self.stride, 0.0);
-        push.negatives.resize(self.negatives.rows.len(), 0.0);
+        push.negatives = vec![0.0; self.negatives.rows.len()];
         let pitch = pitch(self.negatives.weights.len());
         let of_block = (SHARES_OF_BLOCK / pitch).clamp(ROWS_UNIT, ROWS_OF_BLOCK) / ROWS_UNIT * ROWS_UNIT;
         scratch.shares.resize(of_block * pitch, 0.0);

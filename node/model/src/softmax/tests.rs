@@ -121,7 +121,18 @@ fn world() -> (Vec<Adjacency>, Vec<Vec<u32>>) {
 
 /// Two epochs, where virtual worker w of users is on host `hosts[w]` and the items are on `owners` hosts.
 fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Result<Table, Error> {
-    let settings = Settings { dim: 20, epochs: 2, batch: 300, negatives: 70, ..Settings::default() };
+    let settings = Settings {
+        dim: 20,
+        epochs: 2,
+        batch: 300,
+        negatives: 70,
+        temperature: 0.1,
+        folds: 3,
+        learning_rate: 1.0,
+        popularity_exponent: 0.7,
+        uniform_share: 0.5,
+        seed: 6,
+    };
     let dim = usize::from(settings.dim);
     let (workers, positives) = world();
     let masses: Vec<_> = positives.iter().map(|counts| mass(&settings, counts)).collect();
@@ -200,12 +211,12 @@ fn the_bytes_are_the_same_on_any_hosts_threads_and_instruction_sets() {
     }
 }
 
-const FROZEN: &str = "9527ecefe9bed748";
+const FROZEN: &str = "d1c69d2aa737b9cc";
 
 #[test]
 fn training_lowers_the_loss_and_histories_find_what_goes_with_them() {
     // Two worlds of items; every user has items of one.
-    let settings = Settings { dim: 16, epochs: 8, negatives: 32, ..Settings::default() };
+    let settings = Settings { dim: 16, epochs: 8, negatives: 32, learning_rate: 0.5, ..Settings::default() };
     let mut histories = Adjacency::new();
     for user in 0..60u32 {
         histories.push_row((0..20).filter(|item| (item * 3 + user) % 4 != 0).map(|item| (item + user % 2 * 20, 1.0)));

@@ -64,11 +64,11 @@ impl Model {
     /// The graph filter.
     pub(crate) fn graph() -> Model {
         let chosen = [
-            ("--user-exponent", "0.7"),
-            ("--source-exponent", "0.6"),
-            ("--target-exponent", "0.3"),
-            ("--power", "1.2"),
-            ("--neighbours", "200"),
+            ("--user-exponent", "0.5"),
+            ("--source-exponent", "0.7"),
+            ("--target-exponent", "0.2"),
+            ("--power", "1.8"),
+            ("--neighbours", "1000"),
         ];
         Model {
             name: "graph filter".to_owned(),
@@ -77,7 +77,7 @@ impl Model {
                 ("--user-exponent", &["0.7", "0", "0.3", "0.5", "0.9"]),
                 ("--source-exponent", &["0.6", "0.4", "0.5", "0.7", "0.8"]),
                 ("--target-exponent", &["0.3", "0.1", "0.2", "0.4", "0.5", "0.6", "0.8"]),
-                ("--power", &["1.2", "0.6", "0.8", "1", "1.4"]),
+                ("--power", &["1.2", "0.6", "0.8", "1", "1.5", "1.8"]),
                 ("--neighbours", &["200", "50", "1000", "3000"]),
             ],
             of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),

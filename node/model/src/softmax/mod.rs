@@ -27,7 +27,7 @@
 //! 3. *Each step* a user host pulls the rows of the items in its batches' histories and, from every owner, the negatives with their weights
 //!    ([`step::Negatives`], the same for all virtual workers). Each of its virtual workers computes a [`step::Push`]. The host adds these up along
 //!    [`crate::tree`] as far as it has whole subtrees ([`crate::tree::fold`]) and sends each owner that owner's rows of the roots.
-//! 4. An owner waits for all 64 leaves, [finishes](crate::tree::finish) the tree and [applies](adagrad::apply) the sum once.
+//! 4. An owner waits for all 64 leaves, [finishes](crate::tree::finish) the tree and [applies](adagrad::Table::apply) the sum once.
 //!
 //! **The bytes do not depend on the hosting.** The sum of one item is a tree over virtual workers, in which a worker without that item is left out
 //! (not a zero), so that rows of one owner can be cut out of a node before or after adding; inside a virtual worker it runs in the order of its batch.

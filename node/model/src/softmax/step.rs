@@ -62,6 +62,12 @@ impl Negatives {
         Push { targets: push.targets.part(number), negatives, loss: push.loss }
     }
 
+    /// Whether a push is one of these negatives: it has a row for each of them, or none.
+    #[must_use]
+    pub fn fits(&self, push: &Push) -> bool {
+        push.negatives.is_empty() || push.negatives.len() == self.items.len() * stride(self.dim)
+    }
+
     /// What all virtual workers push together, as gradients of items.
     ///
     /// # Errors

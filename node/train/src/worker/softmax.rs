@@ -321,14 +321,14 @@ impl Session {
         );
         let (pushed, kernel, dim) = (pushed.await?, self.context.kernel, usize::from(settings.dim));
         let work = move || -> Result<(), Error> {
-            let mut roots = Vec::new();
-            for (node, bytes) in pushed {
-                roots.extend(decode_push(node, dim, &bytes)?);
-            }
-            let sum = tree::finish(VWORKERS, roots)?;
             let mut versioned = table.write().unwrap_or_else(PoisonError::into_inner);
             versioned.check(at.version())?;
-            let gradients = Negatives::new(dim, &draws.of(at), versioned.table.rows())?.gradients(sum)?;
+            let negatives = Negatives::new(dim, &draws.of(at), versioned.table.rows())?;
+            let mut roots = Vec::new();
+            for (node, bytes) in pushed {
+                roots.extend(decode_push(node, dim, &negatives, &bytes)?);
+            }
+            let gradients = negatives.gradients(tree::finish(VWORKERS, roots)?)?;
             versioned.table.apply(kernel, settings.rate(at.steps, at.epoch, at.step), &gradients)?;
             versioned.version += 1;
             Ok(())
@@ -423,7 +423,7 @@ fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
 }
 
 /// The roots that `node` pushed.
-fn decode_push(node: u64, dim: usize, bytes: &[u8]) -> Result<Vec<Node<Push>>, Error> {
+fn decode_push(node: u64, dim: usize, negatives: &Negatives, bytes: &[u8]) -> Result<Vec<Node<Push>>, Error> {
     let malformed = || Error::Malformed { node, reason: "a push".into() };
     let roots: Vec<Root> = postcard::from_bytes(bytes).map_err(|_| malformed())?;
     let root = |root: Root| {
@@ -432,6 +432,9 @@ fn decode_push(node: u64, dim: usize, bytes: &[u8]) -> Result<Vec<Node<Push>>, E
         }
         let targets = Gradients::from_parts(dim, root.items, root.rows).map_err(|_| malformed())?;
         let value = Push { targets, negatives: root.negatives, loss: [0.0; 2] };
+        if !negatives.fits(&value) {
+            return Err(malformed());
+        }
         Ok(Node { level: root.level, index: root.index, value })
     };
     roots.into_iter().map(root).collect()

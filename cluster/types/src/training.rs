@@ -34,7 +34,7 @@ pub enum Algorithm {
     /// The item-item graph filter, item-kNN by cosine included.
     Graph(Graph),
     /// Matrix factorisation by sampled softmax, whose users are their histories.
-    Softmax(Softmax),
+    Softmax(Box<Softmax>),
 }
 
 /// Settings of iALS (`docent_model::Settings`).
@@ -351,7 +351,7 @@ impl GivenSettings {
         let algorithm = match self.algorithm.as_deref() {
             None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
             Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
-            Some(SOFTMAX) => Algorithm::Softmax(Softmax::take(&mut self)),
+            Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self))),
             Some(other) => {
                 let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}");
                 return Err(Error::invalid("algorithm", message));
@@ -535,7 +535,7 @@ mod tests {
     }
 
     fn softmax() -> TrainSettings {
-        TrainSettings { algorithm: Algorithm::Softmax(Softmax::default()), ..TrainSettings::default() }
+        TrainSettings { algorithm: Algorithm::Softmax(Box::default()), ..TrainSettings::default() }
     }
 
     #[test]

@@ -266,6 +266,8 @@ fn graph(bytes: &mut Bytes, position: Position) {
     };
     let history = shard::Response::UserHistory(state, sources);
     bytes.add("shard_response.history", history.format(), &history);
+    let softmax = TrainSettings { algorithm: Algorithm::Softmax(Box::default()), ..TrainSettings::default() };
+    bytes.add("settings.softmax", softmax.format(), &softmax);
 }
 
 #[test]

@@ -307,15 +307,15 @@ pub trait Peers: Send + Sync {
 
 /// `Bytes` as serde bytes: one length and one copy, not a sequence of numbers (and no feature of the bytes crate that
 /// would compile it twice in the workspace).
-mod packed {
+pub(crate) mod packed {
     use bytes::Bytes;
     use serde::{Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
             type Value = Bytes;

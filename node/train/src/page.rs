@@ -78,6 +78,12 @@ pub(crate) fn push_floats(row: &[f32], bytes: &mut Vec<u8>) {
     bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
 }
 
+pub(crate) fn pack_floats(values: &[f32]) -> Bytes {
+    let mut bytes = Vec::with_capacity(values.len() * 4);
+    push_floats(values, &mut bytes);
+    bytes.into()
+}
+
 pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four))
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, TrainResponse,
     link::ItemSide,
-    message::{At, Blob, PAGE_BYTES_MAX},
+    message::{At, Blob, PAGE_BYTES_MAX, packed},
     page,
     plan::{Algorithm, Hosts},
 };
@@ -91,7 +91,9 @@ struct Pushed {
 #[derive(Serialize, Deserialize)]
 struct Drawn {
     items: Vec<(u32, f32)>,
-    rows: Vec<f32>,
+    /// Packed.
+    #[serde(with = "packed")]
+    rows: Bytes,
 }
 
 /// A root of a push on the wire; items are places on the owner.
@@ -100,8 +102,11 @@ struct Root {
     level: u8,
     index: u16,
     items: Vec<u32>,
-    rows: Vec<f32>,
-    negatives: Vec<f32>,
+    /// Packed, as the next.
+    #[serde(with = "packed")]
+    rows: Bytes,
+    #[serde(with = "packed")]
+    negatives: Bytes,
 }
 
 /// The rows of items that a step reads, by the numbers of all items.
@@ -264,13 +269,13 @@ impl Session {
         for (node, bytes) in drawn {
             let malformed = || Error::Malformed { node, reason: "negatives".into() };
             let drawn: Drawn = postcard::from_bytes(&bytes).map_err(|_| malformed())?;
-            if drawn.rows.len() != drawn.items.len() * dim || drawn.rows.iter().any(|value| !value.is_finite()) {
+            if drawn.rows.len() != drawn.items.len() * dim * 4 {
                 return Err(malformed());
             }
-            for ((place, weight), row) in drawn.items.iter().zip(drawn.rows.chunks_exact(dim)) {
+            for ((place, weight), row) in drawn.items.iter().zip(drawn.rows.chunks_exact(dim * 4)) {
                 let number = owners.number(node, *place).ok_or_else(malformed)?;
                 read.negatives.push((number, *weight));
-                read.rows.insert(number, row.to_vec());
+                read.rows.insert(number, page::floats(row).collect());
             }
         }
         read.negatives.sort_unstable_by_key(|(item, _)| *item);
@@ -352,9 +357,11 @@ impl Session {
                     let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
                     versioned.check(at.version())?;
                     let items = draws.of(at);
-                    let row = |(place, _): &(u32, f32)| &versioned.table.rows()[*place as usize * dim..][..dim];
-                    let rows = items.iter().flat_map(row).copied().collect();
-                    postcard::to_stdvec(&Drawn { items, rows }).map_err(failed)
+                    let mut rows = Vec::with_capacity(items.len() * dim * 4);
+                    for (place, _) in &items {
+                        page::push_floats(&versioned.table.rows()[*place as usize * dim..][..dim], &mut rows);
+                    }
+                    postcard::to_stdvec(&Drawn { items, rows: rows.into() }).map_err(failed)
                 };
                 self.written(blob, work).await
             }
@@ -370,8 +377,14 @@ impl Session {
                     };
                     let part = |root: &Node<Push>| {
                         let Push { targets, negatives, .. } = pushed.negatives.part(&root.value, number);
-                        let (items, rows) = (targets.items().to_vec(), targets.rows().to_vec());
-                        Root { level: root.level, index: root.index, items, rows, negatives }
+                        let (items, rows) = (targets.items().to_vec(), page::pack_floats(targets.rows()));
+                        Root {
+                            level: root.level,
+                            index: root.index,
+                            items,
+                            rows,
+                            negatives: page::pack_floats(&negatives),
+                        }
                     };
                     postcard::to_stdvec(&pushed.roots.iter().map(part).collect::<Vec<_>>()).map_err(failed)
                 };
@@ -427,12 +440,10 @@ fn decode_push(node: u64, dim: usize, negatives: &Negatives, bytes: &[u8]) -> Re
     let malformed = || Error::Malformed { node, reason: "a push".into() };
     let roots: Vec<Root> = postcard::from_bytes(bytes).map_err(|_| malformed())?;
     let root = |root: Root| {
-        if root.negatives.iter().any(|value| !value.is_finite()) {
-            return Err(malformed());
-        }
-        let targets = Gradients::from_parts(dim, root.items, root.rows).map_err(|_| malformed())?;
-        let value = Push { targets, negatives: root.negatives, loss: [0.0; 2] };
-        if !negatives.fits(&value) {
+        let (rows, of_negatives) = (page::floats(&root.rows).collect(), page::floats(&root.negatives).collect());
+        let targets = Gradients::from_parts(dim, root.items, rows).map_err(|_| malformed())?;
+        let value = Push { targets, negatives: of_negatives, loss: [0.0; 2] };
+        if !negatives.fits(&value) || value.negatives.iter().any(|value| !value.is_finite()) {
             return Err(malformed());
         }
         Ok(Node { level: root.level, index: root.index, value })

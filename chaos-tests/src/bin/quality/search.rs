@@ -106,7 +106,7 @@ impl Model {
                 ("--learning-rate", &["1", "0.5", "2"]),
             ],
             of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),
-            least: (dim >= 128).then_some((0.178, 0.148)),
+            least: (dim >= 256).then_some((0.178, 0.148)),
             is_random: true,
         }
     }

@@ -115,18 +115,29 @@ fn lot(seed: u64, names: &[&str]) -> u64 {
 
 /// Joins a host's virtual workers (in order) and numbers what their users touched.
 pub(crate) fn join(loaded: Vec<Loaded>, seed: u64) -> Result<UserSide, Error> {
-    let mut touched: Vec<ItemKey> = loaded
-        .iter()
-        .flat_map(|Loaded(_, users)| users)
-        .flat_map(|user| user.train.iter().map(|(key, _)| key).chain(&user.held_out))
-        .cloned()
-        .collect();
-    touched.sort_unstable();
-    touched.dedup();
+    // By slot first: equal ids stand close together, and a search looks at the few of one slot.
+    let mut by_slot: Vec<Vec<&Arc<str>>> = vec![Vec::new(); usize::from(SLOTS)];
+    for user in loaded.iter().flat_map(|Loaded(_, users)| users) {
+        user.train
+            .iter()
+            .map(|(key, _)| key)
+            .chain(&user.held_out)
+            .for_each(|(slot, id)| by_slot[usize::from(*slot)].push(id));
+    }
+    let (mut touched, mut starts) = (Vec::new(), vec![0]);
+    for (slot, mut ids) in (0u16..).zip(by_slot) {
+        ids.sort_unstable();
+        ids.dedup();
+        touched.extend(ids.into_iter().map(|id| (slot, id.clone())));
+        starts.push(touched.len());
+    }
     if u32::try_from(touched.len()).is_err() {
         return Err(Error::Input("this host's users touch more than 2^32 items".into()));
     }
-    let place = |key: &ItemKey| touched.partition_point(|other| other < key) as u32;
+    let place = |(slot, id): &ItemKey| {
+        let (start, end) = (starts[usize::from(*slot)], starts[usize::from(*slot) + 1]);
+        (start + touched[start..end].partition_point(|(_, other)| other < id)) as u32
+    };
     let (mut vworkers, mut adjacency) = (Vec::new(), Adjacency::new());
     let (mut held_out, mut lots) = (Vec::new(), Vec::new());
     for Loaded(vworker, users) in loaded {

@@ -262,10 +262,7 @@ impl Session {
                 page::cut(&self.graph_blob(blob).await?, offset)
             }
             Blob::Negatives { .. } | Blob::Push { .. } => page::cut(&self.softmax_blob(blob).await?, offset),
-            Blob::Trained => {
-                let rows = self.trained_rows()?;
-                page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
-            }
+            Blob::Trained => self.serve_trained(offset),
         }
     }
 

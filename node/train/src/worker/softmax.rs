@@ -2,7 +2,8 @@
 //! what all users pushed, once. `docent_model::softmax` has the contract.
 //!
 //! A step is synchronous: workers read rows at step t, the driver waits for all of them, owners pull the pushes and are at t + 1. Every blob names its
-//! step, and an owner or a worker that is at another refuses it, so that a request that comes twice or late changes nothing.
+//! step, and an owner or a worker that is at another refuses it (or says again what it said then), so that a request that comes twice or late changes
+//! nothing.
 use super::{
     evaluate::Ranking,
     order::Order,
@@ -36,6 +37,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
 };
+
+/// Most steps of an epoch: what the smallest batches make of 67 million positives. Each costs a host memory.
+const STEPS_MAX: u32 = 1 << 20;
 
 /// What phases leave.
 #[derive(Default)]
@@ -162,6 +166,9 @@ impl Session {
     /// Computes what this host's users push in a step. The answer has the step's loss and its weight.
     pub(super) async fn gradients(&self, at: At) -> Result<TrainResponse, Error> {
         let settings = *self.softmax_settings()?;
+        if at.step >= at.steps || at.steps > STEPS_MAX {
+            return Err(Error::Invalid(format!("there is no step {} of {} in an epoch", at.step, at.steps)));
+        }
         let (users, places) = (self.users()?, self.located()?);
         let batches = self.batches(&users, at).await?;
         let step = at.step as usize;
@@ -249,7 +256,7 @@ impl Session {
                 owners.place(item).ok_or_else(|| Error::Internal(format!("item {item} has no owner")))?;
             by_owner.entry(node).or_default().push(place);
         }
-        let chunk = (PAGE_BYTES_MAX / (dim * 4)).max(1);
+        let chunk = page_rows(dim);
         let calls = by_owner.iter().flat_map(|(node, places)| places.chunks(chunk).map(move |places| (*node, places)));
         let rows = try_join_all(calls.map(|(node, places)| async move {
             let bytes = self.fetch_from(node, at, places).await?;
@@ -298,6 +305,9 @@ impl Session {
     /// Answers [`crate::TrainRequest::Fetch`].
     pub(super) fn fetch(&self, at: At, places: &[u32]) -> Result<TrainResponse, Error> {
         let dim = usize::from(self.softmax_settings()?.dim);
+        if places.len() > page_rows(dim) {
+            return Err(Error::Invalid(format!("{} rows are more than a page", places.len())));
+        }
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
         versioned.check(at.version())?;
@@ -394,7 +404,15 @@ impl Session {
         }
     }
 
-    /// This owner's rows after so many steps.
+    /// A page of [`Blob::Trained`].
+    pub(super) fn serve_trained(&self, offset: u64) -> Result<TrainResponse, Error> {
+        let versioned = self.table()?;
+        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
+        let rows = versioned.table.rows();
+        page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
+    }
+
+    /// This owner's rows as they are.
     pub(super) fn trained_rows(&self) -> Result<Vec<f32>, Error> {
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
@@ -410,14 +428,24 @@ impl Session {
             let mut rows = Vec::with_capacity(users.side.adjacency.rows() * dim);
             for at in 0..users.side.adjacency.rows() {
                 let (of_user, confidences) = users.side.adjacency.row(at);
-                let row = |item: &u32| &items[places[*item as usize] as usize * dim..][..dim];
-                let history: Vec<(&[f32], f32)> = of_user.iter().map(row).zip(confidences.iter().copied()).collect();
+                // Every item that is trained on is in the model.
+                let row = |(item, confidence): (&u32, &f32)| {
+                    let row = items.chunks_exact(dim).nth(places[*item as usize] as usize);
+                    Ok((row.ok_or_else(|| Error::Internal("a trained item has no row".into()))?, *confidence))
+                };
+                let history: Vec<(&[f32], f32)> =
+                    of_user.iter().zip(confidences).map(row).collect::<Result<_, Error>>()?;
                 rows.extend(user::vector(kernel, dim, &history)?);
             }
             Ok(Ranking::Vectors { dim, users: Arc::new(rows), items })
         };
         self.context.compute.run(work).await?
     }
+}
+
+/// Rows of `dim` values on a page.
+fn page_rows(dim: usize) -> usize {
+    (PAGE_BYTES_MAX / (dim * 4)).max(1)
 }
 
 impl Versioned {

@@ -5,11 +5,11 @@ mod fixture;
 use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};
 use docent_train::{
     Algorithm, Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
-    message::{Blob, Key, Open, Side},
+    message::{At, Blob, Key, Open, Side},
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan};
+use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan, softmax_plan};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -222,6 +222,53 @@ async fn counting_out_of_turn_is_refused_with_a_reason() {
     worker.handle(count(&items)).await.unwrap();
     let weights = TrainRequest::Pull { key, blob: Blob::Weights { reader: 77 }, offset: 0 };
     assert!(matches!(worker.handle(weights).await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
+async fn steps_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
+    let data = Data::planted(50, 30);
+    let cluster = Cluster::healthy(1, &data);
+    let worker = cluster.worker(1);
+    let key = Key { job: 1, epoch: 1, run: 1 };
+    let JobPlan { settings, hosts, .. } = softmax_plan(Hosts::single(1));
+    let algorithm = settings.algorithm;
+    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    worker.handle(TrainRequest::Open(open)).await.unwrap();
+    worker.handle(TrainRequest::Load(key)).await.unwrap();
+    let TrainResponse::Linked { items, .. } = worker.handle(TrainRequest::Link(key)).await.unwrap() else { panic!() };
+    let items: Vec<u32> = items.into_iter().map(|(_, count)| count).collect();
+    let at = |step| At { epoch: 0, step, steps: 2 };
+    let gradients = |at| TrainRequest::Gradients { key, at };
+    assert!(matches!(worker.handle(gradients(at(0))).await, Err(Error::OutOfTurn { .. })), "locate comes first");
+    worker.handle(TrainRequest::Locate { key, items }).await.unwrap();
+    assert!(matches!(worker.handle(gradients(at(0))).await, Err(Error::OutOfTurn { .. })), "prepare comes first");
+    let TrainResponse::Weighed { masses } = worker.handle(TrainRequest::Weigh(key)).await.unwrap() else { panic!() };
+    let masses: Vec<[f64; 2]> = masses.into_iter().map(|(_, mass)| mass).collect();
+    for wrong in [vec![[1.0; 2]; 3], vec![[f64::NAN; 2]; 64], vec![[0.0; 2]; 64]] {
+        assert!(worker.handle(TrainRequest::Prepare { key, masses: wrong }).await.is_err());
+    }
+    worker.handle(TrainRequest::Prepare { key, masses }).await.unwrap();
+    let apply = |at| TrainRequest::Apply { key, at };
+    assert!(worker.handle(apply(at(0))).await.is_err(), "its gradients come first");
+    for wrong in [at(2), At { steps: u32::MAX, ..at(0) }, at(1)] {
+        assert!(worker.handle(gradients(wrong)).await.is_err(), "{wrong:?}");
+    }
+    worker.handle(gradients(at(0))).await.unwrap();
+    assert!(worker.handle(apply(at(1))).await.is_err(), "a step ahead");
+    let applied = worker.handle(apply(at(0))).await.unwrap();
+    assert_eq!(worker.handle(apply(at(0))).await, Ok(applied), "asked again, it is not applied again");
+    assert!(worker.handle(gradients(at(0))).await.is_err(), "a step back");
+    let fetch = |places| TrainRequest::Fetch { key, at: at(1), places };
+    assert!(worker.handle(fetch(vec![u32::MAX])).await.is_err());
+    assert!(worker.handle(fetch(vec![0; 1 << 20])).await.is_err(), "more than a page");
+    let TrainResponse::Fetched { rows } = worker.handle(fetch(vec![0, 0])).await.unwrap() else { panic!() };
+    assert_eq!(rows.len(), 2 * 12 * 4);
+    let later = At { epoch: 1, ..at(0) };
+    for blob in
+        [Blob::Push { at: at(1), reader: 1 }, Blob::Push { at: at(0), reader: 7 }, Blob::Negatives { at: later }]
+    {
+        assert!(worker.handle(TrainRequest::Pull { key, blob, offset: 0 }).await.is_err(), "{blob:?}");
+    }
 }
 
 #[tokio::test]

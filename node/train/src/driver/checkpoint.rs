@@ -107,12 +107,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok(Start { step: 0, sums, notes: Notes::default() })
     }
 
-    async fn restore(
-        &mut self,
-        linked: &Linked,
-        mut sums: Vec<Node<Vec<f64>>>,
-        saved: Saved,
-    ) -> Result<Start, Error> {
+    async fn restore(&mut self, linked: &Linked, mut sums: Vec<Node<Vec<f64>>>, saved: Saved) -> Result<Start, Error> {
         let Saved { barrier, notes, holders } = saved;
         if barrier.step > 0 {
             sums.clear();

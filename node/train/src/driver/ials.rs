@@ -22,12 +22,7 @@ pub(super) struct Fitted {
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// All passes that are left.
-    pub(super) async fn passes(
-        &mut self,
-        settings: &Settings,
-        linked: &Linked,
-        start: Start,
-    ) -> Result<Fitted, Error> {
+    pub(super) async fn passes(&mut self, settings: &Settings, linked: &Linked, start: Start) -> Result<Fitted, Error> {
         let mut fitted = Fitted { item_gramian: root(settings, start.sums)?.0, losses: start.notes.losses };
         for step in start.step..u32::from(settings.epochs) {
             let loss = self.pass(settings, linked, &mut fitted, step).await?;

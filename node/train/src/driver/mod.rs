@@ -75,8 +75,7 @@ impl Driver {
         };
         let key = Key { job: plan.job, epoch: plan.epoch, run: FINAL };
         // A host that does not answer drops the session when it opens another, or when it restarts.
-        join_all(plan.nodes().into_iter().map(|node| peers.call(node, TrainRequest::Close(key), CLOSE_TIMEOUT)))
-            .await;
+        join_all(plan.nodes().into_iter().map(|node| peers.call(node, TrainRequest::Close(key), CLOSE_TIMEOUT))).await;
         outcome
     }
 }

@@ -160,7 +160,12 @@ impl Session {
     }
 
     /// Takes up the states of this host's virtual workers from whoever keeps them.
-    pub(super) async fn restore(&self, barrier: Barrier, holders: &Hosts, order: Order) -> Result<TrainResponse, Error> {
+    pub(super) async fn restore(
+        &self,
+        barrier: Barrier,
+        holders: &Hosts,
+        order: Order,
+    ) -> Result<TrainResponse, Error> {
         let mut of_sides = BTreeMap::new();
         for side in self.open.algorithm.sides() {
             let own = self.open.hosts.vworkers(*side, self.context.options.node);

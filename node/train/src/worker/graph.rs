@@ -138,7 +138,8 @@ impl Session {
             let mut rows = Adjacency::new();
             for (source, entries) in pairs::decode::<f32>(node, &state, order.total())? {
                 let foreign = || Error::Malformed { node, reason: "neighbours of another virtual worker".into() };
-                let at = (source as usize).checked_sub(range.start).filter(|at| *at < range.len()).ok_or_else(foreign)?;
+                let at =
+                    (source as usize).checked_sub(range.start).filter(|at| *at < range.len()).ok_or_else(foreign)?;
                 while rows.rows() < at {
                     rows.push_row([]);
                 }

@@ -231,11 +231,7 @@ impl Session {
     }
 
     /// Reads page after page from another host.
-    pub(super) async fn pull_pages(
-        &self,
-        node: u64,
-        request: impl Fn(u64) -> TrainRequest,
-    ) -> Result<Vec<u8>, Error> {
+    pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Vec<u8>, Error> {
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
         let bytes = page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
         self.count_pulled(bytes.len());

@@ -1,8 +1,8 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
 use docent_model::{Settings, graph, softmax};
 use docent_train::{
-    Algorithm, CheckpointStore, Checkpoints, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive,
-    Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    Algorithm, CheckpointStore, Checkpoints, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome,
+    PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
     worker::{Options, Parts},

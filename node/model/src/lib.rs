@@ -19,6 +19,7 @@
 //! | [`confidence`], [`popularity`], [`mean`] | positives' weights, the baseline, category means |
 
 pub mod adjacency;
+mod arithmetic;
 pub mod confidence;
 pub mod evaluation;
 pub mod fold_in;

@@ -64,6 +64,19 @@ impl Items {
     }
 }
 
+/// Scores of some of `rows` (each `dim` values) for one user: inner products, in the order of `items`.
+///
+/// # Errors
+/// [`Error::Shape`] when the user or the rows do not fit, [`Error::Value`] for an item without a row.
+pub fn scores(kernel: Kernel, dim: usize, rows: &[f32], user: &[f32], items: &[u32]) -> Result<Vec<f32>, Error> {
+    shape("user row", dim, user.len())?;
+    let score = |item: &u32| {
+        let at = *item as usize * dim;
+        rows.get(at..at + dim).map(|row| kernel.dot(user, row)).ok_or(Error::Value { what: "items" })
+    };
+    items.iter().map(score).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

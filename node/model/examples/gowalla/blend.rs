@@ -68,20 +68,15 @@ impl Trained {
         let lists = self.ranked(names, |user| &halves[user % 2])?;
         println!("{} crosswise: {}", names.join("+"), self.data.measure(&lists));
         let found = of(&|_| true)?;
-        for (name, channel) in names.iter().zip(&found.channels) {
-            println!("    {name}: {:?}, halves {:?}", channel.weights, self.halves(names, name, &halves));
+        for (at, name) in names.iter().enumerate() {
+            let [left, right] = halves.each_ref().map(|blend| blend.channels[at].weights);
+            println!("    {name}: {}, by halves {}; {}", told(found.channels[at].weights), told(left), told(right));
         }
-        let alone = Search::new(names.len());
-        let first: Vec<Weights> = alone.weights().to_vec();
+        let alone = Search::new(names.len()).weights().to_vec();
         let all: Vec<Weights> = found.channels.iter().map(|channel| channel.weights).collect();
-        let gain = gains(&self.examples(&blend, &candidates, &|_| true)?, &first, &[all], self.data.threads)?;
+        let gain = gains(&self.examples(&blend, &candidates, &|_| true)?, &alone, &[all], self.data.threads)?;
         println!("    ahead of {} alone: {:.5}, standard error {:.5}", names[0], gain[0].mean(), gain[0].error());
         Ok(found)
-    }
-
-    fn halves(&self, names: &[&str], name: &str, halves: &[Blend; 2]) -> Vec<Weights> {
-        let at = names.iter().position(|other| *other == name).unwrap_or(0);
-        halves.iter().map(|blend| blend.channels[at].weights).collect()
     }
 
     fn of(&self, names: &[&str]) -> Vec<&Model> {
@@ -143,6 +138,10 @@ impl Trained {
         };
         self.candidates(names)?.iter().enumerate().map(of_user).collect()
     }
+}
+
+fn told(Weights { base, slope }: Weights) -> String {
+    format!("{base} {slope:+} ln(h / 20)")
 }
 
 fn with(blend: &Blend, weights: &[Weights]) -> Blend {

@@ -46,8 +46,11 @@ impl Trained {
     fn new(given: &Given, on: &str, blends: &[Vec<&str>]) -> Result<Trained, Failure> {
         let data = Data::new(given, on)?;
         let mut models: Vec<Model> = Vec::new();
-        for name in blends.iter().flatten() {
-            if models.iter().all(|model| model.name != *name) {
+        let also: String = given.one("also", "")?;
+        let is_last = on == given.one::<String>("on", "held-out")?;
+        let also = also.split(',').filter(|name| is_last && !name.is_empty());
+        for name in blends.iter().flatten().copied().chain(also) {
+            if models.iter().all(|model| model.name != name) {
                 let model = Model::new(given, &data, name, given.one("depth", "100")?)?;
                 println!("{name} on {on}, unit {}: {}", model.channel.unit, data.measure(&model.lists));
                 models.push(model);

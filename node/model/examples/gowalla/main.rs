@@ -5,7 +5,8 @@
 //! [exact=false]`, for the graph filter with `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [e=0] [f=0] [neighbours=200]`, for sampled softmax with `[dim=64]
 //! [batch=65536] [negatives=16384] [folds=2] [tau=0.08] [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all
 //! combinations are tried; and `[epochs=10] [every=5] [seed=1]`. A blend trains its models by the settings that were best for gowalla;
-//! `[blends=graph+popularity,graph+softmax:128+popularity] [depth=100] [cache=FOLDER]`, the folder keeps trained rows.
+//! `[blends=graph+popularity,graph+softmax:128+popularity] [also=softmax:256] [depth=100] [cache=FOLDER]`: models of `also` are measured alone, the
+//! folder keeps trained rows.
 //!
 //! `on=held-out` (the default, the only one to choose settings by) keeps some tenths of each user's training items out, at random;
 //! `on=test` trains on all of `train.txt` and measures on `test.txt`.

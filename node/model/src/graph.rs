@@ -357,6 +357,9 @@ mod tests {
                 }
                 prop_assert!(top.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0)));
                 prop_assert_eq!(&scorer.top(&list, 2)[..], &top[..top.len().min(2)]);
+                let (targets, scores): (Vec<u32>, Vec<f32>) = top.iter().copied().unzip();
+                prop_assert_eq!(scorer.scores(&list, &targets), scores);
+                prop_assert_eq!(scorer.scores(&[], &[0, ITEMS + 9]), [0.0, 0.0], "nothing is left from before");
             }
         }
     }

@@ -105,4 +105,13 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn scores_are_inner_products_in_the_order_asked_for() {
+        let rows = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let of = |user: &[f32], items: &[u32]| scores(Kernel::detect(), 2, &rows, user, items);
+        assert_eq!(of(&[1.0, 10.0], &[2, 0]).unwrap(), [65.0, 21.0]);
+        assert!(matches!(of(&[1.0], &[0]), Err(Error::Shape { .. })));
+        assert!(matches!(of(&[1.0, 1.0], &[3]), Err(Error::Value { .. })));
+    }
 }

@@ -52,7 +52,9 @@ impl Trained {
         for name in blends.iter().flatten().copied().chain(also) {
             if models.iter().all(|model| model.name != name) {
                 let model = Model::new(given, &data, name, given.one("depth", "100")?)?;
-                println!("{name} on {on}, unit {}: {}", model.channel.unit, data.measure(&model.lists));
+                if model.lists.iter().any(|list| !list.is_empty()) {
+                    println!("{name} on {on}, unit {}: {}", model.channel.unit, data.measure(&model.lists));
+                }
                 models.push(model);
             }
         }

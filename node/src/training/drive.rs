@@ -190,6 +190,7 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
             target_exponent: graph.target_exponent as f32,
             power: graph.power as f32,
             neighbours: graph.neighbours,
+            ..docent_model::graph::Settings::default()
         }),
         Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(docent_model::softmax::Settings {
             dim: u16::try_from(softmax.dim).unwrap_or(u16::MAX),

@@ -1,7 +1,7 @@
 //! What a job is, how it tells where it stands, and what it leaves.
 use crate::{Error, VWORKERS, message::COUNT_ROUNDS};
 use bytes::Bytes;
-use docent_model::{Settings, evaluation::Report, graph, softmax};
+use docent_model::{Settings, evaluation::Report, graph, softmax, tower};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -95,6 +95,8 @@ pub enum Algorithm {
     Graph(graph::Settings),
     /// Matrix factorisation by sampled softmax.
     Softmax(softmax::Settings),
+    /// Two towers.
+    Tower(tower::Settings),
 }
 
 impl Algorithm {
@@ -105,6 +107,7 @@ impl Algorithm {
             Self::Ials(settings) => settings.epochs,
             Self::Graph(_) => COUNT_ROUNDS,
             Self::Softmax(settings) => settings.epochs,
+            Self::Tower(settings) => settings.base.epochs,
         }
     }
 
@@ -113,6 +116,7 @@ impl Algorithm {
             Self::Ials(settings) => settings.validate(),
             Self::Graph(settings) => settings.validate(),
             Self::Softmax(settings) => settings.validate(),
+            Self::Tower(settings) => settings.validate(),
         }
         .map_err(Error::from)
     }

@@ -2,6 +2,7 @@
 mod graph;
 mod ials;
 mod softmax;
+mod tower;
 
 use crate::{
     Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS,
@@ -99,6 +100,7 @@ enum Fitted {
     Graph,
     /// The loss of each epoch.
     Softmax(Vec<f64>),
+    Tower(tower::Fitted),
 }
 
 impl Trained {
@@ -107,6 +109,7 @@ impl Trained {
             Fitted::Ials(fitted) => &fitted.losses,
             Fitted::Graph => &[],
             Fitted::Softmax(losses) => losses,
+            Fitted::Tower(fitted) => &fitted.losses,
         }
     }
 }
@@ -157,6 +160,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 Fitted::Graph
             }
             Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked).await?),
+            Algorithm::Tower(settings) => Fitted::Tower(self.climb(settings, &linked).await?),
         };
         Ok(Trained { linked, fitted })
     }
@@ -274,6 +278,9 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, &trained.linked)),
             (Algorithm::Softmax(settings), Fitted::Softmax(losses)) => {
                 Global::Softmax(self.softmax_global(settings, &trained.linked, losses).await?)
+            }
+            (Algorithm::Tower(settings), Fitted::Tower(fitted)) => {
+                Global::Tower(Box::new(self.tower_global(settings, &trained.linked, fitted).await?))
             }
             _ => return Err(Error::Internal("a model of another family than the job's".into())),
         };

@@ -14,6 +14,24 @@ use docent_model::{
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// All epochs; gives the mean loss of a positive in each.
     pub(super) async fn descend(&mut self, settings: &Settings, linked: &Linked) -> Result<Vec<f64>, Error> {
+        self.share_masses(linked).await?;
+        let key = linked.key;
+        let steps = plan::steps(settings, linked.counts.positives);
+        let mut losses = Vec::new();
+        for epoch in 0..settings.epochs {
+            let mut loss = [0.0; 2];
+            for step in 0..steps {
+                let of_step = self.descend_once(linked, At { epoch: u32::from(epoch), step, steps }).await?;
+                loss = [loss[0] + of_step[0], loss[1] + of_step[1]];
+            }
+            losses.push(mean_loss(loss, epoch)?);
+            self.report(&key, Phase::Epoch, epoch + 1, losses.last().copied());
+        }
+        Ok(losses)
+    }
+
+    /// Numbers the items for user hosts, and tells all owners how much of the negatives falls to each virtual worker.
+    pub(super) async fn share_masses(&mut self, linked: &Linked) -> Result<(), Error> {
         let key = linked.key;
         let locate = TrainRequest::Locate { key, items: linked.items.clone() };
         self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
@@ -26,24 +44,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             }
         }
         self.all(&owners, &TrainRequest::Prepare { key, masses }).await?;
-        let steps = plan::steps(settings, linked.counts.positives);
-        let mut losses = Vec::new();
-        for epoch in 0..settings.epochs {
-            let mut loss = [0.0; 2];
-            for step in 0..steps {
-                let of_step = self.descend_once(linked, At { epoch: u32::from(epoch), step, steps }).await?;
-                loss = [loss[0] + of_step[0], loss[1] + of_step[1]];
-            }
-            // Without a history of two there is nothing to learn from, and no loss.
-            let mean = if loss[1] > 0.0 { loss[0] / loss[1] } else { 0.0 };
-            if !mean.is_finite() {
-                let message = format!("the loss is not finite after epoch {}; lower learning_rate", epoch + 1);
-                return Err(Error::Diverged(message));
-            }
-            losses.push(mean);
-            self.report(&key, Phase::Epoch, epoch + 1, Some(mean));
-        }
-        Ok(losses)
+        Ok(())
     }
 
     /// One step; gives the sums of loss and weight.
@@ -82,4 +83,14 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             categories,
         })
     }
+}
+
+/// The mean loss of an epoch from its sums of loss and weight.
+pub(super) fn mean_loss(loss: [f64; 2], epoch: u16) -> Result<f64, Error> {
+    // Without a history of two there is nothing to learn from, and no loss.
+    let mean = if loss[1] > 0.0 { loss[0] / loss[1] } else { 0.0 };
+    if mean.is_finite() {
+        return Ok(mean);
+    }
+    Err(Error::Diverged(format!("the loss is not finite after epoch {}; lower learning_rate", epoch + 1)))
 }

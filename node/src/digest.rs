@@ -34,7 +34,7 @@ impl Taker {
     /// `NotFound` where this replica got past the index by a snapshot or a restart; `DeadlineExceeded`; the store's.
     pub async fn take(&self, hosted: &Hosted, index: u64, deadline: Deadline) -> Result<StateDigest> {
         let shard = hosted.id;
-        deadline.bound("reaching the log index of a digest", applied(hosted, index)).await?;
+        deadline.bound("reaching the log index of a digest", hosted.reached(index)).await?;
         let turn = async { self.one.clone().acquire_owned().await.map_err(|_| ended(shard)) };
         let turn = deadline.bound("the digests before this one", turn).await?;
         let store = hosted.store.clone();
@@ -53,12 +53,6 @@ impl Taker {
             )),
         }
     }
-}
-
-async fn applied(hosted: &Hosted, index: u64) -> Result<()> {
-    let mut status = hosted.group.watch();
-    let there = status.wait_for(|status| status.applied >= Some(index)).await;
-    there.map(|_| ()).map_err(|_| ended(hosted.id))
 }
 
 fn ended(shard: ShardId) -> Error {

@@ -115,8 +115,12 @@ impl ShardService {
             }
             Request::Cut { job, epoch } => {
                 self.shards.all().iter().try_for_each(|hosted| check_whole(hosted))?;
-                Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, deadline).await?))
+                Ok(Response::Cut(self.cuts.mark(&self.shards, job, epoch, deadline).await?))
             }
+            Request::Pin { job, epoch, positions } => {
+                Ok(Response::Cut(self.cuts.pin(&self.shards, job, epoch, &positions, deadline).await?))
+            }
+            Request::Pinned { job } => Ok(Response::Cut(self.cuts.held(job))),
             other => self.answer_items(other),
         }
     }

@@ -109,11 +109,13 @@ pub struct Train {
     pub threads: usize,
     /// How far they step back behind serving, 0 (not at all) to 19; see nice(2).
     pub niceness: u8,
+    /// Least milliseconds between two checkpoints of a job; 0: one wherever there can be one.
+    pub checkpoint_interval_ms: u64,
 }
 
 impl Default for Train {
     fn default() -> Self {
-        Train { threads: 0, niceness: 10 }
+        Train { threads: 0, niceness: 10, checkpoint_interval_ms: 15_000 }
     }
 }
 

@@ -120,6 +120,17 @@ impl Hosted {
         Ok((Position { shard: self.id, index: committed.index }, committed.response))
     }
 
+    /// Waits until this replica has applied the entry of log index `index`.
+    ///
+    /// # Errors
+    /// `Unavailable` where the shard is closing here.
+    pub async fn reached(&self, index: u64) -> Result<()> {
+        let mut status = self.group.watch();
+        let there = status.wait_for(|status| status.applied >= Some(index)).await;
+        let closing = |_| Error::new(Kind::Unavailable, format!("shard {} is closing on this node", self.id));
+        there.map(|_| ()).map_err(closing)
+    }
+
     fn proposal(&self, error: ProposeError) -> Error {
         let shard = self.id;
         match error {

@@ -7,6 +7,7 @@
 //! massive data streams*): in each of [`RESAMPLES`] resamples a user counts Poisson(1) times. The counts are a function of the user's lot and
 //! the resample's number alone, so no host needs to know how many users there are.
 use crate::metrics::{FIELDS, Metrics};
+use serde::{Deserialize, Serialize};
 
 /// Resamples of the bootstrap.
 pub const RESAMPLES: usize = 200;
@@ -180,7 +181,7 @@ impl Sums {
 }
 
 /// A measurement at one cut-off.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// How many of each list count.
     pub cutoff: u16,

@@ -82,11 +82,6 @@ impl<'v> Tx<'v> {
         Tx { base, batch: Batch::default() }
     }
 
-    /// A transaction that goes on from `batch`.
-    pub fn over(base: &'v dyn View, batch: Batch) -> Tx<'v> {
-        Tx { base, batch }
-    }
-
     /// The writes so far.
     pub fn batch(&self) -> &Batch {
         &self.batch
@@ -150,9 +145,36 @@ impl<'v> Tx<'v> {
     pub fn into_batch(self) -> Batch {
         self.batch
     }
+
+    fn overlay(&self) -> Overlay<'_> {
+        Overlay { base: self.base, batch: &self.batch }
+    }
 }
 
 impl View for Tx<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.overlay().get(key)
+    }
+
+    fn contains(&self, key: &[u8]) -> Result<bool> {
+        self.overlay().contains(key)
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: Visit<'_>) -> Result<()> {
+        self.overlay().scan(from, to, visit)
+    }
+}
+
+/// A view with writes on top of it.
+#[derive(Clone, Copy)]
+pub struct Overlay<'a> {
+    /// What is below.
+    pub base: &'a dyn View,
+    /// What was written since.
+    pub batch: &'a Batch,
+}
+
+impl View for Overlay<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         match self.batch.writes.get(key) {
             Some(write) => Ok(write.clone()),

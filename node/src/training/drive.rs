@@ -1,32 +1,26 @@
 //! Runs the jobs that the catalog gives to this node.
 
+use super::ask::Asking;
 use super::cut::Cuts;
 use super::exchange::TrainPeers;
 use crate::membership::Coordinators;
 use crate::parts::Parts;
 use docent_model::evaluation::Report;
-use docent_placement::initial::{VIRTUAL_WORKERS, WORKER_SLOTS};
-use docent_proto::internal::Service;
 use docent_proto::internal::coordinator::{JobReport, JobUpdate, Request, TrainedModel};
-use docent_proto::internal::shard;
 use docent_rpc::Caller;
 use docent_runtime::{Clock, Deadline, OnExit, Supervisor};
 use docent_train::driver::Driver;
 use docent_train::plan::Phase;
-use docent_train::{Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+use docent_train::{Checkpoints, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart};
 use docent_types::training::{Algorithm, Split, TrainSettings};
-use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, ShardId, Slot, SlotRange, codec};
+use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How long the leaders may take to pin a cut; spans an election.
-const CUT: Duration = Duration::from_secs(20);
-/// Pause before leaders that are missing are asked again.
-const AGAIN: Duration = Duration::from_millis(200);
 /// How long the coordinator may take to hear of a job.
 const REPORT: Duration = Duration::from_secs(30);
 /// How long one phase may take on a host.
@@ -47,7 +41,11 @@ pub struct Drive {
     pub parts: Arc<Parts>,
     /// Pins of this node, dropped when their job is over.
     pub cuts: Arc<Cuts>,
-    /// For progress alone.
+    /// This node's share of the work; forgets the checkpoints of jobs that are over.
+    pub worker: Arc<Worker>,
+    /// Least time between two checkpoints.
+    pub checkpoint_every: Duration,
+    /// For progress and checkpoints alone.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -66,6 +64,7 @@ impl Drive {
                 attempts.entry(attempt).or_insert_with(|| self.start(job.clone(), catalog.clone(), &supervisor));
             }
             self.cuts.retain(|job| !is_over(&current, job));
+            self.worker.retain(|job| !is_over(&current, job));
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return Ok(()) },
                 () = supervisor.cancelled() => {
@@ -138,13 +137,18 @@ impl Drive {
         progress: mpsc::Sender<JobProgress>,
         cancel: CancellationToken,
     ) -> Result<TrainedModel> {
-        let cut = self.cut(job, catalog).await?;
-        let hosts = hosts(&catalog.borrow().clone(), &cut)?;
+        let input = Asking { caller: &*self.caller, job, catalog }.input().await?;
         let plan = JobPlan {
             job: job.id,
             epoch: job.epoch,
             settings: job_settings(&job.settings),
-            hosts,
+            hosts: input.hosts,
+            checkpoints: input.keepers.map(|keepers| Checkpoints {
+                input: input.identity,
+                keepers,
+                nodes: input.nodes,
+                every: self.checkpoint_every,
+            }),
             phase_timeout: PHASE,
             page_timeout: PAGE,
         };
@@ -158,71 +162,13 @@ impl Drive {
         };
         let outcome = driver.run(plan, peers, tell, cancel).await.map_err(train_error)?;
         let hash = self.parts.put(&outcome.global)?;
-        trained(self.node, cut.into_values().map(|(_, position)| position).collect(), &outcome, hash)
+        trained(self.node, input.positions, &outcome, hash)
     }
-
-    /// Asks every living node to pin the shards that it leads, until every shard is pinned once.
-    async fn cut(
-        &self,
-        job: &Job,
-        catalog: &watch::Receiver<Arc<Catalog>>,
-    ) -> Result<BTreeMap<ShardId, (NodeId, Position)>> {
-        let deadline = Deadline::after(CUT);
-        loop {
-            let current = catalog.borrow().clone();
-            let nodes: Vec<NodeId> = current.nodes.values().filter(|node| node.is_alive).map(|node| node.id).collect();
-            let calls = nodes.iter().map(|node| self.pin(*node, job, deadline));
-            let mut cut = BTreeMap::new();
-            for (node, positions) in nodes.iter().zip(futures::future::join_all(calls).await) {
-                cut.extend(positions.into_iter().map(|position| (position.shard, (*node, position))));
-            }
-            let missing = current.shards.keys().find(|shard| !cut.contains_key(shard));
-            match missing {
-                None if !current.shards.is_empty() => return Ok(cut),
-                _ if deadline.is_over() => {
-                    let shard = missing.map(ToString::to_string).unwrap_or_default();
-                    return Err(Error::new(
-                        Kind::Unavailable,
-                        format!("no leader of shard {shard} gave its training input"),
-                    ));
-                }
-                _ => tokio::time::sleep(AGAIN).await, // a pause between rounds over leaders
-            }
-        }
-    }
-
-    async fn pin(&self, node: NodeId, job: &Job, deadline: Deadline) -> Vec<Position> {
-        let request = shard::Request::Cut { job: job.id, epoch: job.epoch };
-        let called = self.caller.call(node, Service::Shard, codec::encode(&request), deadline.at_most(CUT / 4)).await;
-        match called.and_then(|bytes| codec::decode("a cut", &bytes)) {
-            Ok(shard::Response::Cut(positions)) => positions,
-            Ok(_) => Vec::new(),
-            Err(error) => {
-                tracing::debug!(%node, %error, "a node pinned nothing");
-                Vec::new()
-            }
-        }
-    }
-}
 
 /// Whether this catalog knows that nothing more comes of a job. An older catalog than the driver's has it queued, or does not know it: what
 /// is pinned for it stays.
 fn is_over(catalog: &Catalog, job: u64) -> bool {
     catalog.jobs.get(&job).is_some_and(|job| job.state.is_over())
-}
-
-/// Who computes what: the node that pinned a shard hosts all its virtual workers, so that no event crosses the network.
-fn hosts(catalog: &Catalog, cut: &BTreeMap<ShardId, (NodeId, Position)>) -> Result<Hosts> {
-    let of = |keyspace: Keyspace| {
-        (0..VIRTUAL_WORKERS).map(move |vworker| {
-            let shard = catalog.shard_of(keyspace, Slot(vworker * WORKER_SLOTS)).map(|shard| shard.id);
-            let host = shard.and_then(|shard| cut.get(&shard)).map(|(node, _)| node.0);
-            host.ok_or_else(|| {
-                Error::new(Kind::Internal, format!("virtual worker {vworker} of {keyspace:?} has no host"))
-            })
-        })
-    };
-    Ok(Hosts { users: of(Keyspace::Users).collect::<Result<_>>()?, items: of(Keyspace::Items).collect::<Result<_>>()? })
 }
 
 fn job_settings(settings: &TrainSettings) -> JobSettings {

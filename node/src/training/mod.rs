@@ -2,11 +2,13 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cut`] | pinned views of the shards that this node led at a job's cut |
+//! | [`cut`] | pinned views of this node's replicas at a job's cut |
+//! | `ask` | a driver's questions about the cut, and who computes what |
 //! | [`input`] | those views as the trainer's input; finished parts to disk |
 //! | [`exchange`] | the trainer's messages over the members' calls |
 //! | [`drive`] | runs the jobs that the catalog gives to this node |
 
+mod ask;
 pub mod cut;
 pub mod drive;
 pub mod exchange;

@@ -1,14 +1,16 @@
-//! Digests of a shard's state at chosen log indexes.
+//! A shard's state at chosen log indexes: the same on every replica, to be hashed or read.
 //!
 //! Whoever applies *pins* the state as of an entry: a view of what is committed and the writes of the batch at work up to that entry.
 //! That costs a moment; reading every record comes later, on a thread that may block, when somebody asks. A pin holds back the space of
-//! what is overwritten meanwhile, so it goes when the log has moved on, asked for or not.
+//! what is overwritten meanwhile, so it goes when the log has moved on, asked for or not; who needs it for longer takes it along ([`Pin`]).
 
 use crate::error::Result;
 use crate::store::lock;
 use crate::view::ShardView;
+use bytes::Bytes;
 use docent_shard::digest::digest;
-use docent_shard::{Batch, Digest, Tx};
+use docent_shard::view::{Overlay, View, Visit};
+use docent_shard::{Batch, Digest};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -24,9 +26,30 @@ enum At {
     Taken(Digest),
 }
 
-struct Pin {
+/// The state as of one entry. Holds back the space of what is overwritten meanwhile.
+pub struct Pin {
     view: Arc<ShardView>,
     batch: Batch,
+}
+
+impl Pin {
+    fn overlay(&self) -> Overlay<'_> {
+        Overlay { base: &*self.view, batch: &self.batch }
+    }
+}
+
+impl View for Pin {
+    fn get(&self, key: &[u8]) -> docent_types::Result<Option<Bytes>> {
+        self.overlay().get(key)
+    }
+
+    fn contains(&self, key: &[u8]) -> docent_types::Result<bool> {
+        self.overlay().contains(key)
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: Visit<'_>) -> docent_types::Result<()> {
+        self.overlay().scan(from, to, visit)
+    }
 }
 
 /// The digests of one shard, newest last.
@@ -56,6 +79,14 @@ impl Digests {
         lock(&self.by_index).clear();
     }
 
+    /// The state at `index`; `None` where it was never seen here or is gone.
+    pub fn pinned(&self, index: u64) -> Option<Arc<Pin>> {
+        match lock(&self.by_index).get(&index) {
+            Some(At::Pinned(pin)) => Some(pin.clone()),
+            _ => None,
+        }
+    }
+
     /// The digest at `index`, taken now if it was not yet: reads every record. `None` where the state at `index` was never seen here,
     /// is gone, or `is_over` said so before the end.
     ///
@@ -68,8 +99,7 @@ impl Digests {
             Some(At::Taken(digest)) => return Ok(Some(digest)),
             Some(At::Pinned(pin)) => pin,
         };
-        let tx = Tx::over(&*pin.view, pin.batch.clone());
-        let taken = digest(&tx, is_over).map_err(crate::error::Error::Source)?;
+        let taken = digest(&*pin, is_over).map_err(crate::error::Error::Source)?;
         if let (Some(digest), Some(at)) = (taken, lock(&self.by_index).get_mut(&index)) {
             *at = At::Taken(digest);
         }

@@ -12,7 +12,7 @@
 //! | [`shard`] | [`ShardStore`]: views, commits, installs of one shard |
 //! | [`view`] | [`ShardView`]: the `docent-shard` seam over one moment of the database |
 //! | [`snapshot`] | [`Snapshot`]: a view as checksummed chunks, and back |
-//! | [`digest`] | [`Digests`]: the state at chosen log indexes, hashed |
+//! | [`digest`] | [`Digests`]: the state at chosen log indexes, hashed or kept ([`Pin`]) |
 //! | `engine` | the tables below: fjall, and its twin for simulations |
 //! | `damage` | the note that a store is to be begun anew |
 //! | [`error`] | what can go wrong |
@@ -27,7 +27,7 @@ pub mod snapshot;
 pub mod store;
 pub mod view;
 
-pub use digest::Digests;
+pub use digest::{Digests, Pin};
 pub use error::{Error, Result};
 pub use options::StoreOptions;
 pub use shard::ShardStore;

@@ -66,6 +66,25 @@ pub trait PartSink: Send + Sync {
     fn put(&self, part: &crate::PartInfo, bytes: Vec<u8>) -> Result<(), Error>;
 }
 
+/// Where a worker keeps checkpoints. Called on the compute thread; may block. Nothing in it need outlive the process.
+pub trait CheckpointStore: Send + Sync {
+    /// Keeps `bytes` and gives their blake3. Keeping the same ones again succeeds.
+    ///
+    /// # Errors
+    /// [`Error::Sink`].
+    fn put(&self, bytes: &[u8]) -> Result<[u8; 32], Error>;
+    /// What was kept under this hash, verified.
+    ///
+    /// # Errors
+    /// [`Error::Sink`], also where there is nothing.
+    fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, Error>;
+    /// Removes everything that `is_kept` does not hold for.
+    ///
+    /// # Errors
+    /// [`Error::Sink`].
+    fn retain(&self, is_kept: &dyn Fn(&[u8; 32]) -> bool) -> Result<(), Error>;
+}
+
 /// Opens a job's inputs on this node when a session starts. The node resolves the job's cut from the job id and epoch.
 pub trait Inputs: Send + Sync {
     /// Users at the job's cut.

@@ -32,9 +32,9 @@ pub mod worker;
 
 pub use driver::Driver;
 pub use error::Error;
-pub use input::{ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
+pub use input::{CheckpointStore, ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
 pub use message::{Peers, TrainRequest, TrainResponse};
-pub use plan::{Algorithm, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+pub use plan::{Algorithm, Checkpoints, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
 pub use worker::Worker;
 
 /// Virtual workers of each keyspace.

@@ -48,6 +48,31 @@ impl At {
     }
 }
 
+/// A moment of a job to which it can go back: nothing is under way, and every row is at the same step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Barrier {
+    /// As in [`Key`].
+    pub run: u8,
+    /// Passes, rounds or steps of gradients that are done.
+    pub step: u32,
+    /// What the job was trained on ([`crate::Checkpoints::input`]).
+    pub input: [u8; 32],
+}
+
+/// What a node keeps of a job at a barrier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// When.
+    pub barrier: Barrier,
+    /// The driver's own notes, postcard.
+    #[serde(with = "packed")]
+    pub memo: Bytes,
+    /// Virtual workers of users whose state is here.
+    pub users: Vec<u16>,
+    /// Virtual workers of items whose state is here.
+    pub items: Vec<u16>,
+}
+
 /// Opens a session on a host, ending older ones of the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
@@ -66,7 +91,7 @@ pub struct Open {
 }
 
 /// A side of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Side {
     /// Users.
     Users,
@@ -129,6 +154,15 @@ pub enum Blob {
     },
     /// From an owner of rows that are trained by gradients: all of them as they are, in order.
     Trained,
+    /// From a host: what it needs of a virtual worker to go on from a step (`worker::checkpoint`).
+    State {
+        /// Of users or of items.
+        side: Side,
+        /// Which.
+        vworker: u16,
+        /// Steps that are done.
+        step: u32,
+    },
     /// From an owner that has published: postcard of its `Vec<Node<CategorySums>>`.
     Means,
     /// From an owner: the positives of each of its items (u32), in order.
@@ -242,6 +276,48 @@ pub enum TrainRequest {
         /// See [`crate::Evaluate::users_max`].
         users_max: u32,
     },
+    /// Keeps the state of virtual workers on this node's disk: of its own, and of those that it keeps for others. Answer:
+    /// [`TrainResponse::Exchanged`].
+    Keep {
+        /// The session.
+        key: Key,
+        /// The step, and what it is of.
+        barrier: Barrier,
+        /// Who keeps a second copy of each virtual worker.
+        keepers: Hosts,
+        /// The driver's own notes.
+        #[serde(with = "packed")]
+        memo: Bytes,
+    },
+    /// What this node keeps of a job, whichever attempt it is of. Answer: [`TrainResponse::Kept`].
+    Kept {
+        /// The job.
+        job: u64,
+    },
+    /// Takes up the state of this host's virtual workers. Answer: [`TrainResponse::Stepped`] with the sums that half a pass over items leaves.
+    Restore {
+        /// The session.
+        key: Key,
+        /// The step, and what it is of.
+        barrier: Barrier,
+        /// Who has the state of each virtual worker.
+        holders: Hosts,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+    },
+    /// Reads a page of a state that this node keeps. Answer: [`TrainResponse::Page`].
+    PullKept {
+        /// The job.
+        job: u64,
+        /// When.
+        barrier: Barrier,
+        /// Of users or of items.
+        side: Side,
+        /// Which virtual worker.
+        vworker: u16,
+        /// First byte.
+        offset: u64,
+    },
     /// Writes this owner's parts. Answer: [`TrainResponse::Published`].
     Publish(Key),
     /// Reads a page of a blob. Answer: [`TrainResponse::Page`].
@@ -273,7 +349,7 @@ pub enum TrainResponse {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },
-    /// After [`TrainRequest::Step`] and [`TrainRequest::Gradients`].
+    /// After [`TrainRequest::Step`], [`TrainRequest::Gradients`] and [`TrainRequest::Restore`].
     Stepped {
         /// Partial sums over virtual workers. Of half a pass: packed Gramian of the solved side, then weighted squared error (0 for users), then
         /// regularisation.
@@ -297,7 +373,7 @@ pub enum TrainResponse {
         #[serde(with = "packed")]
         rows: Bytes,
     },
-    /// After [`TrainRequest::Locate`], [`TrainRequest::Count`] and [`TrainRequest::Apply`].
+    /// After [`TrainRequest::Locate`], [`TrainRequest::Count`], [`TrainRequest::Apply`] and [`TrainRequest::Keep`].
     Exchanged {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
@@ -314,6 +390,8 @@ pub enum TrainResponse {
         /// What was stored.
         parts: Vec<PartInfo>,
     },
+    /// After [`TrainRequest::Kept`].
+    Kept(Vec<Checkpoint>),
     /// A page of a blob.
     Page {
         /// Length of the whole blob.

@@ -1,5 +1,8 @@
 //! What a job is, how it tells where it stands, and what it leaves.
-use crate::{Error, VWORKERS, message::COUNT_ROUNDS};
+use crate::{
+    Error, VWORKERS,
+    message::{COUNT_ROUNDS, Side},
+};
 use bytes::Bytes;
 use docent_model::{Settings, evaluation::Report, graph, softmax, tower};
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,32 @@ impl Hosts {
     #[must_use]
     pub fn nodes(&self) -> Vec<u64> {
         self.users.iter().chain(&self.items).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The node of a virtual worker of a side; none for one that there is not.
+    pub(crate) fn of(&self, side: Side, vworker: u16) -> Option<u64> {
+        let table = match side {
+            Side::Users => &self.users,
+            Side::Items => &self.items,
+        };
+        table.get(usize::from(vworker)).copied()
+    }
+
+    /// Gives a virtual worker of a side to a node.
+    pub(crate) fn set(&mut self, side: Side, vworker: u16, node: u64) {
+        let table = match side {
+            Side::Users => &mut self.users,
+            Side::Items => &mut self.items,
+        };
+        table[usize::from(vworker)] = node;
+    }
+
+    /// Virtual workers of a side that `node` has, sorted.
+    pub(crate) fn vworkers(&self, side: Side, node: u64) -> Vec<u16> {
+        match side {
+            Side::Users => Self::vworkers_of(&self.users, node),
+            Side::Items => Self::vworkers_of(&self.items, node),
+        }
     }
 
     /// Hosts of users, sorted.
@@ -111,6 +140,14 @@ impl Algorithm {
         }
     }
 
+    /// Whose states a checkpoint has.
+    pub(crate) fn sides(&self) -> &'static [Side] {
+        match self {
+            Self::Ials(_) => &[Side::Users, Side::Items],
+            Self::Graph(_) | Self::Softmax(_) | Self::Tower(_) => &[Side::Items],
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         match self {
             Self::Ials(settings) => settings.validate(),
@@ -154,6 +191,19 @@ impl JobSettings {
     }
 }
 
+/// How a job keeps what it has done, so that another attempt on the same input goes on from there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoints {
+    /// Names the input: attempts of equal names read the same users and items, bit for bit.
+    pub input: [u8; 32],
+    /// Who keeps a second copy of what each virtual worker's host keeps; the host itself where nobody else may have it.
+    pub keepers: Hosts,
+    /// Nodes that may have kept something for an earlier attempt.
+    pub nodes: Vec<u64>,
+    /// Least time between two.
+    pub every: Duration,
+}
+
 /// Everything that a driver needs to run a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobPlan {
@@ -165,10 +215,23 @@ pub struct JobPlan {
     pub settings: JobSettings,
     /// Who hosts what.
     pub hosts: Hosts,
+    /// What is kept on the way; none: an attempt that fails has to be repeated from the start.
+    pub checkpoints: Option<Checkpoints>,
     /// Longest that one phase may take on a host (load, link, half a pass, evaluation).
     pub phase_timeout: Duration,
     /// Longest that one page between hosts may take.
     pub page_timeout: Duration,
+}
+
+impl JobPlan {
+    /// Every node that takes part, sorted.
+    pub(crate) fn nodes(&self) -> Vec<u64> {
+        let mut nodes = self.hosts.nodes();
+        nodes.extend(self.checkpoints.iter().flat_map(|checkpoints| checkpoints.keepers.nodes()));
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
 }
 
 /// Where a job stands.

@@ -104,7 +104,7 @@ pub enum Request {
         /// Which shards.
         shards: Vec<ShardId>,
     },
-    /// Pins the state of every shard that this node leads, as the input of a training job's attempt; linearizable.
+    /// Marks the state of every shard that this node leads in its log and pins it, as the input of a training job's attempt.
     Cut {
         /// The job.
         job: u64,
@@ -161,6 +161,20 @@ pub enum Request {
         /// By shard.
         shards: Vec<(ShardId, Vec<ItemId>)>,
     },
+    /// Pins replicas at the marks of a cut, or goes on holding them for a newer attempt; any replica. Since format 4.
+    Pin {
+        /// The job.
+        job: u64,
+        /// The attempt that reads them.
+        epoch: u64,
+        /// The marks, one a shard; what the job held elsewhere is dropped.
+        positions: Vec<Position>,
+    },
+    /// What is pinned for a job, whichever attempt pinned it. Since format 4.
+    Pinned {
+        /// The job.
+        job: u64,
+    },
 }
 
 impl Request {
@@ -182,7 +196,10 @@ impl Request {
             | Request::Standing { .. }
             | Request::ReplicaLog { .. }
             | Request::Recover { .. } => 2,
-            Request::ScanHistory { .. } | Request::HistoryWeights { .. } => 4,
+            Request::ScanHistory { .. }
+            | Request::HistoryWeights { .. }
+            | Request::Pin { .. }
+            | Request::Pinned { .. } => 4,
         }
     }
 }
@@ -249,7 +266,7 @@ pub enum Response {
     Rows(PerShard<Vec<Option<Vec<f32>>>>),
     /// To `Applied`.
     Applied(PerShard<u64>),
-    /// To `Cut`: the shards that this node leads, each with its pinned position.
+    /// To `Cut`, `Pin` and `Pinned`: the pinned positions. To `Cut` those of the shards that this node leads alone.
     Cut(Vec<Position>),
     /// To `Digest`.
     Digest(StateDigest),

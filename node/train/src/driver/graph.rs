@@ -1,17 +1,21 @@
 //! The graph filter: user hosts place their items in the order of all, then owners count in rounds.
-use super::{Job, Linked};
+use super::{
+    Job, Linked,
+    checkpoint::{Notes, Start},
+};
 use crate::{Error, Progress, TrainRequest, message::COUNT_ROUNDS, part::GraphGlobal, plan::Phase};
 use docent_model::graph::Settings;
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
-    /// Counts the neighbours of every item.
-    pub(super) async fn count(&mut self, linked: &Linked) -> Result<(), Error> {
+    /// Counts the neighbours of every item that has none yet.
+    pub(super) async fn count(&mut self, linked: &Linked, start: Start) -> Result<(), Error> {
         let locate = TrainRequest::Locate { key: linked.key, items: linked.items.clone() };
         self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
-        for round in 0..COUNT_ROUNDS {
+        for round in (0..COUNT_ROUNDS).skip(start.step as usize) {
             let count = TrainRequest::Count { key: linked.key, items: linked.items.clone(), round };
             self.exchange(&self.plan.hosts.item_nodes(), &count).await?;
             self.report(&linked.key, Phase::Count, round + 1, None);
+            self.keep_if_due(linked, u32::from(round) + 1, Notes::default()).await;
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! iALS: passes over users and items, each half a pass against the other side's Gramian.
-use super::{Job, Linked, unexpected};
+use super::{
+    Job, Linked,
+    checkpoint::{Notes, Start},
+    unexpected,
+};
 use crate::{
     Error, Progress, TrainRequest, TrainResponse, VWORKERS, message::Side, page, part::IalsGlobal, plan::Phase,
 };
@@ -17,18 +21,14 @@ pub(super) struct Fitted {
 }
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
-    /// All passes. `sums`: of the first item rows.
-    pub(super) async fn passes(
-        &mut self,
-        settings: &Settings,
-        linked: &Linked,
-        sums: Vec<Node<Vec<f64>>>,
-    ) -> Result<Fitted, Error> {
-        let mut fitted = Fitted { item_gramian: root(settings, sums)?.0, losses: Vec::new() };
-        for step in 0..settings.epochs {
-            let loss = self.pass(settings, linked, &mut fitted, u32::from(step)).await?;
+    /// All passes that are left.
+    pub(super) async fn passes(&mut self, settings: &Settings, linked: &Linked, start: Start) -> Result<Fitted, Error> {
+        let mut fitted = Fitted { item_gramian: root(settings, start.sums)?.0, losses: start.notes.losses };
+        for step in start.step..u32::from(settings.epochs) {
+            let loss = self.pass(settings, linked, &mut fitted, step).await?;
             fitted.losses.push(loss);
-            self.report(&linked.key, Phase::Epoch, step + 1, Some(loss));
+            self.report(&linked.key, Phase::Epoch, fitted.losses.len() as u16, Some(loss));
+            self.keep_if_due(linked, step + 1, Notes { losses: fitted.losses.clone(), ..Notes::default() }).await;
         }
         Ok(fitted)
     }

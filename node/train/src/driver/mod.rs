@@ -1,4 +1,5 @@
 //! Leads a job through its phases; holds no rows, only Gramians and sums. What families share is here, what is a family's own in its file.
+mod checkpoint;
 mod graph;
 mod ials;
 mod softmax;
@@ -11,6 +12,7 @@ use crate::{
     part::{self, Category, Global},
     plan::{Algorithm, Counts, Phase},
 };
+use checkpoint::Saved;
 use docent_model::{
     evaluation::{Report, Sums},
     mean::CategorySums,
@@ -57,7 +59,16 @@ impl Driver {
         plan.settings.validate()?;
         plan.hosts.validate()?;
         let started = (self.clock)();
-        let mut job = Job { plan: &plan, peers: &*peers, progress, clock: &self.clock, started, bytes_pulled: 0 };
+        let mut job = Job {
+            plan: &plan,
+            peers: &*peers,
+            progress,
+            clock: &self.clock,
+            started,
+            bytes_pulled: 0,
+            reports: Vec::new(),
+            kept: started,
+        };
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::Cancelled),
@@ -65,8 +76,7 @@ impl Driver {
         };
         let key = Key { job: plan.job, epoch: plan.epoch, run: FINAL };
         // A host that does not answer drops the session when it opens another, or when it restarts.
-        join_all(plan.hosts.nodes().into_iter().map(|node| peers.call(node, TrainRequest::Close(key), CLOSE_TIMEOUT)))
-            .await;
+        join_all(plan.nodes().into_iter().map(|node| peers.call(node, TrainRequest::Close(key), CLOSE_TIMEOUT))).await;
         outcome
     }
 }
@@ -78,6 +88,10 @@ struct Job<'a, P> {
     clock: &'a Monotonic,
     started: Duration,
     bytes_pulled: u64,
+    /// Of the model that was measured.
+    reports: Vec<Report>,
+    /// When the last checkpoint was made.
+    kept: Duration,
 }
 
 /// What a model is trained on, read and linked on its hosts.
@@ -116,14 +130,15 @@ impl Trained {
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn run(&mut self) -> Result<Outcome, Error> {
-        let mut reports = Vec::new();
+        let mut saved = self.saved().await;
+        let is_measured = saved.as_ref().is_some_and(|saved| saved.barrier.run == FINAL);
         let trained = match &self.plan.settings.evaluate {
-            None => self.train(FINAL).await?,
-            Some(evaluate) => {
-                let measured = self.train(MEASURE).await?;
-                reports = self.evaluate(&measured).await?;
-                if evaluate.retrain { self.train(FINAL).await? } else { measured }
+            Some(evaluate) if !is_measured => {
+                let measured = self.train(MEASURE, saved.take()).await?;
+                self.reports = self.evaluate(&measured).await?;
+                if evaluate.retrain { self.train(FINAL, None).await? } else { measured }
             }
+            _ => self.train(FINAL, saved).await?,
         };
         let (parts, global) = self.publish(&trained).await?;
         self.report(
@@ -135,14 +150,15 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok(Outcome {
             parts,
             global: global.into(),
-            reports,
+            reports: std::mem::take(&mut self.reports),
             counts: trained.linked.counts,
             losses: trained.losses().to_vec(),
             bytes_pulled: self.bytes_pulled,
         })
     }
 
-    async fn train(&mut self, run: u8) -> Result<Trained, Error> {
+    /// Trains from the start, or from what an earlier attempt left.
+    async fn train(&mut self, run: u8, saved: Option<Saved>) -> Result<Trained, Error> {
         let key = Key { job: self.plan.job, epoch: self.plan.epoch, run };
         let mut counts = self.load(key).await?;
         self.report(&key, Phase::Load, 0, None);
@@ -153,14 +169,15 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         }
         self.report(&key, Phase::Link, 0, None);
         let linked = Linked { key, counts, items };
+        let start = self.start(&linked, sums, saved).await?;
         let fitted = match &self.plan.settings.algorithm {
-            Algorithm::Ials(settings) => Fitted::Ials(self.passes(settings, &linked, sums).await?),
+            Algorithm::Ials(settings) => Fitted::Ials(self.passes(settings, &linked, start).await?),
             Algorithm::Graph(_) => {
-                self.count(&linked).await?;
+                self.count(&linked, start).await?;
                 Fitted::Graph
             }
-            Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked).await?),
-            Algorithm::Tower(settings) => Fitted::Tower(self.climb(settings, &linked).await?),
+            Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked, start).await?),
+            Algorithm::Tower(settings) => Fitted::Tower(self.climb(settings, &linked, start).await?),
         };
         Ok(Trained { linked, fitted })
     }
@@ -176,7 +193,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             hold_out,
             page_timeout_ms,
         };
-        self.all(&self.plan.hosts.nodes(), &TrainRequest::Open(open)).await?;
+        self.all(&self.plan.nodes(), &TrainRequest::Open(open)).await?;
         let mut counts = Counts::default();
         for (node, response) in self.all(&self.plan.hosts.user_nodes(), &TrainRequest::Load(key)).await? {
             let TrainResponse::Loaded(host) = response else { return Err(unexpected(node)) };

@@ -1,5 +1,9 @@
 //! Sampled softmax: in each step workers compute gradients, then owners apply them; nobody is ahead of anybody.
-use super::{Job, Linked, unexpected};
+use super::{
+    Job, Linked,
+    checkpoint::{Notes, Start},
+    unexpected,
+};
 use crate::{
     Error, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::At,
@@ -12,22 +16,35 @@ use docent_model::{
 };
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
-    /// All epochs; gives the mean loss of a positive in each.
-    pub(super) async fn descend(&mut self, settings: &Settings, linked: &Linked) -> Result<Vec<f64>, Error> {
+    /// All steps that are left; gives the mean loss of a positive in each epoch.
+    pub(super) async fn descend(
+        &mut self,
+        settings: &Settings,
+        linked: &Linked,
+        start: Start,
+    ) -> Result<Vec<f64>, Error> {
         self.share_masses(linked).await?;
-        let key = linked.key;
         let steps = plan::steps(settings, linked.counts.positives);
-        let mut losses = Vec::new();
-        for epoch in 0..settings.epochs {
-            let mut loss = [0.0; 2];
-            for step in 0..steps {
-                let of_step = self.descend_once(linked, At { epoch: u32::from(epoch), step, steps }).await?;
-                loss = [loss[0] + of_step[0], loss[1] + of_step[1]];
-            }
-            losses.push(mean_loss(loss, epoch)?);
-            self.report(&key, Phase::Epoch, epoch + 1, losses.last().copied());
+        let mut notes = start.notes;
+        for step in start.step..steps.saturating_mul(settings.epochs.into()) {
+            let at = At { epoch: step / steps, step: step % steps, steps };
+            let loss = self.descend_once(linked, at).await?;
+            self.note(linked, &mut notes, at, loss)?;
+            self.keep_if_due(linked, step + 1, notes.clone()).await;
         }
-        Ok(losses)
+        Ok(notes.losses)
+    }
+
+    /// Adds what a step lost to the notes, and the mean loss at the end of an epoch.
+    pub(super) fn note(&mut self, linked: &Linked, notes: &mut Notes, at: At, loss: [f64; 2]) -> Result<(), Error> {
+        notes.loss = [notes.loss[0] + loss[0], notes.loss[1] + loss[1]];
+        if at.step + 1 == at.steps {
+            let mean = mean_loss(notes.loss, notes.losses.len() + 1)?;
+            notes.loss = [0.0; 2];
+            notes.losses.push(mean);
+            self.report(&linked.key, Phase::Epoch, notes.losses.len() as u16, Some(mean));
+        }
+        Ok(())
     }
 
     /// Numbers the items for user hosts, and tells all owners how much of the negatives falls to each virtual worker.
@@ -85,12 +102,12 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     }
 }
 
-/// The mean loss of an epoch from its sums of loss and weight.
-pub(super) fn mean_loss(loss: [f64; 2], epoch: u16) -> Result<f64, Error> {
-    // Without a history of two there is nothing to learn from, and no loss.
-    let mean = if loss[1] > 0.0 { loss[0] / loss[1] } else { 0.0 };
+/// The mean loss of a positive from an epoch's sums of loss and weight. Without a history of two there is nothing to learn from, and no loss.
+fn mean_loss([loss, weight]: [f64; 2], epoch: usize) -> Result<f64, Error> {
+    let mean = if weight > 0.0 { loss / weight } else { 0.0 };
     if mean.is_finite() {
-        return Ok(mean);
+        Ok(mean)
+    } else {
+        Err(Error::Diverged(format!("the loss is not finite after epoch {epoch}; lower learning_rate")))
     }
-    Err(Error::Diverged(format!("the loss is not finite after epoch {}; lower learning_rate", epoch + 1)))
 }

@@ -1,11 +1,14 @@
 //! Two towers: the steps of sampled softmax, and dense weights that are kept here and told to all hosts before each.
-use super::{Job, Linked, softmax::mean_loss, unexpected};
+use super::{
+    Job, Linked,
+    checkpoint::{Notes, Start},
+    unexpected,
+};
 use crate::{
     Error, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::At,
     page,
     part::{IalsGlobal, SoftmaxGlobal, TowerGlobal},
-    plan::Phase,
 };
 use docent_model::{
     softmax::plan,
@@ -23,47 +26,41 @@ pub(super) struct Fitted {
     dense: Weights,
 }
 
-/// The dense weights of each side with their moments.
-struct Weights {
-    users: Adam,
-    /// The item tower's, then the features'.
-    items: Adam,
+/// The dense weights with their moments: the user tower's; the item tower's, then the features'.
+type Weights = [Adam; 2];
+
+/// Those before the first step.
+fn first(settings: &Settings, features: usize) -> Result<Weights, Error> {
+    let Dense { users, items, features } = Dense::first(settings, features)?;
+    Ok([Adam::new(users), Adam::new([items, features].concat())])
 }
 
-impl Weights {
-    fn new(settings: &Settings, features: usize) -> Result<Self, Error> {
-        let Dense { users, items, features } = Dense::first(settings, features)?;
-        Ok(Self { users: Adam::new(users), items: Adam::new([items, features].concat()) })
-    }
-
-    /// As [`Dense::to_vec`].
-    fn to_vec(&self) -> Vec<f32> {
-        [self.users.weights(), self.items.weights()].concat()
-    }
+/// As [`Dense::to_vec`].
+fn values([users, items]: &Weights) -> Vec<f32> {
+    [users.weights(), items.weights()].concat()
 }
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
-    /// All epochs.
-    pub(super) async fn climb(&mut self, settings: &Settings, linked: &Linked) -> Result<Fitted, Error> {
-        let key = linked.key;
+    /// All steps that are left.
+    pub(super) async fn climb(&mut self, settings: &Settings, linked: &Linked, start: Start) -> Result<Fitted, Error> {
         self.share_masses(linked).await?;
         let names = self.choose(linked).await?;
-        let mut dense = Weights::new(settings, names.len())?;
-        let steps = plan::steps(&settings.base, linked.counts.positives);
-        let mut losses = Vec::new();
-        for epoch in 0..settings.base.epochs {
-            let mut loss = [0.0; 2];
-            for step in 0..steps {
-                let at = At { epoch: u32::from(epoch), step, steps };
-                let of_step = self.climb_once(settings, linked, at, &mut dense).await?;
-                loss = [loss[0] + of_step[0], loss[1] + of_step[1]];
-            }
-            losses.push(mean_loss(loss, epoch)?);
-            self.report(&key, Phase::Epoch, epoch + 1, losses.last().copied());
+        let mut notes = start.notes;
+        let mut dense = match notes.dense.take() {
+            Some(dense) => dense,
+            None => first(settings, names.len())?,
+        };
+        let (steps, epochs) = (plan::steps(&settings.base, linked.counts.positives), settings.base.epochs);
+        for step in start.step..steps.saturating_mul(epochs.into()) {
+            let at = At { epoch: step / steps, step: step % steps, steps };
+            let loss = self.climb_once(settings, linked, at, &mut dense).await?;
+            self.note(linked, &mut notes, at, loss)?;
+            let kept = Notes { dense: Some(dense.clone()), ..notes.clone() };
+            self.keep_if_due(linked, step + 1, kept).await;
         }
         // What is measured and published is made by the last weights.
-        self.tell(linked, At { epoch: u32::from(settings.base.epochs), step: 0, steps }, &dense).await?;
-        Ok(Fitted { losses, names, dense })
+        self.tell(linked, At { epoch: u32::from(epochs), step: 0, steps }, &dense).await?;
+        Ok(Fitted { losses: notes.losses, names, dense })
     }
 
     /// Chooses the features that most items have, and tells them to the owners; gives their names, sorted.
@@ -85,7 +82,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
 
     /// Tells every host the dense weights of a step.
     async fn tell(&mut self, linked: &Linked, at: At, dense: &Weights) -> Result<(), Error> {
-        let weights = page::pack_floats(&dense.to_vec());
+        let weights = page::pack_floats(&values(dense));
         self.all(&self.plan.hosts.nodes(), &TrainRequest::Dense { key: linked.key, at, weights }).await?;
         Ok(())
     }
@@ -106,8 +103,9 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             return Err(Error::Internal("losses of another length".into()));
         };
         let rate = settings.dense_rate(at.steps, at.epoch, at.step);
-        dense.users.apply(rate, of_users).map_err(diverged)?;
-        dense.items.apply(rate, &of_items).map_err(diverged)?;
+        let [users, items] = dense;
+        users.apply(rate, of_users).map_err(diverged)?;
+        items.apply(rate, &of_items).map_err(diverged)?;
         Ok([*loss, *weight])
     }
 
@@ -141,7 +139,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             mean,
             categories,
             features: fitted.names.clone(),
-            dense: fitted.dense.to_vec(),
+            dense: values(&fitted.dense),
         })
     }
 }

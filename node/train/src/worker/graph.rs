@@ -3,6 +3,7 @@
 //! Items are numbered in the order of all (`order`). A user host counts pairs of a virtual worker of sources at a time, and only when their
 //! owner asks, so that no host ever holds more pairs than one virtual worker of sources has.
 use super::{
+    checkpoint::States,
     evaluate::Ranking,
     order::Order,
     session::{Session, no_host},
@@ -120,6 +121,37 @@ impl Session {
         page::of_rows(items.items.len(), 8, offset, |n, bytes| {
             bytes.extend(fingerprint(&items.items[n].1).to_le_bytes())
         })
+    }
+
+    /// The neighbours of a virtual worker's items, as far as they are counted.
+    pub(super) fn graph_state(&self, vworker: u16) -> Result<Bytes, Error> {
+        let Counted { order, lists } = self.counted()?;
+        let of_vworker = lists.get_key_value(&vworker).map(|(vworker, lists)| (*vworker, lists.clone()));
+        Ok(pairs::encode(&Counted { order, lists: of_vworker.into_iter().collect() }.lists(|_| true))?.into())
+    }
+
+    /// Takes up neighbours that are counted.
+    pub(super) fn restore_neighbours(&self, states: States, order: Order) -> Result<(), Error> {
+        let mut lists = BTreeMap::new();
+        for (vworker, state) in states {
+            let (range, node) = (order.of_vworker(vworker), self.context.options.node);
+            let mut rows = Adjacency::new();
+            for (source, entries) in pairs::decode::<f32>(node, &state, order.total())? {
+                let foreign = || Error::Malformed { node, reason: "neighbours of another virtual worker".into() };
+                let at =
+                    (source as usize).checked_sub(range.start).filter(|at| *at < range.len()).ok_or_else(foreign)?;
+                while rows.rows() < at {
+                    rows.push_row([]);
+                }
+                rows.push_row(entries);
+            }
+            while rows.rows() < range.len() {
+                rows.push_row([]);
+            }
+            lists.insert(vworker, Arc::new(rows));
+        }
+        self.state().graph = Graph { lists, order: Some(Arc::new(order)) };
+        Ok(())
     }
 
     fn counted(&self) -> Result<Counted, Error> {

@@ -1,5 +1,6 @@
 //! iALS on a host: first rows, half passes, and the rows that peers read.
 use super::{
+    checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
     session::{Session, Users, no_host},
@@ -11,6 +12,7 @@ use crate::{
     page,
     plan::Algorithm,
 };
+use bytes::Bytes;
 use docent_model::{Adjacency, Kernel, Settings, gramian, init, rows::HalfPass, tree};
 use futures::future::try_join_all;
 use std::{ops::Range, sync::Arc};
@@ -241,6 +243,35 @@ impl Session {
             Side::Users => serve(self.users()?.readers.get(&reader)),
             Side::Items => serve(self.items()?.places.get(&reader)),
         }
+    }
+
+    /// The rows of a virtual worker after `step` passes.
+    pub(super) fn ials_state(&self, side: Side, vworker: u16, step: u32) -> Result<Bytes, Error> {
+        let (dim, rows) = (self.dim()?, self.rows(side, step)?);
+        let find = |vworkers: &[(u16, Range<usize>)]| vworkers.iter().find(|(own, _)| *own == vworker).cloned();
+        let range = match side {
+            Side::Users => find(self.users()?.vworkers()),
+            Side::Items => find(self.items()?.vworkers()),
+        };
+        let (_, range) = range.ok_or_else(|| Error::Invalid(format!("virtual worker {vworker} is not here")))?;
+        Ok(page::pack_floats(&rows[range.start * dim..range.end * dim]))
+    }
+
+    /// Takes up rows after `step` passes; gives the sums of the items'.
+    pub(super) async fn restore_rows(&self, step: u32, users: States, items: States) -> Result<Sums, Error> {
+        let (dim, user_side, side) = (self.dim()?, self.users()?, self.items()?);
+        let (kernel, threads) = (self.context.kernel, self.context.options.threads);
+        let work = move || {
+            let users = joined(&users, user_side.vworkers(), dim)?;
+            let items = joined(&items, side.vworkers(), dim)?;
+            let losses = vec![[0.0; 2]; side.vworkers.len()];
+            let sums = partial_sums(kernel, threads, dim, &items, &side.vworkers, &losses);
+            Ok::<_, Error>((users, items, sums))
+        };
+        let (users, items, sums) = self.context.compute.run(work).await??;
+        let solved = |values| Some(Solved { version: step, values: Arc::new(values) });
+        self.state().rows = Rows { users: solved(users), items: solved(items) };
+        Ok(sums)
     }
 
     /// A page of [`Blob::Table`].

@@ -1,4 +1,5 @@
 //! One host's side of training: sessions by job, fenced by epoch.
+mod checkpoint;
 mod compute;
 mod evaluate;
 mod graph;
@@ -11,10 +12,11 @@ mod softmax;
 mod tower;
 
 use crate::{
-    Error, PartSink, Peers, TrainRequest, TrainResponse,
+    CheckpointStore, Error, PartSink, Peers, TrainRequest, TrainResponse,
     input::Inputs,
     message::{Key, Open},
 };
+use checkpoint::Kept;
 use compute::Compute;
 use docent_model::Kernel;
 use docent_runtime::Threads;
@@ -29,6 +31,8 @@ pub struct Parts {
     pub inputs: Arc<dyn Inputs>,
     /// Where finished parts go.
     pub sink: Arc<dyn PartSink>,
+    /// Where states are kept on the way.
+    pub checkpoints: Arc<dyn CheckpointStore>,
     /// Other hosts.
     pub peers: Arc<dyn Peers>,
 }
@@ -60,6 +64,7 @@ struct Context {
     parts: Parts,
     kernel: Kernel,
     compute: Compute,
+    kept: Kept,
 }
 
 impl Worker {
@@ -72,7 +77,8 @@ impl Worker {
         let kernel = Kernel::detect();
         tracing::info!(kernel = kernel.name(), threads = options.threads, "training worker is ready");
         let registry = Mutex::new(Registry::new(options.sessions_max));
-        Ok(Self { context: Arc::new(Context { options, parts, kernel, compute }), registry })
+        let context = Context { options, parts, kernel, compute, kept: Kept::default() };
+        Ok(Self { context: Arc::new(context), registry })
     }
 
     /// Answers a request. Any request may be repeated, also while its first copy is still being worked on.
@@ -88,6 +94,12 @@ impl Worker {
             }
             TrainRequest::Pull { key, blob, offset } => self.session(key)?.serve(blob, offset).await,
             TrainRequest::Fetch { key, at, places } => self.session(key)?.fetch(at, &places),
+            TrainRequest::Kept { job } => Ok(TrainResponse::Kept(self.context.kept.of(job))),
+            TrainRequest::PullKept { job, barrier, side, vworker, offset } => {
+                let context = self.context.clone();
+                let work = move || context.kept_page(job, &barrier, side, vworker, offset);
+                self.context.compute.run(work).await?
+            }
             TrainRequest::Load(key)
             | TrainRequest::Link(key)
             | TrainRequest::Step { key, .. }
@@ -101,7 +113,18 @@ impl Worker {
             | TrainRequest::Gradients { key, .. }
             | TrainRequest::Apply { key, .. }
             | TrainRequest::Evaluate { key, .. }
+            | TrainRequest::Keep { key, .. }
+            | TrainRequest::Restore { key, .. }
             | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
+        }
+    }
+
+    /// Forgets the checkpoints of jobs that are not running any more.
+    pub fn retain(&self, is_running: impl Fn(u64) -> bool) {
+        if self.context.kept.retain(is_running)
+            && let Err(error) = self.context.sweep()
+        {
+            tracing::warn!(%error, "checkpoints of a finished training job are still on the disk");
         }
     }
 

@@ -111,9 +111,16 @@ impl Session {
                 self.evaluate(&Order::new(items)?, *users, cutoffs, *users_max).await
             }
             TrainRequest::Publish(_) => self.publish().await,
-            TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Pull { .. } | TrainRequest::Fetch { .. } => {
-                Err(Error::Internal("not a phase".into()))
+            TrainRequest::Keep { barrier, keepers, memo, .. } => self.keep(*barrier, keepers, memo).await,
+            TrainRequest::Restore { barrier, holders, items, .. } => {
+                self.restore(*barrier, holders, Order::new(items)?).await
             }
+            TrainRequest::Open(_)
+            | TrainRequest::Close(_)
+            | TrainRequest::Pull { .. }
+            | TrainRequest::Fetch { .. }
+            | TrainRequest::Kept { .. }
+            | TrainRequest::PullKept { .. } => Err(Error::Internal("not a phase".into())),
         }?;
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
@@ -227,8 +234,12 @@ impl Session {
         if node == self.context.options.node {
             return page::fetch(node, |offset| self.serve(blob, offset)).await;
         }
+        self.pull_pages(node, |offset| TrainRequest::Pull { key: self.open.key, blob, offset }).await
+    }
+
+    /// Reads page after page from another host.
+    pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Vec<u8>, Error> {
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
-        let request = |offset| TrainRequest::Pull { key: self.open.key, blob, offset };
         let bytes = page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
         self.count_pulled(bytes.len());
         Ok(bytes)
@@ -237,7 +248,9 @@ impl Session {
     /// A page of one of this host's blobs.
     pub(super) async fn serve(&self, blob: Blob, offset: u64) -> Result<TrainResponse, Error> {
         match blob {
-            Blob::Touched { vworker } | Blob::Pairs { vworker } if vworker >= VWORKERS => {
+            Blob::Touched { vworker } | Blob::Pairs { vworker } | Blob::State { vworker, .. }
+                if vworker >= VWORKERS =>
+            {
                 Err(Error::Invalid(format!("there is no virtual worker {vworker}")))
             }
             Blob::Touched { vworker } => {
@@ -270,6 +283,7 @@ impl Session {
             }
             Blob::Negatives { .. } | Blob::Push { .. } => page::cut(&self.softmax_blob(blob).await?, offset),
             Blob::Trained => self.serve_trained(offset),
+            Blob::State { side, vworker, step } => page::cut(&self.state_blob(side, vworker, step).await?, offset),
         }
     }
 

@@ -5,9 +5,11 @@
 //! step, and an owner or a worker that is at another refuses it (or says again what it said then), so that a request that comes twice or late changes
 //! nothing.
 use super::{
+    checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
     session::{Session, Users, no_host},
+    tower::Outputs,
 };
 use crate::{
     Error, TrainResponse,
@@ -62,7 +64,7 @@ pub(super) struct Versioned {
     pub(super) version: u32,
     pub(super) table: Table,
     /// With towers: what others read in place of rows, and at which step.
-    pub(super) outputs: Option<(u32, Vec<f32>)>,
+    pub(super) outputs: Option<Outputs>,
 }
 
 struct Draws {
@@ -426,6 +428,38 @@ impl Session {
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
         let rows = versioned.read(versioned.version)?;
         page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
+    }
+
+    /// The rows and squares of a virtual worker after `step` steps.
+    pub(super) fn softmax_state(&self, vworker: u16, step: u32) -> Result<Bytes, Error> {
+        let (dim, items, versioned) = (usize::from(self.softmax_settings()?.dim), self.items()?, self.table()?);
+        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
+        versioned.check(step)?;
+        let range = items.vworkers.iter().find(|(own, _)| *own == vworker).map(|(_, range)| range.clone());
+        let range = range.ok_or_else(|| Error::Invalid(format!("virtual worker {vworker} is not here")))?;
+        let (rows, squares) = (versioned.table.rows(), versioned.table.squares());
+        let mut bytes = Vec::with_capacity(range.len() * (dim + 1) * 4);
+        page::push_floats(&rows[range.start * dim..range.end * dim], &mut bytes);
+        page::push_floats(&squares[range], &mut bytes);
+        Ok(bytes.into())
+    }
+
+    /// Takes up rows and squares after `step` steps.
+    pub(super) fn restore_table(&self, step: u32, states: &States) -> Result<(), Error> {
+        let (dim, items) = (usize::from(self.softmax_settings()?.dim), self.items()?);
+        let values = joined(states, &items.vworkers, dim + 1)?;
+        let (mut rows, mut squares, mut rest) = (Vec::new(), Vec::new(), &values[..]);
+        for (_, state) in states {
+            let (of_vworker, others) = rest.split_at(state.len() / 4);
+            let (of_rows, of_squares) = of_vworker.split_at(of_vworker.len() / (dim + 1) * dim);
+            rows.extend_from_slice(of_rows);
+            squares.extend_from_slice(of_squares);
+            rest = others;
+        }
+        let outputs = self.no_outputs();
+        let table = Versioned { version: step, table: Table::from_parts(dim, rows, squares)?, outputs };
+        self.state().softmax.table = Some(Arc::new(RwLock::new(table)));
+        Ok(())
     }
 
     /// This owner's rows as they are.

@@ -54,11 +54,17 @@ pub(super) struct Climb {
     threads: usize,
 }
 
-/// The rows of an owner before the first step. Nobody reads them before dense weights have come.
+/// What others read of an owner before dense weights have come: nothing.
+const NO_OUTPUTS: Outputs = (u32::MAX, Vec::new());
+
+/// What others read in place of rows, and at which step.
+pub(super) type Outputs = (u32, Vec<f32>);
+
+/// The rows of an owner before the first step.
 pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -> Result<Softmax, Error> {
     let softmax = first_softmax(&settings.base, kernel, side)?;
     if let Some(table) = &softmax.table {
-        table.write().unwrap_or_else(PoisonError::into_inner).outputs = Some((u32::MAX, Vec::new()));
+        table.write().unwrap_or_else(PoisonError::into_inner).outputs = Some(NO_OUTPUTS);
     }
     Ok(softmax)
 }
@@ -69,6 +75,11 @@ impl Session {
             Algorithm::Tower(settings) => Ok(settings),
             _ => Err(Error::Invalid("only two towers have dense weights".into())),
         }
+    }
+
+    /// What rows that are taken up from a checkpoint are read as, if the model has towers.
+    pub(super) fn no_outputs(&self) -> Option<Outputs> {
+        self.tower_settings().is_ok().then_some(NO_OUTPUTS)
     }
 
     /// Which features this owner's items have, and how many items have each.

@@ -1,8 +1,8 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
-    Algorithm, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive,
-    Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    Algorithm, CheckpointStore, Checkpoints, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome,
+    PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
     worker::{Options, Parts},
@@ -10,7 +10,10 @@ use docent_train::{
 use futures::future::BoxFuture;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -101,12 +104,43 @@ impl PartSink for Store {
     }
 }
 
+/// A node's checkpoints, in memory.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<BTreeMap<[u8; 32], Vec<u8>>>);
+
+impl Memory {
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+}
+
+impl CheckpointStore for Memory {
+    fn put(&self, bytes: &[u8]) -> Result<[u8; 32], Error> {
+        let hash = *blake3::hash(bytes).as_bytes();
+        self.0.lock().unwrap().insert(hash, bytes.to_vec());
+        Ok(hash)
+    }
+    fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, Error> {
+        self.0.lock().unwrap().get(hash).cloned().ok_or_else(|| Error::Sink("nothing is kept".into()))
+    }
+    fn retain(&self, is_kept: &dyn Fn(&[u8; 32]) -> bool) -> Result<(), Error> {
+        self.0.lock().unwrap().retain(|hash, _| is_kept(hash));
+        Ok(())
+    }
+}
+
 /// Called with every message before it is delivered; true loses its answer.
 pub(crate) type LosesAnswer = Box<dyn Fn(u64, &TrainRequest) -> bool + Send + Sync>;
 
 pub(crate) struct Network {
     workers: OnceLock<BTreeMap<u64, Arc<Worker>>>,
     loses_answer: LosesAnswer,
+    /// Every request comes twice, the second time once the first is answered.
+    doubles: AtomicBool,
 }
 
 impl Peers for Network {
@@ -114,8 +148,12 @@ impl Peers for Network {
         Box::pin(async move {
             let lost = (self.loses_answer)(node, &request);
             let bytes = postcard::to_stdvec(&request).unwrap();
-            let request = postcard::from_bytes(&bytes).unwrap();
-            let answer = self.workers.get().unwrap()[&node].handle(request).await?;
+            let deliver =
+                async || self.workers.get().unwrap()[&node].handle(postcard::from_bytes(&bytes).unwrap()).await;
+            let answer = deliver().await?;
+            if self.doubles.load(Ordering::Relaxed) {
+                assert_eq!(deliver().await.as_ref(), Ok(&answer), "{request:?}");
+            }
             if lost {
                 return Err(Error::Peer { node, reason: "the answer was lost".into() });
             }
@@ -127,25 +165,33 @@ impl Peers for Network {
 pub(crate) struct Cluster {
     pub(crate) network: Arc<Network>,
     pub(crate) parts: Arc<Mutex<BTreeMap<[u8; 32], Vec<u8>>>>,
+    pub(crate) kept: BTreeMap<u64, Arc<Memory>>,
 }
 
 impl Cluster {
     pub(crate) fn new(nodes: u64, data: &Arc<Data>, loses_answer: LosesAnswer) -> Self {
-        let network = Arc::new(Network { workers: OnceLock::new(), loses_answer });
+        let network = Arc::new(Network { workers: OnceLock::new(), loses_answer, doubles: AtomicBool::new(false) });
         let parts: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
+        let kept: BTreeMap<u64, Arc<Memory>> = (1..=nodes).map(|node| (node, Arc::default())).collect();
         let worker = |node: u64| {
             let store = Arc::new(Store { data: data.clone(), reversed: node.is_multiple_of(2), parts: parts.clone() });
             let compute = docent_runtime::Threads::Os;
             let options = Options { node, threads: 1 + node as usize % 2, compute, niceness: 0, sessions_max: 2 };
-            let parts = Parts { inputs: store.clone(), sink: store, peers: network.clone() };
+            let checkpoints = kept[&node].clone();
+            let parts = Parts { inputs: store.clone(), sink: store, checkpoints, peers: network.clone() };
             (node, Arc::new(Worker::new(options, parts).unwrap()))
         };
         let _ = network.workers.set((1..=nodes).map(worker).collect());
-        Self { network, parts }
+        Self { network, parts, kept }
     }
 
     pub(crate) fn healthy(nodes: u64, data: &Arc<Data>) -> Self {
         Self::new(nodes, data, Box::new(|_, _| false))
+    }
+
+    pub(crate) fn doubling(self) -> Self {
+        self.network.doubles.store(true, Ordering::Relaxed);
+        self
     }
 
     pub(crate) fn worker(&self, node: u64) -> &Worker {
@@ -202,12 +248,22 @@ pub(crate) fn tower_plan(hosts: Hosts) -> JobPlan {
 /// Every family's plan.
 pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 4] = [plan, graph_plan, softmax_plan, tower_plan];
 
+/// The plan with a checkpoint at every barrier; the second copy is with the node behind the host.
+pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {
+    let next = |host: &u64| host % nodes + 1;
+    let Hosts { users, items } = &plan.hosts;
+    let keepers = Hosts { users: users.iter().map(next).collect(), items: items.iter().map(next).collect() };
+    let checkpoints = Checkpoints { input: [7; 32], keepers, nodes: (1..=nodes).collect(), every: Duration::ZERO };
+    JobPlan { checkpoints: Some(checkpoints), ..plan }
+}
+
 fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
     JobPlan {
         job: 5,
         epoch: 1,
         settings: JobSettings { algorithm, seed: 7, evaluate: None },
         hosts,
+        checkpoints: None,
         phase_timeout: Duration::from_secs(60),
         page_timeout: Duration::from_secs(60),
     }

@@ -1,5 +1,6 @@
 //! Whole jobs over several workers in one process.
 #![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+mod checkpoints;
 mod fixture;
 
 use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};

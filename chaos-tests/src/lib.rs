@@ -7,6 +7,7 @@
 //! | [`data`], [`datasets`], [`lists`] | data sets where they are and by their protocols, the generator where they are not |
 //! | [`docs`] | the commands of a document, which tests run |
 //! | [`ledger`] | what was acked, kept by the test itself |
+//! | [`jobs`] | training jobs as an operator follows them |
 //! | [`judge`], [`tuned`] | our metrics beside the independent judge's; the settings that they are measured with |
 //! | [`load`], [`cost`], [`spread`] | open-loop load, CPU time by process, percentiles |
 //! | [`gateways`], [`traffic`] | the nodes that clients may use now; events and queries through them, every event accounted for |
@@ -30,6 +31,7 @@ pub mod etcd;
 pub mod failover;
 pub mod faults;
 pub mod gateways;
+pub mod jobs;
 pub mod judge;
 pub mod lab;
 pub mod leaders;

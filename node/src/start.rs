@@ -14,6 +14,7 @@ use crate::serving::models::Models;
 use crate::settings::Settings;
 use crate::shards::{Hosted, Shards};
 use crate::staging::Staging;
+use crate::training::checkpoints::DiskCheckpoints;
 use crate::training::cut::Cuts;
 use crate::training::drive::Drive;
 use crate::training::exchange::{TrainPeers, TrainService};
@@ -193,7 +194,7 @@ impl Ground {
         let personal = Personal::new(models.clone(), rows, positives, history_max);
         let worker = Arc::new(self.worker(id, &cuts, &disk.parts, &caller, hasher)?);
 
-        let handlers = self.handlers(&shards, &personal, &cuts, &disk.parts, worker);
+        let handlers = self.handlers(&shards, &personal, &cuts, &disk.parts, worker.clone());
         for (service, handler) in &handlers {
             self.peers.serve_locally(*service, handler.clone());
         }
@@ -231,7 +232,7 @@ impl Ground {
         };
         let buried = replicas.buried.subscribe();
         supervisor.spawn_cancellable("replicas", OnExit::Fatal, replicas.follow(catalog.clone()));
-        let staged = self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, &catalog, buried);
+        let staged = self.spawn_model_tasks(id, &shards, models, &disk.parts, &caller, cuts, worker, &catalog, buried);
         let ready = Readiness {
             node: id,
             catalog: catalog.clone(),
@@ -277,6 +278,7 @@ impl Ground {
         let seams = docent_train::worker::Parts {
             inputs: Arc::new(NodeInputs { cuts: cuts.clone(), hasher, positives }),
             sink: Arc::new(DiskSink(parts.clone())),
+            checkpoints: Arc::new(DiskCheckpoints::open(&self.platform, &self.settings.data_dir.join("checkpoints"))?),
             peers: Arc::new(TrainPeers(caller.clone())),
         };
         let options = docent_train::worker::Options {
@@ -318,6 +320,7 @@ impl Ground {
         parts: &Arc<Parts>,
         caller: &Arc<dyn Caller>,
         cuts: Arc<Cuts>,
+        worker: Arc<Worker>,
         catalog: &watch::Receiver<Arc<Catalog>>,
         buried: watch::Receiver<BTreeSet<ReplicaId>>,
     ) -> Staged {
@@ -343,6 +346,8 @@ impl Ground {
             coordinators: self.coordinators.clone(),
             parts: parts.clone(),
             cuts,
+            worker,
+            checkpoint_every: Duration::from_millis(self.settings.train.checkpoint_interval_ms),
             clock: self.platform.clock.clone(),
         };
         supervisor.spawn("training", OnExit::Fatal, drive.follow(catalog.clone(), supervisor.clone()));

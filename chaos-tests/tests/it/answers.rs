@@ -3,6 +3,7 @@
 use crate::graph;
 use anyhow::{Context, Result, ensure};
 use docent_chaos::client::ids;
+use docent_chaos::jobs;
 use docent_chaos::lab::{Lab, Options};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,18 +111,13 @@ fn compare_with_oracle(lab: &Lab) -> Result<usize> {
     Ok(ties)
 }
 
-/// blake3 of every part of the live model: of the items' by slot range, then of the global one.
+/// blake3 of every part of the live model.
 pub(crate) fn part_hashes(lab: &Lab) -> Result<Vec<(u64, String)>> {
-    let (_, body) = lab.client(0).get("/v1/models")?;
-    let models = body["models"].as_array().context("no models")?;
-    let live = models.iter().find(|model| model["state"] == "live").context("no live model")?;
-    let parts = live["parts"].as_array().context("no parts")?;
-    let part = |part: &Value| Some((part["slot_first"].as_u64()?, part["hash"].as_str()?.to_owned()));
-    let mut hashes: Vec<_> = parts.iter().map(|p| part(p).context("a part without a hash")).collect::<Result<_>>()?;
-    hashes.sort();
-    ensure!(hashes.len() >= 64, "{} parts", hashes.len());
-    hashes.push(part(&live["global"]).context("no global part")?);
-    Ok(hashes)
+    let client = lab.client(0);
+    let (_, body) = client.get("/v1/models")?;
+    let live = body["models"].as_array().context("no models")?.iter().find(|model| model["state"] == "live");
+    let version = live.and_then(|model| model["version"].as_u64()).context("no live model")?;
+    jobs::part_hashes(&client, version)
 }
 
 /// Hashes of the parts of a model of each family, and ties met.

@@ -1,40 +1,24 @@
 //! Training jobs live in the catalog: cancelled by command, retried after a failure, one live version for the whole cluster.
 
 use docent_chaos::client::Client;
+use docent_chaos::jobs;
 use docent_chaos::lab::{Lab, Options};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 fn filled() -> Lab {
     let lab = Lab::start(&Options { coordinators: 1, ..Options::default() }).unwrap();
-    lab.docent(&["import", "generated", "--users", "1000", "--items", "500", "--events", "30000", "--seed", "5"])
-        .unwrap();
+    fill(&lab);
     lab
 }
 
-fn job(client: &Client, id: &Value) -> Value {
-    let (_, body) = client.get("/v1/jobs").unwrap();
-    body["jobs"].as_array().unwrap().iter().find(|job| job["id"] == *id).cloned().unwrap()
+fn fill(lab: &Lab) {
+    lab.docent(&["import", "generated", "--users", "1000", "--items", "500", "--events", "30000", "--seed", "5"])
+        .unwrap();
 }
 
-/// Polls a job until `is_there`; the guard is far above what it takes.
-fn wait(client: &Client, id: &Value, what: &str, is_there: impl Fn(&Value) -> bool) -> Value {
-    let start = Instant::now();
-    loop {
-        let job = job(client, id);
-        if is_there(&job) {
-            return job;
-        }
-        assert!(start.elapsed() < Duration::from_secs(90), "the job is not {what}: {job}");
-        std::thread::sleep(Duration::from_millis(20)); // between polls of another process
-    }
-}
-
-fn start(client: &Client, settings: Value) -> Value {
-    let (status, body) = client.post("/v1/jobs", &settings).unwrap();
-    assert!((200..300).contains(&status), "{status}: {body}");
-    body["id"].clone()
-}
+/// Far above what any of these jobs takes.
+const GUARD: Duration = Duration::from_secs(90);
 
 fn is_under_way(job: &Value) -> bool {
     job["state"] == "running" && job["progress"]["epoch"].as_u64().is_some_and(|epoch| epoch >= 1)
@@ -44,11 +28,11 @@ fn is_under_way(job: &Value) -> bool {
 fn a_cancelled_job_ends_and_versions_go_live_and_back_everywhere_at_once() {
     let lab = filled();
     let clients: Vec<Client> = (0..3).map(|i| lab.client(i)).collect();
-    let id = start(&clients[0], json!({ "dim": 64, "epochs": 1000, "holdout": 0.0 }));
-    wait(&clients[0], &id, "under way", is_under_way);
+    let id = jobs::start(&clients[0], &json!({ "dim": 64, "epochs": 1000, "holdout": 0.0 })).unwrap();
+    jobs::wait(&clients[0], id, "under way", GUARD, is_under_way).unwrap();
     let (status, body) = clients[1].post(&format!("/v1/jobs/{id}:cancel"), &json!({})).unwrap();
     assert_eq!(status, 200, "{body}");
-    wait(&clients[2], &id, "cancelled", |job| job["state"] == "cancelled");
+    jobs::wait(&clients[2], id, "cancelled", GUARD, |job| job["state"] == "cancelled").unwrap();
     assert_eq!(clients[0].recommend("1", 3).unwrap()["model"]["version"], 0, "a cancelled job must not go live");
 
     for version in [1, 2] {
@@ -100,26 +84,44 @@ fn versions(clients: &[Client]) -> Vec<u64> {
     clients.iter().map(|client| client.recommend("1", 3).unwrap()["model"]["version"].as_u64().unwrap()).collect()
 }
 
+/// Jobs that take some seconds: many checkpoints.
+const LONG: [&str; 2] = [
+    r#"{ "dim": 32, "epochs": 120, "holdout": 0.0 }"#,
+    r#"{ "algorithm": "softmax", "dim": 16, "epochs": 25, "batch": 4096, "negatives": 128, "holdout": 0.0 }"#,
+];
+
 #[test]
-fn a_job_whose_driver_is_killed_is_run_again_by_another() {
-    let mut lab = filled();
-    let id = start(&lab.client(0), json!({ "dim": 32, "epochs": 300, "holdout": 0.0 }));
-    let running = wait(&lab.client(0), &id, "under way", is_under_way);
-    let driver = running["driver"].as_u64().unwrap();
-    let (_, cluster) = lab.client(0).get("/v1/cluster").unwrap();
-    let member = cluster["nodes"].as_array().unwrap().iter().find(|node| node["id"] == driver).unwrap();
-    let victim = lab.nodes.iter().position(|node| member["query_addr"] == node.query_addr).unwrap();
-    lab.nodes[victim].kill().unwrap();
-    let survivor = lab.client((victim + 1) % 3);
-    let ended = wait(&survivor, &id, "done", |job| job["state"] == "succeeded");
-    assert!(ended["attempt"].as_u64().unwrap() > running["attempt"].as_u64().unwrap(), "{ended}");
-    assert_ne!(ended["driver"], running["driver"]);
-    let start = Instant::now();
-    while survivor.recommend("1", 3).unwrap()["model"]["version"] != 1 {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "the model does not go live on two nodes:\n{}",
-            lab.logs(20)
-        );
+fn a_job_whose_driver_is_killed_goes_on_with_another_to_the_same_bytes() {
+    for settings in LONG {
+        let settings: Value = serde_json::from_str(settings).unwrap();
+        let mut lab = Lab::start(&Options {
+            coordinators: 1,
+            node_settings: "[train]\ncheckpoint_interval_ms = 200\n".to_owned(),
+            ..Options::default()
+        })
+        .unwrap();
+        fill(&lab);
+        let clean = jobs::start(&lab.client(0), &settings).unwrap();
+        jobs::finished(&lab.client(0), clean, GUARD).unwrap();
+
+        let id = jobs::start(&lab.client(0), &settings).unwrap();
+        let running = jobs::wait(&lab.client(0), id, "half done", GUARD, |job| jobs::has_done(job, 0.5)).unwrap();
+        let victim = jobs::place(&lab, &lab.client(0), running["driver"].as_u64().unwrap()).unwrap();
+        lab.nodes[victim].kill().unwrap();
+        let survivor = lab.client((victim + 1) % 3);
+        let again = jobs::wait(&survivor, id, "with another", GUARD, |job| {
+            job["attempt"] != running["attempt"] && jobs::has_done(job, 0.0)
+        });
+        let again = again.unwrap();
+        assert!(jobs::has_done(&again, 0.25), "what was done is done again: {again}");
+        let ended = jobs::finished(&survivor, id, GUARD).unwrap();
+        assert_ne!(ended["driver"], running["driver"]);
+        let version = |job: u64| jobs::job(&survivor, job).unwrap()["version"].as_u64().unwrap();
+        let hashes = |job: u64| jobs::part_hashes(&survivor, version(job)).unwrap();
+        assert_eq!(hashes(id), hashes(clean));
+        let start = Instant::now();
+        while survivor.recommend("1", 3).unwrap()["model"]["version"] != version(id) {
+            assert!(start.elapsed() < GUARD, "the model does not go live on two nodes:\n{}", lab.logs(20));
+        }
     }
 }

@@ -255,6 +255,8 @@ fn graph(bytes: &mut Bytes, position: Position) {
     let shards = vec![(SHARD, vec![ItemId::new("i").unwrap()])];
     let weights = shard::Request::HistoryWeights { tenant, version, sources: sources.clone(), shards };
     bytes.each("shard_request.history", &[scan, weights], shard::Request::format);
+    let pin = shard::Request::Pin { job: 1, epoch: 2, positions: vec![position] };
+    bytes.each("shard_request.pin", &[pin, shard::Request::Pinned { job: 1 }], shard::Request::format);
     let state = shard::UserState {
         is_known: true,
         consent: Consent::default(),

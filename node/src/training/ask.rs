@@ -88,7 +88,8 @@ impl Asking<'_> {
             Some((shard, (Position { shard, index }, Vec::new())))
         });
         let holders = self.pin(&most.collect()).await;
-        let is_whole = self.catalog().shards.keys().all(|shard| holders.get(shard).is_some_and(|(_, on)| !on.is_empty()));
+        let is_whole =
+            self.catalog().shards.keys().all(|shard| holders.get(shard).is_some_and(|(_, on)| !on.is_empty()));
         is_whole.then_some(holders)
     }
 
@@ -158,7 +159,8 @@ fn assign(catalog: &Catalog, leaders: &Holders, holders: &Holders) -> Result<(Ho
     let mut of = |keyspace: Keyspace| -> Result<(Vec<u64>, Vec<u64>)> {
         let mut chosen: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
         let all = (0..VIRTUAL_WORKERS).map(|vworker| {
-            let none = || Error::new(Kind::Unavailable, format!("virtual worker {vworker} of {keyspace:?} has no host"));
+            let none =
+                || Error::new(Kind::Unavailable, format!("virtual worker {vworker} of {keyspace:?} has no host"));
             let shard = catalog.shard_of(keyspace, Slot(vworker * WORKER_SLOTS)).ok_or_else(none)?.id;
             let (_, nodes) = holders.get(&shard).ok_or_else(none)?;
             let leader = leaders.get(&shard).and_then(|(_, nodes)| nodes.first());

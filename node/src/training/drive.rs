@@ -164,6 +164,7 @@ impl Drive {
         let hash = self.parts.put(&outcome.global)?;
         trained(self.node, input.positions, &outcome, hash)
     }
+}
 
 /// Whether this catalog knows that nothing more comes of a job. An older catalog than the driver's has it queued, or does not know it: what
 /// is pinned for it stays.

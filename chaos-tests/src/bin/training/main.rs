@@ -1,8 +1,10 @@
 //! `make bench-training`: how long iALS takes on one node and on three of the same machine, beside implicit's ALS from PyPI; with `--live`, what
-//! training does to the queries of a cluster that serves meanwhile, and with `--scaling` what a sample costs on one to four nodes.
+//! training does to the queries of a cluster that serves meanwhile, with `--scaling` what a sample costs on one to four nodes, and with `--kills` what
+//! a killed node costs a job.
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real processes in real time")]
 
 mod beside;
+mod kills;
 mod live;
 mod scaling;
 
@@ -36,6 +38,12 @@ struct Args {
     /// CPU time and bytes of a sample on one to four nodes, each with a network of its own (needs root)
     #[arg(long)]
     scaling: bool,
+    /// CPU time of jobs in the middle of which a node or the coordinators are killed
+    #[arg(long, conflicts_with_all = ["live", "scaling"])]
+    kills: bool,
+    /// With --kills: least milliseconds between two checkpoints
+    #[arg(long, default_value_t = 2_000, requires = "kills")]
+    checkpoint_ms: u64,
     /// With --live: queries a second
     #[arg(long, default_value_t = 100.0, requires = "live")]
     rate: f64,
@@ -59,6 +67,7 @@ fn main() -> Result<()> {
     match (args.live, args.scaling) {
         (true, _) => live::run(&args, &split),
         (_, true) => scaling::run(&args, &split),
+        _ if args.kills => kills::run(&args, &split),
         _ => beside::run(&args, &split),
     }
 }

@@ -1,0 +1,132 @@
+//! What a killed node costs a job: CPU time against an undisturbed run, and whether the model is the same.
+
+use crate::{Args, THREADS, text};
+use anyhow::{Context, Result, bail};
+use docent_chaos::cost::load_average;
+use docent_chaos::datasets::Split;
+use docent_chaos::jobs;
+use docent_chaos::lab::{Lab, Options};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How many times the CPU time of an undisturbed run a disturbed one may take.
+const RATIO_MAX: f64 = 1.3;
+/// Far above what a job takes.
+const GUARD: Duration = Duration::from_secs(1_200);
+
+/// What happens in the middle of a job.
+#[derive(Clone, Copy, PartialEq)]
+enum Event {
+    Nothing,
+    /// A node is killed when this share is done: its driver, or another.
+    Kill {
+        share: f64,
+        driver: bool,
+    },
+    /// Every coordinator is killed and started again, one after the other, when half is done.
+    Coordinators,
+}
+
+impl Event {
+    fn name(self) -> String {
+        match self {
+            Event::Nothing => "undisturbed".to_owned(),
+            Event::Kill { share, driver } => {
+                format!("{} killed at {:.0} %", if driver { "driver" } else { "host" }, share * 100.0)
+            }
+            Event::Coordinators => "coordinators killed in turn".to_owned(),
+        }
+    }
+}
+
+/// One family after the other, each on a cluster of its own.
+pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
+    println!("three coordinators, three nodes, RF 3; a checkpoint every {} ms at most", args.checkpoint_ms);
+    println!("family                     event                        CPU s  ratio  attempts  parts");
+    let mut wrong = Vec::new();
+    for family in [
+        json!({ "dim": 128, "epochs": 30 }),
+        json!({ "algorithm": "graph", "neighbours": 1000 }),
+        json!({ "algorithm": "softmax", "dim": 64, "epochs": 4 }),
+    ] {
+        let name = format!("{} d={} epochs={}", text_of(&family["algorithm"]), family["dim"], family["epochs"]);
+        let checkpoints = args.checkpoint_ms;
+        let node_settings = format!("[train]\nthreads = {THREADS}\ncheckpoint_interval_ms = {checkpoints}\n");
+        let mut lab = Lab::start(&Options { node_settings, ..Options::default() })?;
+        lab.docent(&["import", "adjacency", text(&split.train)?])?;
+        let mut clean = None;
+        for event in [
+            Event::Nothing,
+            Event::Kill { share: 0.5, driver: false },
+            Event::Kill { share: 0.9, driver: true },
+            Event::Coordinators,
+        ] {
+            let ran = job(&mut lab, &family, event)?;
+            let (cpu, parts) = clean.get_or_insert((ran.cpu, ran.parts.clone()));
+            let (ratio, is_same) = (ran.cpu / *cpu, *parts == ran.parts);
+            let same = if is_same { "equal" } else { "DIFFER" };
+            println!("{name:<25}  {:<27}  {:>5.1}  {ratio:>5.2}  {:>8}  {same}", event.name(), ran.cpu, ran.attempts);
+            if !is_same {
+                wrong.push(format!("{name}, {}: other parts", event.name()));
+            }
+            if ratio > RATIO_MAX {
+                wrong.push(format!("{name}, {}: {ratio:.2} times the CPU time, more than {RATIO_MAX}", event.name()));
+            }
+        }
+        println!("      load average {}", load_average());
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("; "));
+    }
+    Ok(())
+}
+
+fn text_of(algorithm: &Value) -> &str {
+    algorithm.as_str().unwrap_or("ials")
+}
+
+struct Ran {
+    cpu: f64,
+    attempts: u64,
+    parts: Vec<(u64, String)>,
+}
+
+fn job(lab: &mut Lab, family: &Value, event: Event) -> Result<Ran> {
+    let mut settings = family.clone();
+    settings["holdout"] = json!(0.0);
+    settings["activate"] = json!(false);
+    let before = jobs::nodes_cpu(lab)?;
+    let id = jobs::start(&lab.client(0), &settings)?;
+    // What a killed process had spent is read before it is gone.
+    let mut spent = 0.0;
+    let mut killed = None;
+    match event {
+        Event::Nothing => {}
+        Event::Kill { share, driver } => {
+            let running = jobs::wait(&lab.client(0), id, "that far", GUARD, |job| jobs::has_done(job, share))?;
+            let led = jobs::place(lab, &lab.client(0), running["driver"].as_u64().context("no driver")?)?;
+            let victim = if driver { led } else { (led + 1) % lab.nodes.len() };
+            spent = jobs::nodes_cpu(lab)?[victim] - before[victim];
+            lab.nodes[victim].kill()?;
+            killed = Some(victim);
+        }
+        Event::Coordinators => {
+            jobs::wait(&lab.client(0), id, "that far", GUARD, |job| jobs::has_done(job, 0.5))?;
+            for at in 0..lab.coordinators.len() {
+                lab.coordinators[at].kill()?;
+                lab.coordinators[at].start()?;
+            }
+        }
+    }
+    let client = lab.client(killed.map_or(0, |victim| (victim + 1) % lab.nodes.len()));
+    let ended = jobs::finished(&client, id, GUARD)?;
+    let parts = jobs::part_hashes(&client, ended["version"].as_u64().context("no version")?)?;
+    let after = jobs::nodes_cpu(lab)?;
+    let survivors = (0..lab.nodes.len()).filter(|place| Some(*place) != killed);
+    let cpu = spent + survivors.map(|place| after[place] - before[place]).sum::<f64>();
+    if let Some(victim) = killed {
+        lab.nodes[victim].start()?;
+        lab.wait_ready(GUARD)?;
+    }
+    Ok(Ran { cpu, attempts: ended["attempt"].as_u64().unwrap_or(0), parts })
+}

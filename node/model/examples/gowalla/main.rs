@@ -4,7 +4,7 @@
 //! for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0] [exact=false]`, for the graph filter with
 //! `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [neighbours=200]`, for sampled softmax with `[dim=64] [batch=65536] [negatives=16384] [folds=2] [tau=0.08]
 //! [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all combinations are tried; and `[epochs=10] [every=5] [seed=1]`; for
-//! two towers those and `[user_hidden=128] [item_hidden=128] [dense_rate=0.001] [features=FILE]` (line i: the features of item i).
+//! two towers those and `[user_hidden=16] [item_hidden=64] [dense_rate=0.00002] [features=FILE]` (line i: the features of item i).
 //!
 //! `on=held-out` (the default, the only one to choose settings by) keeps a random 10 % of each user's training items out;
 //! `on=test` trains on all of `train.txt` and measures on `test.txt`.

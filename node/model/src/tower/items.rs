@@ -119,17 +119,6 @@ impl Tower {
         Ok(back)
     }
 
-    /// The vector of an item that was not trained, from its features alone (each once); `None` where their rows say nothing.
-    #[must_use]
-    pub fn of_features(&self, kernel: Kernel, features: &[u32]) -> Option<Vec<f32>> {
-        let mut sum = vec![0.0; self.dim];
-        for feature in features {
-            add_scaled(&mut sum, share(features), self.features.get(*feature as usize * self.dim..)?.get(..self.dim)?);
-        }
-        let has_direction = normalise(kernel, &mut sum) > 0.0;
-        has_direction.then(|| self.climb(kernel, sum))
-    }
-
     /// What the layers make of inputs.
     fn climb(&self, kernel: Kernel, inputs: Vec<f32>) -> Vec<f32> {
         match &self.mlp {

@@ -371,18 +371,6 @@ fn reasons_sum_to_the_score_less_what_the_biases_give() {
 }
 
 #[test]
-fn an_item_that_was_not_trained_has_the_vector_of_its_features() {
-    let settings = settings();
-    let tower = stirred(&settings, 3).item_tower(&settings).unwrap();
-    let kernel = Kernel::detect();
-    let vector = tower.of_features(kernel, &[2]).unwrap();
-    assert!((kernel.dot(&vector, &vector) - 1.0).abs() < 1e-5);
-    assert_ne!(Some(vector), tower.of_features(kernel, &[1, 2]));
-    assert_eq!(tower.of_features(kernel, &[]), None);
-    assert_eq!(tower.of_features(kernel, &[3]), None, "a feature that is not there");
-}
-
-#[test]
 fn input_that_does_not_fit_is_refused() {
     let settings = settings();
     let dense = stirred(&settings, 3);

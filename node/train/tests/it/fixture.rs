@@ -241,7 +241,7 @@ pub(crate) fn softmax_plan(hosts: Hosts) -> JobPlan {
 
 pub(crate) fn tower_plan(hosts: Hosts) -> JobPlan {
     let base = softmax::Settings { dim: 12, epochs: 6, batch: 300, negatives: 64, seed: 7, ..Default::default() };
-    let settings = tower::Settings { base, user_hidden: 16, item_hidden: 32, ..Default::default() };
+    let settings = tower::Settings { base, user_hidden: 16, item_hidden: 32, dense_rate: 0.01 };
     job(Algorithm::Tower(settings), hosts)
 }
 

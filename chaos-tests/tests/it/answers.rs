@@ -128,10 +128,13 @@ fn oracle_lab(nodes: usize) -> Result<(Vec<(u64, String)>, usize)> {
     train(&lab)?;
     let ties = compare_with_oracle(&lab)?;
     let mut hashes = part_hashes(&lab)?;
-    let softmax = ["--algorithm", "softmax", "--dim", "16", "--epochs", "3", "--batch", "4096", "--negatives", "128"];
-    lab.docent(&[&["train", "--force", "--wait"][..], &softmax].concat())?;
-    compare_with_oracle(&lab)?;
-    hashes.extend(part_hashes(&lab)?);
+    let steps = ["--dim", "16", "--epochs", "3", "--batch", "4096", "--negatives", "128"];
+    let layers = ["--user-hidden", "16", "--item-hidden", "32", "--dense-rate", "0.01"];
+    for family in [&["softmax"][..], &[&["tower"][..], &layers].concat()] {
+        lab.docent(&[&["train", "--force", "--wait", "--algorithm"][..], family, &steps].concat())?;
+        compare_with_oracle(&lab)?;
+        hashes.extend(part_hashes(&lab)?);
+    }
     hashes.extend(graph::compare_with_formula(&lab)?);
     let complaints = lab.complaints();
     ensure!(complaints.is_empty(), "{complaints:#?}");

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The highest format that this binary reads and can write.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 /// The lowest that it reads, and the one that it writes where nothing needs a higher one: format 1 was never released.
 pub const OLDEST: u8 = 2;
 

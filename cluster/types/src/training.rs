@@ -3,6 +3,10 @@
 //! Clients give and read settings flat ([`GivenSettings`]: JSON, protobuf, flags); inside, each family has its own type, so that a job has
 //! exactly the settings that its training reads.
 
+mod given;
+
+pub use given::GivenSettings;
+
 use crate::codec;
 use crate::error::{Error, Result};
 use serde::de::{self, SeqAccess, Visitor};
@@ -35,6 +39,8 @@ pub enum Algorithm {
     Graph(Graph),
     /// Matrix factorisation by sampled softmax, whose users are their histories.
     Softmax(Box<Softmax>),
+    /// Two towers.
+    Tower(Box<Tower>),
 }
 
 /// Settings of iALS (`docent_model::Settings`).
@@ -88,6 +94,19 @@ pub struct Softmax {
     pub popularity_exponent: f64,
     /// Share of the negatives that are drawn uniformly, 0.01 to 1.
     pub uniform_share: f64,
+}
+
+/// Settings of two towers (`docent_model::tower`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tower {
+    /// What they share with sampled softmax.
+    pub softmax: Softmax,
+    /// Hidden units of the user tower, a multiple of 16 up to 512; 0 for none.
+    pub user_hidden: u32,
+    /// Hidden units of the item tower, likewise.
+    pub item_hidden: u32,
+    /// First rate of the towers' weights, above 0 and at most 1.
+    pub dense_rate: f64,
 }
 
 /// Which of a user's positives are held out.
@@ -163,6 +182,13 @@ impl Default for Softmax {
     }
 }
 
+impl Default for Tower {
+    /// Chosen on held-out training data (decision 0019).
+    fn default() -> Self {
+        Tower { softmax: Softmax::default(), user_hidden: 16, item_hidden: 64, dense_rate: 2e-5 }
+    }
+}
+
 impl TrainSettings {
     /// Checks every range.
     ///
@@ -173,13 +199,18 @@ impl TrainSettings {
             Algorithm::Ials(ials) => ials.validate()?,
             Algorithm::Graph(graph) => graph.validate()?,
             Algorithm::Softmax(softmax) => softmax.validate()?,
+            Algorithm::Tower(tower) => tower.validate()?,
         }
         within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")
     }
 
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
-        if Then::can_say(self) { codec::OLDEST.into() } else { FAMILIES }
+        match self.algorithm {
+            Algorithm::Tower(_) => TOWERS,
+            _ if Then::can_say(self) => codec::OLDEST.into(),
+            _ => FAMILIES,
+        }
     }
 }
 
@@ -190,6 +221,7 @@ impl Algorithm {
             Algorithm::Ials(_) => IALS,
             Algorithm::Graph(_) => GRAPH,
             Algorithm::Softmax(_) => SOFTMAX,
+            Algorithm::Tower(_) => TOWER,
         }
     }
 }
@@ -197,9 +229,12 @@ impl Algorithm {
 const IALS: &str = "ials";
 const GRAPH: &str = "graph";
 const SOFTMAX: &str = "softmax";
+const TOWER: &str = "tower";
 
 /// The format that came with other families than iALS.
 const FAMILIES: u32 = 4;
+/// The format that came with two towers.
+const TOWERS: u32 = 5;
 
 impl Ials {
     fn validate(&self) -> Result<()> {
@@ -276,6 +311,47 @@ impl Softmax {
     }
 }
 
+impl Softmax {
+    fn give(&self, shared: GivenSettings) -> GivenSettings {
+        GivenSettings {
+            dim: Some(self.dim),
+            epochs: Some(self.epochs),
+            batch: Some(self.batch),
+            negatives: Some(self.negatives),
+            temperature: Some(self.temperature),
+            folds: Some(self.folds),
+            learning_rate: Some(self.learning_rate),
+            popularity_exponent: Some(self.popularity_exponent),
+            uniform_share: Some(self.uniform_share),
+            ..shared
+        }
+    }
+}
+
+impl Tower {
+    fn validate(&self) -> Result<()> {
+        self.softmax.validate()?;
+        for (field, hidden) in [("user_hidden", self.user_hidden), ("item_hidden", self.item_hidden)] {
+            within(field, hidden, 0..=512, "must be 0 to 512")?;
+            if hidden % 16 != 0 {
+                return Err(Error::invalid(field, format!("{field} must be a multiple of 16")));
+            }
+            within(field, hidden * self.softmax.dim, 0..=65_536, "must be at most 65536 over dim")?;
+        }
+        above_zero("dense_rate", self.dense_rate, 1.0, "must be above 0 and at most 1")
+    }
+
+    fn take(given: &mut GivenSettings) -> Tower {
+        let default = Tower::default();
+        Tower {
+            softmax: Softmax::take(given),
+            user_hidden: given.user_hidden.take().unwrap_or(default.user_hidden),
+            item_hidden: given.item_hidden.take().unwrap_or(default.item_hidden),
+            dense_rate: given.dense_rate.take().unwrap_or(default.dense_rate),
+        }
+    }
+}
+
 fn within<T: PartialOrd>(field: &str, value: T, range: std::ops::RangeInclusive<T>, must: &str) -> Result<()> {
     if range.contains(&value) { Ok(()) } else { Err(Error::invalid(field, format!("{field} {must}"))) }
 }
@@ -285,159 +361,6 @@ fn above_zero(field: &str, value: f64, max: f64, must: &str) -> Result<()> {
         within(field, value, 0.0..=max, must)
     } else {
         Err(Error::invalid(field, format!("{field} {must}")))
-    }
-}
-
-/// Settings as clients give and read them: of all families side by side, each optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs, reason = "each is the setting of the same name")]
-pub struct GivenSettings {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub algorithm: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dim: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unobserved_weight: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub regularization: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frequency_scaling: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_exponent: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source_exponent: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_exponent: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub power: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub neighbours: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub batch: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub negatives: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub folds: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub learning_rate: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub popularity_exponent: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uniform_share: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub holdout: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refit: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub activate: Option<bool>,
-}
-
-impl GivenSettings {
-    /// The settings of a job, with what is absent at its default, checked.
-    ///
-    /// # Errors
-    /// `Invalid`, naming the setting: out of range, or one of another family.
-    pub fn settings(mut self) -> Result<TrainSettings> {
-        let default = TrainSettings::default();
-        let algorithm = match self.algorithm.as_deref() {
-            None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
-            Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
-            Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self))),
-            Some(other) => {
-                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}");
-                return Err(Error::invalid("algorithm", message));
-            }
-        };
-        if let Some(field) = self.left() {
-            return Err(Error::invalid(field, format!("{field} is not a setting of {}", algorithm.name())));
-        }
-        let settings = TrainSettings {
-            algorithm,
-            seed: self.seed.unwrap_or(default.seed),
-            holdout: self.holdout.unwrap_or(default.holdout),
-            split: self.split.as_deref().map_or(Ok(default.split), Split::named)?,
-            refit: self.refit.unwrap_or(default.refit),
-            activate: self.activate.unwrap_or(default.activate),
-        };
-        settings.validate()?;
-        Ok(settings)
-    }
-
-    /// A family's setting that its family did not take.
-    fn left(&self) -> Option<&'static str> {
-        let families = [
-            ("dim", self.dim.is_some()),
-            ("epochs", self.epochs.is_some()),
-            ("unobserved_weight", self.unobserved_weight.is_some()),
-            ("regularization", self.regularization.is_some()),
-            ("frequency_scaling", self.frequency_scaling.is_some()),
-            ("user_exponent", self.user_exponent.is_some()),
-            ("source_exponent", self.source_exponent.is_some()),
-            ("target_exponent", self.target_exponent.is_some()),
-            ("power", self.power.is_some()),
-            ("neighbours", self.neighbours.is_some()),
-            ("batch", self.batch.is_some()),
-            ("negatives", self.negatives.is_some()),
-            ("temperature", self.temperature.is_some()),
-            ("folds", self.folds.is_some()),
-            ("learning_rate", self.learning_rate.is_some()),
-            ("popularity_exponent", self.popularity_exponent.is_some()),
-            ("uniform_share", self.uniform_share.is_some()),
-        ];
-        families.into_iter().find(|(_, is_given)| *is_given).map(|(field, _)| field)
-    }
-}
-
-impl From<&TrainSettings> for GivenSettings {
-    fn from(settings: &TrainSettings) -> GivenSettings {
-        let shared = GivenSettings {
-            algorithm: Some(settings.algorithm.name().to_owned()),
-            seed: Some(settings.seed),
-            holdout: Some(settings.holdout),
-            split: Some(settings.split.name().to_owned()),
-            refit: Some(settings.refit),
-            activate: Some(settings.activate),
-            ..GivenSettings::default()
-        };
-        match &settings.algorithm {
-            Algorithm::Ials(ials) => GivenSettings {
-                dim: Some(ials.dim),
-                epochs: Some(ials.epochs),
-                unobserved_weight: Some(ials.unobserved_weight),
-                regularization: Some(ials.regularization),
-                frequency_scaling: Some(ials.frequency_scaling),
-                ..shared
-            },
-            Algorithm::Graph(graph) => GivenSettings {
-                user_exponent: Some(graph.user_exponent),
-                source_exponent: Some(graph.source_exponent),
-                target_exponent: Some(graph.target_exponent),
-                power: Some(graph.power),
-                neighbours: Some(graph.neighbours),
-                ..shared
-            },
-            Algorithm::Softmax(softmax) => GivenSettings {
-                dim: Some(softmax.dim),
-                epochs: Some(softmax.epochs),
-                batch: Some(softmax.batch),
-                negatives: Some(softmax.negatives),
-                temperature: Some(softmax.temperature),
-                folds: Some(softmax.folds),
-                learning_rate: Some(softmax.learning_rate),
-                popularity_exponent: Some(softmax.popularity_exponent),
-                uniform_share: Some(softmax.uniform_share),
-                ..shared
-            },
-        }
     }
 }
 
@@ -538,6 +461,10 @@ mod tests {
         TrainSettings { algorithm: Algorithm::Softmax(Box::default()), ..TrainSettings::default() }
     }
 
+    fn tower() -> TrainSettings {
+        TrainSettings { algorithm: Algorithm::Tower(Box::default()), ..TrainSettings::default() }
+    }
+
     #[test]
     fn settings_outside_their_ranges_are_refused_by_name() {
         assert_eq!(GivenSettings::default().settings().unwrap(), TrainSettings::default());
@@ -558,6 +485,12 @@ mod tests {
             ("folds", GivenSettings { folds: Some(1), ..of("softmax") }),
             ("uniform_share", GivenSettings { uniform_share: Some(0.0), ..of("softmax") }),
             ("power", GivenSettings { power: Some(1.0), ..of("softmax") }),
+            ("user_hidden", GivenSettings { user_hidden: Some(16), ..of("softmax") }),
+            ("user_hidden", GivenSettings { user_hidden: Some(8), ..of("tower") }),
+            ("item_hidden", GivenSettings { item_hidden: Some(u32::MAX), ..of("tower") }),
+            ("item_hidden", GivenSettings { item_hidden: Some(512), dim: Some(512), ..of("tower") }),
+            ("dense_rate", GivenSettings { dense_rate: Some(0.0), ..of("tower") }),
+            ("folds", GivenSettings { folds: Some(1), ..of("tower") }),
             ("neighbours", GivenSettings { neighbours: Some(64), ..of("ials") }),
         ];
         for (field, given) in bad {
@@ -568,7 +501,7 @@ mod tests {
     #[test]
     fn what_is_given_comes_back_flat() {
         let other = TrainSettings { split: Split::Random, seed: 7, ..graph() };
-        for settings in [TrainSettings::default(), other, softmax()] {
+        for settings in [TrainSettings::default(), other, softmax(), tower()] {
             assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
         }
     }
@@ -579,7 +512,7 @@ mod tests {
         assert_eq!(codec::encode(&TrainSettings::default()), codec::encode(&then));
         assert_eq!(TrainSettings::default().format(), 2);
         let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
-        for settings in [TrainSettings::default(), graph(), softmax(), random] {
+        for settings in [TrainSettings::default(), graph(), softmax(), tower(), random] {
             // Something follows, as it does wherever settings are kept.
             let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));
             assert_eq!(u32::from(bytes[0]), settings.format());

@@ -15,7 +15,7 @@ use docent_types::command::{ItemCommand, ItemOutcome, RestoreEnd, RestorePart, U
 use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
-use docent_types::training::{Algorithm, Graph, Split, TrainSettings};
+use docent_types::training::{Algorithm, Graph, Softmax, Split, Tower, TrainSettings};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
     ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec,
@@ -270,6 +270,9 @@ fn graph(bytes: &mut Bytes, position: Position) {
     bytes.add("shard_response.history", history.format(), &history);
     let softmax = TrainSettings { algorithm: Algorithm::Softmax(Box::default()), ..TrainSettings::default() };
     bytes.add("settings.softmax", softmax.format(), &softmax);
+    let tower = Tower { user_hidden: 32, item_hidden: 64, dense_rate: 0.25, softmax: Softmax::default() };
+    let tower = TrainSettings { algorithm: Algorithm::Tower(Box::new(tower)), ..TrainSettings::default() };
+    bytes.add("settings.tower", tower.format(), &tower);
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Gateway {
         self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
         let sought = match draft.view.catalog.live_model().map(|model| &model.settings.algorithm) {
             None => Sought::Vector(None),
-            Some(Algorithm::Ials(_) | Algorithm::Softmax(_)) => {
+            Some(Algorithm::Ials(_) | Algorithm::Softmax(_) | Algorithm::Tower(_)) => {
                 Sought::Vector(self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?)
             }
             Some(Algorithm::Graph(_)) => Sought::History(vec![fingerprint(request.item_id.as_str())]),

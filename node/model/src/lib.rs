@@ -1,4 +1,4 @@
-//! Recommendation algorithms as pure functions: iALS, the graph filter, sampled softmax, their blend, fold-in with reasons, popularity, ranking metrics.
+//! Recommendation algorithms as pure functions: iALS, the graph filter, sampled softmax, two towers, their blend, fold-in with reasons, popularity, ranking metrics.
 //!
 //! Nothing here reads a clock, a file, a socket or ambient randomness, and no result depends on the number of threads,
 //! on the instruction set or on which host computed which part: see [`kernel`] (one order of every f32 sum) and
@@ -12,6 +12,7 @@
 //! | [`gramian`], [`tree`] | Gramians and sums in f64, reduced over a fixed binary tree |
 //! | [`graph`] | the item-item graph filter: counting, weights, scores |
 //! | [`softmax`] | sampled softmax over bags of history: the core of the parameter server |
+//! | [`tower`] | two towers over the same: hidden layers for items, their features and users |
 //! | [`blend`] | one ranking from the scores of several models, and its weights |
 //! | [`init`] | first rows from (seed, id) |
 //! | [`fold_in`] | one user's vector at read time, and what contributed to a score |
@@ -37,6 +38,7 @@ pub mod rank;
 pub mod rows;
 pub mod settings;
 pub mod softmax;
+pub mod tower;
 pub mod tree;
 
 pub use adjacency::Adjacency;

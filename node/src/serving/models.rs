@@ -3,7 +3,7 @@
 //! A version is here once its global part (and, for each hosted item shard, the index of its rows) is loaded. Queries name their version;
 //! a shard that does not have it says so and never answers with another.
 
-use docent_model::softmax::user;
+use docent_model::tower::{Mlp, user};
 use docent_model::{FoldIn, Kernel};
 use docent_train::part::{Category, Global};
 use docent_types::item::Item;
@@ -23,7 +23,7 @@ pub struct Version {
 /// What a version needs, by its family.
 #[derive(Debug)]
 pub enum Family {
-    /// A vector for each item: matrix factorisation of either kind.
+    /// A vector for each item: all but the graph filter.
     Vectors(Box<Vectors>),
     /// A graph filter: a history and the items' own parts are all that it needs.
     Graph,
@@ -43,16 +43,16 @@ pub struct Vectors {
 enum Fold {
     /// It solves the user's row of iALS.
     Ridge(FoldIn),
-    /// It is the direction of their sum.
-    Sum,
+    /// It is the direction of their sum, or what a user tower makes of that.
+    Sum(Option<Arc<Mlp>>),
 }
 
 /// A user's vector, and what it was made of.
 pub enum Folded {
     /// Of iALS.
     Ridge(docent_model::fold_in::Folded),
-    /// Of sampled softmax.
-    Sum(Vec<f32>),
+    /// Of sampled softmax and two towers.
+    Sum(Vec<f32>, Option<Arc<Mlp>>),
 }
 
 impl Version {
@@ -70,7 +70,13 @@ impl Version {
             Global::Graph(_) => Family::Graph,
             Global::Softmax(global) => {
                 let (mean, categories) = (global.mean, global.categories);
-                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum }))
+                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum(None) }))
+            }
+            Global::Tower(global) => {
+                let dense = global.dense().map_err(|error| corrupt(&error))?;
+                let tower = dense.user_tower(&global.settings).map_err(|error| corrupt(&error))?;
+                let (mean, categories) = (global.mean, global.categories);
+                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum(tower.map(Arc::new)) }))
             }
         };
         Ok(Version { version, family })
@@ -87,7 +93,8 @@ impl Vectors {
     pub fn fold(&self, history: &[(&[f32], f32)]) -> Result<Folded, docent_model::Error> {
         match &self.fold {
             Fold::Ridge(fold) => fold.solve(history).map(Folded::Ridge),
-            Fold::Sum => user::vector(Kernel::detect(), self.dim(), history).map(Folded::Sum),
+            Fold::Sum(tower) => user::vector(Kernel::detect(), tower.as_deref(), self.dim(), history)
+                .map(|vector| Folded::Sum(vector, tower.clone())),
         }
     }
 
@@ -112,7 +119,7 @@ impl Folded {
     pub fn vector(&self) -> &[f32] {
         match self {
             Folded::Ridge(folded) => folded.vector(),
-            Folded::Sum(vector) => vector,
+            Folded::Sum(vector, _) => vector,
         }
     }
 
@@ -120,7 +127,7 @@ impl Folded {
     pub fn contributions(&self, item: &[f32], history: &[(&[f32], f32)]) -> Result<Vec<f32>, docent_model::Error> {
         match self {
             Folded::Ridge(folded) => folded.contributions(item, history),
-            Folded::Sum(_) => user::contributions(Kernel::detect(), item, history),
+            Folded::Sum(_, tower) => user::contributions(Kernel::detect(), tower.as_deref(), item, history),
         }
     }
 }

@@ -13,7 +13,7 @@ use docent_train::driver::Driver;
 use docent_train::plan::Phase;
 use docent_train::{Checkpoints, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart};
-use docent_types::training::{Algorithm, Split, TrainSettings};
+use docent_types::training::{Algorithm, Softmax, Split, TrainSettings};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -192,17 +192,12 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
             neighbours: graph.neighbours,
             ..docent_model::graph::Settings::default()
         }),
-        Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(docent_model::softmax::Settings {
-            dim: u16::try_from(softmax.dim).unwrap_or(u16::MAX),
-            epochs: u16::try_from(softmax.epochs).unwrap_or(u16::MAX),
-            batch: softmax.batch,
-            negatives: softmax.negatives,
-            temperature: softmax.temperature as f32,
-            folds: u16::try_from(softmax.folds).unwrap_or(u16::MAX),
-            learning_rate: softmax.learning_rate as f32,
-            popularity_exponent: softmax.popularity_exponent as f32,
-            uniform_share: softmax.uniform_share as f32,
-            seed: settings.seed,
+        Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(softmax_settings(softmax, settings.seed)),
+        Algorithm::Tower(tower) => docent_train::Algorithm::Tower(docent_model::tower::Settings {
+            base: softmax_settings(&tower.softmax, settings.seed),
+            user_hidden: u16::try_from(tower.user_hidden).unwrap_or(u16::MAX),
+            item_hidden: u16::try_from(tower.item_hidden).unwrap_or(u16::MAX),
+            dense_rate: tower.dense_rate as f32,
         }),
     };
     let share = settings.holdout as f32;
@@ -212,6 +207,21 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
     };
     let evaluate = (share > 0.0).then(|| Evaluate { hold_out, retrain: settings.refit, ..Evaluate::default() });
     JobSettings { algorithm, seed: settings.seed, evaluate }
+}
+
+fn softmax_settings(softmax: &Softmax, seed: u64) -> docent_model::softmax::Settings {
+    docent_model::softmax::Settings {
+        dim: u16::try_from(softmax.dim).unwrap_or(u16::MAX),
+        epochs: u16::try_from(softmax.epochs).unwrap_or(u16::MAX),
+        batch: softmax.batch,
+        negatives: softmax.negatives,
+        temperature: softmax.temperature as f32,
+        folds: u16::try_from(softmax.folds).unwrap_or(u16::MAX),
+        learning_rate: softmax.learning_rate as f32,
+        popularity_exponent: softmax.popularity_exponent as f32,
+        uniform_share: softmax.uniform_share as f32,
+        seed,
+    }
 }
 
 fn measure(step: &Progress) {

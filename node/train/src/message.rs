@@ -10,7 +10,7 @@ use bytes::Bytes;
 use docent_model::tree::Node;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Largest page in bytes: what is packed, sent and read in about a millisecond, because a query waits for it.
 pub const PAGE_BYTES_MAX: usize = 512 << 10;
@@ -219,19 +219,40 @@ pub enum TrainRequest {
         /// Of each virtual worker of items.
         masses: Vec<[f64; 2]>,
     },
-    /// Computes what this host's users push in a step. Answer: [`TrainResponse::Stepped`] with the sums of loss and weight.
+    /// Computes what this host's users push in a step. Answer: [`TrainResponse::Stepped`] with the sums of loss and weight, then those of the user
+    /// tower's gradient.
     Gradients {
         /// The session.
         key: Key,
         /// The step.
         at: At,
     },
-    /// Applies what all users pushed in a step to this owner's rows. Answer: [`TrainResponse::Exchanged`].
+    /// Applies what all users pushed in a step to this owner's rows. Answer: [`TrainResponse::Exchanged`], with towers [`TrainResponse::Stepped`] with the
+    /// sums of the item side's dense gradient.
     Apply {
         /// The session.
         key: Key,
         /// The step.
         at: At,
+    },
+    /// Which features this owner's items have. Answer: [`TrainResponse::Surveyed`].
+    Survey(Key),
+    /// Tells this owner which features have a row, in their order; those of no rank are left out. Answer: [`TrainResponse::Done`].
+    Choose {
+        /// The session.
+        key: Key,
+        /// Sorted.
+        names: Vec<Arc<str>>,
+    },
+    /// Tells a host the dense weights of a step (of the one after the last, once all are done). Answer: [`TrainResponse::Done`].
+    Dense {
+        /// The session.
+        key: Key,
+        /// The step.
+        at: At,
+        /// Packed f32 (`docent_model::tower::Dense::to_vec`).
+        #[serde(with = "packed")]
+        weights: Bytes,
     },
     /// Reads rows of this owner at a step, at most a page of them. Answer: [`TrainResponse::Fetched`].
     Fetch {
@@ -340,6 +361,11 @@ pub enum TrainResponse {
     Weighed {
         /// Of each of this owner's virtual workers.
         masses: Vec<(u16, [f64; 2])>,
+    },
+    /// After [`TrainRequest::Survey`].
+    Surveyed {
+        /// Feature, and how many items have it: of each virtual worker those that most have, added up.
+        names: Vec<(Arc<str>, u64)>,
     },
     /// After [`TrainRequest::Fetch`].
     Fetched {

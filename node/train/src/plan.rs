@@ -4,7 +4,7 @@ use crate::{
     message::{COUNT_ROUNDS, Side},
 };
 use bytes::Bytes;
-use docent_model::{Settings, evaluation::Report, graph, softmax};
+use docent_model::{Settings, evaluation::Report, graph, softmax, tower};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -124,6 +124,8 @@ pub enum Algorithm {
     Graph(graph::Settings),
     /// Matrix factorisation by sampled softmax.
     Softmax(softmax::Settings),
+    /// Two towers.
+    Tower(tower::Settings),
 }
 
 impl Algorithm {
@@ -134,6 +136,7 @@ impl Algorithm {
             Self::Ials(settings) => settings.epochs,
             Self::Graph(_) => COUNT_ROUNDS,
             Self::Softmax(settings) => settings.epochs,
+            Self::Tower(settings) => settings.base.epochs,
         }
     }
 
@@ -141,7 +144,7 @@ impl Algorithm {
     pub(crate) fn sides(&self) -> &'static [Side] {
         match self {
             Self::Ials(_) => &[Side::Users, Side::Items],
-            Self::Graph(_) | Self::Softmax(_) => &[Side::Items],
+            Self::Graph(_) | Self::Softmax(_) | Self::Tower(_) => &[Side::Items],
         }
     }
 
@@ -149,7 +152,7 @@ impl Algorithm {
     pub(crate) fn settled(&self, vworker: u16) -> Option<u32> {
         match self {
             Self::Graph(_) => Some(u32::from(vworker % COUNT_ROUNDS) + 1),
-            Self::Ials(_) | Self::Softmax(_) => None,
+            Self::Ials(_) | Self::Softmax(_) | Self::Tower(_) => None,
         }
     }
 
@@ -158,6 +161,7 @@ impl Algorithm {
             Self::Ials(settings) => settings.validate(),
             Self::Graph(settings) => settings.validate(),
             Self::Softmax(settings) => settings.validate(),
+            Self::Tower(settings) => settings.validate(),
         }
         .map_err(Error::from)
     }

@@ -27,10 +27,10 @@ struct Args {
     /// protocol]
     #[arg(long, value_delimiter = ',')]
     data: Vec<String>,
-    /// Families to train: ials, graph, softmax
-    #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax")]
+    /// Families to train: ials, graph, softmax, tower
+    #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax,tower")]
     families: Vec<String>,
-    /// Dimensions of iALS and sampled softmax
+    /// Dimensions of iALS, sampled softmax and two towers
     #[arg(long, value_delimiter = ',', default_value = "64,128,256")]
     dims: Vec<u32>,
     /// Seeds to train each random family with
@@ -53,7 +53,8 @@ fn main() -> Result<()> {
             "ials" => models.extend(args.dims.iter().map(|dim| Model::ials(*dim))),
             "graph" => models.push(Model::graph()),
             "softmax" => models.extend(args.dims.iter().map(|dim| Model::softmax(*dim))),
-            other => bail!("unknown family {other:?}; known: ials, graph, softmax"),
+            "tower" => models.extend(args.dims.iter().map(|dim| Model::tower(*dim))),
+            other => bail!("unknown family {other:?}; known: ials, graph, softmax, tower"),
         }
     }
     let known = || KNOWN.iter().filter(|name| data::shared(name).is_some()).map(ToString::to_string).collect();

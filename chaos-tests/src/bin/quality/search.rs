@@ -111,6 +111,21 @@ impl Model {
         }
     }
 
+    /// Two towers with so many dimensions: what sampled softmax takes, and layers.
+    pub(crate) fn tower(dim: u32) -> Model {
+        let softmax = Model::softmax(dim);
+        let layers = [("--dense-rate", &["0.00002", "0.001"][..]), ("--user-hidden", &["16", "0", "128"])];
+        let chosen = layers.iter().map(|(flag, values)| (*flag, values[0].to_owned()));
+        Model {
+            name: format!("tower d={dim}"),
+            fixed: vec![("--algorithm", "tower".to_owned()), ("--dim", dim.to_string())],
+            of_gowalla: softmax.of_gowalla.iter().cloned().chain(chosen).collect(),
+            space: softmax.space.into_iter().chain(layers).collect(),
+            least: (dim >= 128).then_some((0.165, 0.138)),
+            is_random: true,
+        }
+    }
+
     /// The flags of `docent train` with the settings for a data set: recorded ones for gowalla unless `searches`, else found.
     pub(crate) fn chosen(&self, lab: &Lab, split: &str, searches: bool) -> Result<Flags> {
         let chosen = if searches { self.search(lab, split)? } else { self.of_gowalla.clone() };

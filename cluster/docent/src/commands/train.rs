@@ -16,15 +16,17 @@ const POLL: Duration = Duration::from_millis(300);
 /// How long it puts up with a cluster that does not answer: elections and restarts pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const VECTORS: &str = "Settings of ials and softmax";
+const VECTORS: &str = "Settings of ials, softmax and tower";
 const IALS: &str = "Settings of ials";
 const GRAPH: &str = "Settings of graph";
-const SOFTMAX: &str = "Settings of softmax";
+const SOFTMAX: &str = "Settings of softmax and tower";
+const TOWER: &str = "Settings of tower";
 
 /// Which model; what is left out takes the cluster's default.
 #[derive(Debug, Default, clap::Args)]
 pub struct ModelArgs {
-    /// The family of the model: ials (matrix factorisation), graph (item-item graph filter) or softmax (vectors trained by gradients)
+    /// The family of the model: ials (matrix factorisation), graph (item-item graph filter), softmax (vectors trained by gradients) or tower
+    /// (those with hidden layers and categories)
     #[arg(long)]
     algorithm: Option<String>,
     /// Dimensions of the vectors, 1 to 512
@@ -78,6 +80,15 @@ pub struct ModelArgs {
     /// Share of the negatives that are drawn uniformly, 0.01 to 1
     #[arg(long, help_heading = SOFTMAX)]
     uniform_share: Option<f64>,
+    /// Hidden units of the user tower, a multiple of 16 up to 512; 0: none
+    #[arg(long, help_heading = TOWER)]
+    user_hidden: Option<u32>,
+    /// Hidden units of the item tower, likewise
+    #[arg(long, help_heading = TOWER)]
+    item_hidden: Option<u32>,
+    /// First rate of the towers' weights, above 0 and at most 1
+    #[arg(long, help_heading = TOWER)]
+    dense_rate: Option<f64>,
     /// The same data, settings and seed give the same model
     #[arg(long)]
     seed: Option<u64>,
@@ -137,6 +148,9 @@ impl ModelArgs {
             learning_rate: self.learning_rate,
             popularity_exponent: self.popularity_exponent,
             uniform_share: self.uniform_share,
+            user_hidden: self.user_hidden,
+            item_hidden: self.item_hidden,
+            dense_rate: self.dense_rate,
             seed: self.seed,
             holdout: self.holdout,
             split: self.split.clone(),

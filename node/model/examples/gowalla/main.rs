@@ -1,10 +1,11 @@
 //! Chooses settings on gowalla and measures the kernels, in one process without the trainer.
 //!
-//! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph|softmax|blend] [on=held-out|test] [data=../shared/data/gowalla]
+//! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph|softmax|tower|blend] [on=held-out|test] [data=../shared/data/gowalla]
 //! [threads=2] [split=99] [tenths=1]`, for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0]
 //! [exact=false]`, for the graph filter with `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [e=0] [f=0] [neighbours=200]`, for sampled softmax with `[dim=64]
 //! [batch=65536] [negatives=16384] [folds=2] [tau=0.08] [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all
-//! combinations are tried; and `[epochs=10] [every=5] [seed=1]`. A blend trains its models by the settings that were best for gowalla;
+//! combinations are tried; and `[epochs=10] [every=5] [seed=1]`; for two towers those and `[user_hidden=16]
+//! [item_hidden=64] [dense_rate=0.00002] [features=FILE]` (line i: the features of item i). A blend trains its models by the settings that were best for gowalla;
 //! `[blends=graph+popularity,graph+softmax:128+popularity] [also=softmax:256] [depth=100] [cache=FOLDER]`: models of `also` are measured alone, the
 //! folder keeps trained rows.
 //!
@@ -16,6 +17,7 @@ mod graph;
 mod ials;
 mod models;
 mod softmax;
+mod tower;
 
 use docent_model::{
     Adjacency,
@@ -119,6 +121,7 @@ fn main() -> Result<(), Failure> {
     match family.as_str() {
         "graph" => graph::run(&given, &data),
         "softmax" => softmax::run(&given, &data),
+        "tower" => tower::run(&given, &data),
         _ => ials::run(&given, &data),
     }
 }

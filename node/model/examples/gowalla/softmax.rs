@@ -19,8 +19,18 @@ use std::time::Instant;
 type Set = fn(&mut Settings, f32);
 
 pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
-    let base = Settings::default();
-    let mut all = vec![Settings { epochs: given.one("epochs", "10")?, seed: given.one("seed", "1")?, ..base }];
+    for settings in settings(given, &Settings::default())? {
+        settings.validate()?;
+        println!("{settings:?}");
+        train(&settings, data, given.one("every", "5")?)?;
+    }
+    Ok(())
+}
+
+/// All combinations of what is given.
+pub(crate) fn settings(given: &Given, base: &Settings) -> Result<Vec<Settings>, Failure> {
+    let epochs = given.one("epochs", &base.epochs.to_string())?;
+    let mut all = vec![Settings { epochs, seed: given.one("seed", "1")?, ..*base }];
     let lists: [(&str, f32, Set); 8] = [
         ("dim", f32::from(base.dim), |settings, value| settings.dim = value as u16),
         ("batch", base.batch as f32, |settings, value| settings.batch = value as u32),
@@ -43,22 +53,17 @@ pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
         };
         all = all.iter().flat_map(with).collect();
     }
-    for settings in all {
-        settings.validate()?;
-        println!("{settings:?}");
-        train(&settings, data, given.one("every", "5")?)?;
-    }
-    Ok(())
+    Ok(all)
 }
 
 /// The users of one virtual worker of 64.
-struct Worker {
-    histories: Adjacency,
-    sizes: Vec<u32>,
+pub(crate) struct Worker {
+    pub(crate) histories: Adjacency,
+    pub(crate) sizes: Vec<u32>,
 }
 
 impl Worker {
-    fn all(data: &Data) -> Vec<Worker> {
+    pub(crate) fn all(data: &Data) -> Vec<Worker> {
         let of = |vworker: usize| {
             let users: Vec<u32> =
                 (vworker..data.train.len()).step_by(usize::from(VWORKERS)).map(|user| user as u32).collect();
@@ -74,14 +79,14 @@ impl Worker {
 }
 
 /// The items of all virtual workers: runs of equal length, as slots are.
-struct Catalogue {
+pub(crate) struct Catalogue {
     masses: Masses,
     /// First item of each worker, and its draws.
     draws: Vec<(u32, Draw)>,
 }
 
 impl Catalogue {
-    fn new(settings: &Settings, data: &Data) -> Result<Catalogue, Failure> {
+    pub(crate) fn new(settings: &Settings, data: &Data) -> Result<Catalogue, Failure> {
         let by_item = data.users.transposed(data.items);
         let positives: Vec<u32> = (0..data.items).map(|item| by_item.row(item).0.len() as u32).collect();
         let length = data.items.div_ceil(usize::from(VWORKERS));
@@ -93,7 +98,7 @@ impl Catalogue {
         Ok(Catalogue { draws: draws.collect::<Result<_, _>>()?, masses })
     }
 
-    fn draw(&self, epoch: u32, step: u32) -> Vec<(u32, f32)> {
+    pub(crate) fn draw(&self, epoch: u32, step: u32) -> Vec<(u32, f32)> {
         let counts = self.masses.counts(epoch, step);
         let of = |(count, (first, draw)): (u32, &(u32, Draw))| {
             draw.draw(epoch, step, count).into_iter().map(|(item, weight)| (first + item, weight)).collect::<Vec<_>>()

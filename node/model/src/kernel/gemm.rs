@@ -2,6 +2,7 @@
 //!
 //! Shapes: `rows` are `[n][stride]`, n a multiple of [`ROWS_UNIT`]; negatives are `[width][stride]`, and once more in blocks of 16,
 //! `[block][stride][16]`, width a multiple of 16; shares are `[n][pitch]` with the pitch of [`pitch`]. Padding is zero.
+//! The layers of a tower are products of the same two kinds (`crate::tower`): inputs take the place of shares, weights that of negatives.
 use super::generic::{LANES, multiply};
 
 /// Rows come in multiples of this: the height of the tallest register tile.
@@ -105,9 +106,8 @@ pub(super) fn exp<const R: usize>(x: f32) -> f32 {
 
 /// `out = shares negatives`: for each row its sum of negatives, `[n][stride]`.
 #[inline(always)]
-pub(super) fn pull<const R: usize>(stride: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]) {
+pub(super) fn pull<const R: usize>(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]) {
     let (width, columns) = (negatives.len() / stride, stride / LANES);
-    let pitch = pitch(width);
     let (negatives, out) = (negatives.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
     out.fill([0.0; LANES]);
     let mut packed = [[0f32; R]; PANEL_ROWS];
@@ -141,9 +141,8 @@ pub(super) fn pull<const R: usize>(stride: usize, shares: &[f32], negatives: &[f
 
 /// `out += shares^T rows`: for each negative its sum of rows, `[width][stride]`.
 #[inline(always)]
-pub(super) fn push<const R: usize>(stride: usize, shares: &[f32], rows: &[f32], out: &mut [f32]) {
-    let columns = stride / LANES;
-    let pitch = pitch(out.len() / stride) / R;
+pub(super) fn push<const R: usize>(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], out: &mut [f32]) {
+    let (columns, pitch) = (stride / LANES, pitch / R);
     let (shares, rows) = (shares.as_chunks::<R>().0, rows.as_chunks::<LANES>().0);
     let out = out.as_chunks_mut::<LANES>().0;
     for group in 0..out.len() / (R * columns) {
@@ -205,8 +204,8 @@ mod tests {
                 let (mut shares, mut pulled) = (vec![0.0; n * pitch(width)], vec![1.0; n * stride]);
                 let mut pushed = vec![0.5; width * stride];
                 kernel.shares(&task, &mut shares);
-                kernel.pull(stride, &shares, &negatives, &mut pulled);
-                kernel.push(stride, &shares, &rows, &mut pushed);
+                kernel.pull(stride, pitch(width), &shares, &negatives, &mut pulled);
+                kernel.push(stride, pitch(width), &shares, &rows, &mut pushed);
                 (shares, pulled, pushed)
             };
             let ours = outcome(Kernel::detect());

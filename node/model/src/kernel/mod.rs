@@ -115,10 +115,10 @@ dispatched! {
     fn rank_users(task: &RankTask<'_>) -> Vec<Vec<u32>>;
     /// Shares of rows with negatives, `weight exp(scale score - shift)`.
     fn shares(task: &Shares<'_>, out: &mut [f32]);
-    /// `out = shares negatives`.
-    fn pull(stride: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
-    /// `out += shares^T rows`.
-    fn push(stride: usize, shares: &[f32], rows: &[f32], out: &mut [f32]);
+    /// `out = shares negatives`; rows of shares are `pitch` apart.
+    fn pull(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
+    /// `out += shares^T rows`; rows of shares are `pitch` apart, a multiple of 16.
+    fn push(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], out: &mut [f32]);
     /// `e^x`, as shares have it.
     fn exp(x: f32) -> f32;
     /// Inner product.

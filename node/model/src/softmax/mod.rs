@@ -149,4 +149,4 @@ pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

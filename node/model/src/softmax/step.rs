@@ -9,7 +9,7 @@ use super::{
     random::{Purpose, Random},
 };
 use crate::kernel::{ROWS_UNIT, Shares, pitch, stride};
-use crate::{Adjacency, Error, Kernel, arithmetic::ln, shape, tree::Sum};
+use crate::{Adjacency, Error, Kernel, arithmetic::ln, shape, tower::Mlp, tree::Sum};
 use std::ops::Range;
 
 /// Shares of a block of rows, at most: 1 MiB. A quarter of it, for the second-level cache, was no faster with few rows a step and slower with many.
@@ -59,7 +59,7 @@ impl Negatives {
     pub fn part(&self, push: &Push, number: impl Fn(u32) -> Option<u32>) -> Push {
         let rows = self.items.iter().zip(push.negatives.chunks_exact(stride(self.dim)));
         let negatives = rows.filter(|(item, _)| number(**item).is_some()).flat_map(|(_, row)| row).copied().collect();
-        Push { targets: push.targets.part(number), negatives, loss: push.loss }
+        Push { targets: push.targets.part(number), negatives, loss: push.loss, ..Push::default() }
     }
 
     /// Whether a push is one of these negatives: it has a row for each of them, or none.
@@ -94,6 +94,8 @@ pub struct Push {
     pub negatives: Vec<f32>,
     /// Sum of the losses of all targets, and of their weights.
     pub loss: [f64; 2],
+    /// Of the users' tower, if there is one (`crate::tower`); empty where there was no user.
+    pub dense: Vec<f64>,
 }
 
 impl Sum for Push {
@@ -105,6 +107,7 @@ impl Sum for Push {
             self.negatives.iter_mut().zip(&right.negatives).for_each(|(left, right)| *left += right);
         }
         self.loss = [self.loss[0] + right.loss[0], self.loss[1] + right.loss[1]];
+        self.dense.add(right.dense);
     }
 }
 
@@ -127,6 +130,7 @@ pub struct Step<'a> {
     histories: &'a Adjacency,
     table: &'a [f32],
     negatives: &'a Negatives,
+    tower: Option<&'a Mlp>,
     stride: usize,
 }
 
@@ -184,7 +188,17 @@ impl<'a> Step<'a> {
         if histories.column_max().is_some_and(|column| column as usize >= table.len() / dim) {
             return Err(Error::Value { what: "columns" });
         }
-        Ok(Self { settings, kernel, histories, table, negatives, stride: stride(dim) })
+        Ok(Self { settings, kernel, histories, table, negatives, tower: None, stride: stride(dim) })
+    }
+
+    /// Users are what `tower` makes of the direction of their histories.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a tower of another dimension.
+    pub fn with_tower(self, tower: Option<&'a Mlp>) -> Result<Self, Error> {
+        let dim = usize::from(self.settings.dim);
+        shape("inputs of the users' tower", dim, tower.map_or(dim, Mlp::dim))?;
+        Ok(Self { tower, ..self })
     }
 
     /// Memory for one thread.
@@ -215,6 +229,11 @@ impl<'a> Step<'a> {
         }
         let padded = rows.ends.len().next_multiple_of(ROWS_UNIT);
         rows.x.resize(padded * self.stride, 0.0);
+        let climbed = self.tower.map(|tower| {
+            let pass = tower.forward(self.kernel, std::mem::take(&mut rows.x));
+            rows.x.clone_from(&pass.outputs);
+            (tower, pass)
+        });
         push.negatives = vec![0.0; self.negatives.rows.len()];
         let pitch = pitch(self.negatives.weights.len());
         let of_block = (SHARES_OF_BLOCK / pitch).clamp(ROWS_UNIT, ROWS_OF_BLOCK) / ROWS_UNIT * ROWS_UNIT;
@@ -226,6 +245,11 @@ impl<'a> Step<'a> {
             self.block(&rows, block, scratch, pull, &mut push);
         }
         push.negatives.truncate(self.negatives.items.len() * self.stride);
+        if let Some((tower, pass)) = climbed {
+            push.dense = vec![0.0; tower.len()];
+            tower.backward(self.kernel, &pass, &mut pulls, &mut push.dense);
+            rows.x = pass.inputs;
+        }
         self.scatter(&rows, &pulls, &mut scratch.sums);
         push.targets = scratch.sums.take();
         push
@@ -293,9 +317,9 @@ impl<'a> Step<'a> {
                 shares.fill(0.0);
             }
         }
-        self.kernel.pull(self.stride, shares, negatives, pull);
+        self.kernel.pull(self.stride, pitch, shares, negatives, pull);
         pull.iter_mut().zip(&toward_targets).for_each(|(pull, toward)| *pull += toward);
-        self.kernel.push(self.stride, shares, x, &mut push.negatives);
+        self.kernel.push(self.stride, pitch, shares, x, &mut push.negatives);
     }
 
     /// One row: turns its shares into the loss's derivatives by the scores of negatives, and adds what its targets give.

@@ -9,14 +9,15 @@ use super::{
 use crate::{Adjacency, Error, Kernel, parallel, tree};
 use proptest::prelude::*;
 
-fn rows(dim: usize, items: usize) -> Vec<f32> {
+pub(crate) fn rows(dim: usize, items: usize) -> Vec<f32> {
     let mut rows = vec![0.0; dim * items];
     rows.chunks_mut(dim).enumerate().for_each(|(item, row)| first_row(Kernel::detect(), 5, &item.to_string(), row));
     rows
 }
 
-/// The loss of all parts of one history, in f64; `parts` as places in the history.
-fn loss(
+/// The loss of all parts of one history, in f64; `parts` as places in the history, `climb` the user tower.
+pub(crate) fn loss(
+    climb: &dyn Fn(Vec<f64>) -> Vec<f64>,
     dim: usize,
     table: &[f64],
     history: &[(u32, f32)],
@@ -32,7 +33,8 @@ fn loss(
             x.iter_mut().zip(row(*item)).for_each(|(x, y)| *x += f64::from(*confidence) * y);
         }
         let length = x.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let e = |item: u32| (x.iter().zip(row(item)).map(|(x, y)| x / length * y).sum::<f64>() / tau).exp();
+        let x = climb(x.into_iter().map(|value| value / length).collect());
+        let e = |item: u32| (x.iter().zip(row(item)).map(|(x, y)| x * y).sum::<f64>() / tau).exp();
         let is_other = |item: &u32| history.iter().all(|(own, _)| own != item);
         let others: f64 = negatives
             .iter()
@@ -48,7 +50,7 @@ fn loss(
 }
 
 /// The parts that a step cuts a lone user's history into.
-fn parts(settings: &Settings, key: Key, length: usize) -> Vec<Vec<usize>> {
+pub(crate) fn parts(settings: &Settings, key: Key, length: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..length).collect();
     super::random::Random::new(settings.seed, super::random::Purpose::Folds, key.epoch, key.step, key.vworker)
         .shuffle(&mut order);
@@ -77,7 +79,7 @@ proptest! {
 
         let parts = parts(&settings, key, history.len());
         let exact: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
-        let at = |table: &[f64]| loss(d, table, &history, &parts, &drawn, 0.3);
+        let at = |table: &[f64]| loss(&|x| x, d, table, &history, &parts, &drawn, 0.3);
         prop_assert!((push.loss[0] - at(&exact)).abs() < 1e-4 * at(&exact).abs().max(1.0), "{} {}", push.loss[0], at(&exact));
         let weights: f64 = history.iter().map(|(_, weight)| f64::from(*weight)).sum();
         prop_assert!((push.loss[1] - weights).abs() < 1e-5);
@@ -98,10 +100,10 @@ proptest! {
     }
 }
 
-const ITEMS: usize = 200;
+pub(crate) const ITEMS: usize = 200;
 
 /// Users of 64 virtual workers, some of them without any.
-fn world() -> (Vec<Adjacency>, Vec<Vec<u32>>) {
+pub(crate) fn world() -> (Vec<Adjacency>, Vec<Vec<u32>>) {
     let worker = |vworker: u32| {
         let mut histories = Adjacency::new();
         for user in 0..vworker % 5 {
@@ -180,7 +182,7 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Resu
 }
 
 /// The negatives of a step over all virtual workers of items.
-fn drawn(masses: &Masses, positives: &[Vec<u32>], epoch: u32, step: u32) -> Result<Vec<(u32, f32)>, Error> {
+pub(crate) fn drawn(masses: &Masses, positives: &[Vec<u32>], epoch: u32, step: u32) -> Result<Vec<(u32, f32)>, Error> {
     let (mut drawn, mut first) = (Vec::new(), 0);
     for ((vworker, positives), count) in (0u16..).zip(positives).zip(masses.counts(epoch, step)) {
         let own = Draw::new(masses, vworker, positives)?.draw(epoch, step, count);

@@ -4,7 +4,7 @@ use crate::{
     Checkpoints, Error, Hosts, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::{Barrier, Checkpoint, Side},
 };
-use docent_model::{evaluation::Report, tree::Node};
+use docent_model::{evaluation::Report, tower::adam::Adam, tree::Node};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub(super) struct Notes {
     /// Of the model that was measured.
     pub(super) reports: Vec<Report>,
     pub(super) bytes_pulled: u64,
+    /// Of two towers: the dense weights of users and of items.
+    pub(super) dense: Option<[Adam; 2]>,
 }
 
 /// What an earlier attempt left.

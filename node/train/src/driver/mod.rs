@@ -3,6 +3,7 @@ mod checkpoint;
 mod graph;
 mod ials;
 mod softmax;
+mod tower;
 
 use crate::{
     Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS,
@@ -113,6 +114,7 @@ enum Fitted {
     Graph,
     /// The loss of each epoch.
     Softmax(Vec<f64>),
+    Tower(tower::Fitted),
 }
 
 impl Trained {
@@ -121,6 +123,7 @@ impl Trained {
             Fitted::Ials(fitted) => &fitted.losses,
             Fitted::Graph => &[],
             Fitted::Softmax(losses) => losses,
+            Fitted::Tower(fitted) => &fitted.losses,
         }
     }
 }
@@ -174,6 +177,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 Fitted::Graph
             }
             Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked, start).await?),
+            Algorithm::Tower(settings) => Fitted::Tower(self.climb(settings, &linked, start).await?),
         };
         Ok(Trained { linked, fitted })
     }
@@ -291,6 +295,9 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, &trained.linked)),
             (Algorithm::Softmax(settings), Fitted::Softmax(losses)) => {
                 Global::Softmax(self.softmax_global(settings, &trained.linked, losses).await?)
+            }
+            (Algorithm::Tower(settings), Fitted::Tower(fitted)) => {
+                Global::Tower(Box::new(self.tower_global(settings, &trained.linked, fitted).await?))
             }
             _ => return Err(Error::Internal("a model of another family than the job's".into())),
         };

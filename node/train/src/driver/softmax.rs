@@ -1,5 +1,9 @@
 //! Sampled softmax: in each step workers compute gradients, then owners apply them; nobody is ahead of anybody.
-use super::{Job, Linked, checkpoint::Start, unexpected};
+use super::{
+    Job, Linked,
+    checkpoint::{Notes, Start},
+    unexpected,
+};
 use crate::{
     Error, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::At,
@@ -19,6 +23,32 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         linked: &Linked,
         start: Start,
     ) -> Result<Vec<f64>, Error> {
+        self.share_masses(linked).await?;
+        let steps = plan::steps(settings, linked.counts.positives);
+        let mut notes = start.notes;
+        for step in start.step..steps.saturating_mul(settings.epochs.into()) {
+            let at = At { epoch: step / steps, step: step % steps, steps };
+            let loss = self.descend_once(linked, at).await?;
+            self.note(linked, &mut notes, at, loss)?;
+            self.keep_if_due(linked, step + 1, notes.clone()).await;
+        }
+        Ok(notes.losses)
+    }
+
+    /// Adds what a step lost to the notes, and the mean loss at the end of an epoch.
+    pub(super) fn note(&mut self, linked: &Linked, notes: &mut Notes, at: At, loss: [f64; 2]) -> Result<(), Error> {
+        notes.loss = [notes.loss[0] + loss[0], notes.loss[1] + loss[1]];
+        if at.step + 1 == at.steps {
+            let mean = mean_loss(notes.loss, notes.losses.len() + 1)?;
+            notes.loss = [0.0; 2];
+            notes.losses.push(mean);
+            self.report(&linked.key, Phase::Epoch, notes.losses.len() as u16, Some(mean));
+        }
+        Ok(())
+    }
+
+    /// Numbers the items for user hosts, and tells all owners how much of the negatives falls to each virtual worker.
+    pub(super) async fn share_masses(&mut self, linked: &Linked) -> Result<(), Error> {
         let key = linked.key;
         let locate = TrainRequest::Locate { key, items: linked.items.clone() };
         self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
@@ -31,21 +61,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             }
         }
         self.all(&owners, &TrainRequest::Prepare { key, masses }).await?;
-        let steps = plan::steps(settings, linked.counts.positives);
-        let mut notes = start.notes;
-        for step in start.step..steps.saturating_mul(settings.epochs.into()) {
-            let at = At { epoch: step / steps, step: step % steps, steps };
-            let loss = self.descend_once(linked, at).await?;
-            notes.loss = [notes.loss[0] + loss[0], notes.loss[1] + loss[1]];
-            if at.step + 1 == steps {
-                let mean = mean_loss(notes.loss, notes.losses.len() + 1)?;
-                notes.loss = [0.0; 2];
-                notes.losses.push(mean);
-                self.report(&key, Phase::Epoch, notes.losses.len() as u16, Some(mean));
-            }
-            self.keep_if_due(linked, step + 1, notes.clone()).await;
-        }
-        Ok(notes.losses)
+        Ok(())
     }
 
     /// One step; gives the sums of loss and weight.

@@ -1,6 +1,6 @@
 //! The global part: what is one for the whole model.
-use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, Error, KIND_GLOBAL, header, open};
-use docent_model::{Settings, gramian, graph, kernel::NUMERICS, softmax};
+use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, ALGORITHM_TOWER, Error, KIND_GLOBAL, header, open};
+use docent_model::{Settings, gramian, graph, kernel::NUMERICS, softmax, tower};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub enum Global {
     Graph(GraphGlobal),
     /// Of sampled softmax.
     Softmax(SoftmaxGlobal),
+    /// Of two towers.
+    Tower(Box<TowerGlobal>),
 }
 
 /// Settings, sizes, Gramian and means.
@@ -73,6 +75,31 @@ pub struct SoftmaxGlobal {
     pub categories: Vec<Category>,
 }
 
+/// Settings, sizes, means and dense weights. A user's vector is what the user tower makes of the history's item vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TowerGlobal {
+    /// As trained, seed included.
+    pub settings: tower::Settings,
+    /// Name of the arithmetic that gave the bytes (`docent_model::kernel::NUMERICS`).
+    pub numerics: String,
+    /// Users, items and positives trained on.
+    pub users: u64,
+    /// Items with a vector.
+    pub items: u64,
+    /// Pairs.
+    pub positives: u64,
+    /// The mean loss of a positive in the last epoch.
+    pub loss: f64,
+    /// Mean of all live items' vectors, `dim` values.
+    pub mean: Vec<f32>,
+    /// Sorted by name.
+    pub categories: Vec<Category>,
+    /// Features with a row, sorted.
+    pub features: Vec<Arc<str>>,
+    /// `docent_model::tower::Dense::to_vec` for so many features.
+    pub dense: Vec<f32>,
+}
+
 /// Settings and sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GraphGlobal {
@@ -97,6 +124,7 @@ impl Global {
             Self::Ials(part) => (ALGORITHM_IALS, postcard::to_stdvec(part)),
             Self::Graph(part) => (ALGORITHM_GRAPH, postcard::to_stdvec(part)),
             Self::Softmax(part) => (ALGORITHM_SOFTMAX, postcard::to_stdvec(part)),
+            Self::Tower(part) => (ALGORITHM_TOWER, postcard::to_stdvec(part)),
         };
         let body = body.map_err(|_| Error::Damaged("it cannot be encoded"))?;
         Ok([&header(KIND_GLOBAL, algorithm)[..], &body].concat())
@@ -112,6 +140,7 @@ impl Global {
             ALGORITHM_IALS => Self::Ials(whole(body)?),
             ALGORITHM_GRAPH => Self::Graph(whole(body)?),
             ALGORITHM_SOFTMAX => Self::Softmax(whole(body)?),
+            ALGORITHM_TOWER => Self::Tower(Box::new(whole(body)?)),
             _ => return Err(Error::Kind { kind: KIND_GLOBAL, algorithm }),
         };
         part.check()?;
@@ -126,6 +155,7 @@ impl Global {
                 part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
                 check_means(usize::from(part.settings.dim), &part.mean, &part.categories)
             }
+            Self::Tower(part) => part.check(),
         }
     }
 }
@@ -156,6 +186,26 @@ impl IalsGlobal {
             return Err(Error::Damaged("a value is not finite"));
         }
         check_means(dim, &self.mean, &self.categories)
+    }
+}
+
+impl TowerGlobal {
+    /// The dense weights.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for another number of weights, or some that are not finite.
+    pub fn dense(&self) -> Result<tower::Dense, Error> {
+        tower::Dense::from_vec(&self.settings, self.features.len(), &self.dense)
+            .map_err(|_| Error::Damaged("its weights are not those of its settings"))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
+        check_means(usize::from(self.settings.base.dim), &self.mean, &self.categories)?;
+        if self.features.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(Error::Damaged("features are not in order"));
+        }
+        self.dense().map(|_| ())
     }
 }
 
@@ -193,6 +243,22 @@ mod tests {
         }
     }
 
+    fn tower_global(shared: &SoftmaxGlobal) -> TowerGlobal {
+        let settings = tower::Settings { base: shared.settings, user_hidden: 16, item_hidden: 0, ..Default::default() };
+        TowerGlobal {
+            settings,
+            numerics: shared.numerics.clone(),
+            users: 1,
+            items: 2,
+            positives: 3,
+            loss: 0.5,
+            mean: shared.mean.clone(),
+            categories: shared.categories.clone(),
+            features: vec!["x".into()],
+            dense: tower::Dense::first(&settings, 1).unwrap().to_vec(),
+        }
+    }
+
     #[test]
     fn a_global_part_comes_back_as_it_was() {
         let graph = GraphGlobal { settings: graph::Settings::default(), users: 1, items: 2, positives: 3 };
@@ -207,7 +273,11 @@ mod tests {
             mean,
             categories,
         };
-        for part in [Global::Ials(ials()), Global::Graph(graph), Global::Softmax(softmax)] {
+        let tower = tower_global(&softmax);
+        let bad = TowerGlobal { dense: vec![0.0; 3], ..tower.clone() };
+        assert!(Global::Tower(Box::new(bad)).encode().is_err());
+        let tower = Global::Tower(Box::new(tower));
+        for part in [Global::Ials(ials()), Global::Graph(graph), Global::Softmax(softmax), tower] {
             let bytes = part.encode().unwrap();
             assert_eq!(Global::decode(&bytes).unwrap(), part);
             for end in 0..bytes.len() {
@@ -221,7 +291,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(noise in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Global::decode(&noise);
-            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH, ALGORITHM_SOFTMAX] {
+            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH, ALGORITHM_SOFTMAX, ALGORITHM_TOWER] {
                 let _ = Global::decode(&[&header(KIND_GLOBAL, algorithm)[..], &noise].concat());
             }
         }

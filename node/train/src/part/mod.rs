@@ -5,16 +5,16 @@
 //!
 //! ```text
 //! items    "DOCM" version=1 kind=0 algorithm 0 | the items, see `table` | what the algorithm keeps of them:
-//!          1 (vectors: iALS, sampled softmax)    count x dim f32
+//!          1 (vectors: all but the graph filter)  count x dim f32
 //!          2 (graph)   sources u32 | sources x (fingerprint u64, length u32) | each source's (item u32, weight f32)
-//! global   "DOCM" version=1 kind=1 algorithm 0 | postcard of `IalsGlobal`, `GraphGlobal` or `SoftmaxGlobal`
+//! global   "DOCM" version=1 kind=1 algorithm 0 | postcard of `IalsGlobal`, `GraphGlobal`, `SoftmaxGlobal` or `TowerGlobal`
 //! ```
 mod global;
 mod items;
 mod neighbours;
 mod table;
 
-pub use global::{CATEGORIES_MAX, Category, Global, GraphGlobal, IalsGlobal, SoftmaxGlobal};
+pub use global::{CATEGORIES_MAX, Category, Global, GraphGlobal, IalsGlobal, SoftmaxGlobal, TowerGlobal};
 pub use items::Items;
 pub use neighbours::{Neighbour, Neighbours};
 pub use table::Row;
@@ -26,6 +26,7 @@ const KIND_GLOBAL: u8 = 1;
 const ALGORITHM_IALS: u8 = 1;
 const ALGORITHM_GRAPH: u8 = 2;
 const ALGORITHM_SOFTMAX: u8 = 3;
+const ALGORITHM_TOWER: u8 = 4;
 /// Length of what every part begins with.
 const HEADER: usize = 8;
 
@@ -47,7 +48,7 @@ pub enum Error {
     Kind {
         /// 0 items, 1 global.
         kind: u8,
-        /// 1 iALS, 2 graph, 3 sampled softmax.
+        /// 1 iALS, 2 graph, 3 sampled softmax, 4 two towers.
         algorithm: u8,
     },
     /// Cut off, or a field contradicts another.

@@ -7,7 +7,7 @@
 //! | family | of | state after a step |
 //! |---|---|---|
 //! | iALS | users, items | rows, f32 |
-//! | sampled softmax | items | rows, then the squares of Adagrad, f32 |
+//! | sampled softmax, two towers | items | rows, then the squares of Adagrad, f32; the dense weights are in the driver's notes |
 //! | graph filter | items | the neighbours of each item that are counted (`pairs`) |
 use super::{Context, order::Order, session::Session};
 use crate::{
@@ -175,7 +175,7 @@ impl Session {
         match &self.open.algorithm {
             Algorithm::Ials(_) => self.ials_state(side, vworker, step),
             Algorithm::Graph(_) => self.graph_state(vworker),
-            Algorithm::Softmax(_) => self.softmax_state(vworker, step),
+            Algorithm::Softmax(_) | Algorithm::Tower(_) => self.softmax_state(vworker, step),
         }
     }
 
@@ -198,7 +198,7 @@ impl Session {
         match &self.open.algorithm {
             Algorithm::Ials(_) => sums = self.restore_rows(barrier.step, users, items).await?,
             Algorithm::Graph(_) => self.restore_neighbours(items, order)?,
-            Algorithm::Softmax(_) => self.restore_table(barrier.step, &items)?,
+            Algorithm::Softmax(_) | Algorithm::Tower(_) => self.restore_table(barrier.step, &items)?,
         }
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }

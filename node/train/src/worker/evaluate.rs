@@ -61,6 +61,7 @@ impl Session {
             Algorithm::Ials(settings) => self.ranking_by_rows(settings, order).await?,
             Algorithm::Graph(_) => self.ranking_by_neighbours(order).await?,
             Algorithm::Softmax(settings) => self.ranking_by_histories(settings, order).await?,
+            Algorithm::Tower(settings) => self.ranking_by_histories(&settings.base, order).await?,
         };
         let options = &self.context.options;
         let measure = Measure {

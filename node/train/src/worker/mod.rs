@@ -10,6 +10,7 @@ mod publish;
 mod registry;
 mod session;
 mod softmax;
+mod tower;
 
 use crate::{
     CheckpointStore, Error, PartSink, Peers, TrainRequest, TrainResponse,
@@ -107,6 +108,9 @@ impl Worker {
             | TrainRequest::Count { key, .. }
             | TrainRequest::Weigh(key)
             | TrainRequest::Prepare { key, .. }
+            | TrainRequest::Survey(key)
+            | TrainRequest::Choose { key, .. }
+            | TrainRequest::Dense { key, .. }
             | TrainRequest::Gradients { key, .. }
             | TrainRequest::Apply { key, .. }
             | TrainRequest::Evaluate { key, .. }

@@ -42,6 +42,9 @@ impl Session {
             Algorithm::Softmax(settings) => {
                 self.publish_rows(writer, Arc::new(self.trained_rows()?), settings.dim).await?
             }
+            Algorithm::Tower(settings) => {
+                self.publish_rows(writer, Arc::new(self.trained_rows()?), settings.base.dim).await?
+            }
             Algorithm::Graph(_) => {
                 let weights = self.weights().await?;
                 self.context.compute.run(move || writer.neighbours(weights)).await??

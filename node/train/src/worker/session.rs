@@ -3,6 +3,7 @@ use super::{
     Context, graph, ials,
     order::Order,
     softmax::{self, Owners},
+    tower,
 };
 use crate::{
     Error, TrainRequest, TrainResponse, VWORKERS,
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) graph: graph::Graph,
     /// Of a model that is trained by gradients.
     pub(super) softmax: softmax::Softmax,
+    /// Of two towers, beside what they share with the one before.
+    pub(super) tower: tower::Towers,
     /// Blobs as they were written last: the pages of one are asked for one after the other.
     written: VecDeque<(Blob, Bytes)>,
 }
@@ -98,6 +101,9 @@ impl Session {
             TrainRequest::Locate { items, .. } => self.locate(&Order::new(items)?).await,
             TrainRequest::Weigh(_) => self.weigh(),
             TrainRequest::Prepare { masses, .. } => self.prepare(masses),
+            TrainRequest::Survey(_) => self.survey().await,
+            TrainRequest::Choose { names, .. } => self.choose(names),
+            TrainRequest::Dense { at, weights, .. } => self.dense(*at, weights.clone()).await,
             TrainRequest::Gradients { at, .. } => self.gradients(*at).await,
             TrainRequest::Apply { at, .. } => self.apply(*at).await,
             TrainRequest::Count { items, round, .. } => self.count(Order::new(items)?, *round).await,
@@ -176,6 +182,7 @@ impl Session {
                 Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side),
                 Algorithm::Graph(_) => {}
                 Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,
+                Algorithm::Tower(settings) => softmax = tower::first_rows(settings, kernel, &side)?,
             }
             Ok::<_, Error>((side, rows, softmax, sums))
         };

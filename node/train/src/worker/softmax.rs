@@ -9,6 +9,7 @@ use super::{
     evaluate::Ranking,
     order::Order,
     session::{Session, Users, no_host},
+    tower::Outputs,
 };
 use crate::{
     Error, TrainResponse,
@@ -28,8 +29,8 @@ use docent_model::{
         plan,
         sample::{Draw, Masses, mass},
         step::{Key, Negatives, Push, Step},
-        user,
     },
+    tower::user,
     tree::{self, Node},
 };
 use futures::future::{try_join, try_join_all};
@@ -50,7 +51,7 @@ pub(in crate::worker) struct Softmax {
     /// On a user host: what the last step pushes.
     pushed: Option<Arc<Pushed>>,
     /// On an owner: its rows.
-    table: Option<Arc<RwLock<Versioned>>>,
+    pub(super) table: Option<Arc<RwLock<Versioned>>>,
     /// On an owner: how it draws negatives.
     draws: Option<Arc<Draws>>,
 }
@@ -58,10 +59,12 @@ pub(in crate::worker) struct Softmax {
 /// By own virtual worker and step: rows of users.
 type Batches = Vec<Vec<Vec<u32>>>;
 
-struct Versioned {
+pub(super) struct Versioned {
     /// Steps that were applied.
-    version: u32,
-    table: Table,
+    pub(super) version: u32,
+    pub(super) table: Table,
+    /// With towers: what others read in place of rows, and at which step.
+    pub(super) outputs: Option<Outputs>,
 }
 
 struct Draws {
@@ -128,7 +131,7 @@ pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -
     for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
         first_row(kernel, settings.seed, id, row);
     }
-    let table = Versioned { version: 0, table: Table::new(dim, rows)? };
+    let table = Versioned { version: 0, table: Table::new(dim, rows)?, outputs: None };
     Ok(Softmax { table: Some(Arc::new(RwLock::new(table))), ..Softmax::default() })
 }
 
@@ -136,7 +139,8 @@ impl Session {
     fn softmax_settings(&self) -> Result<&Settings, Error> {
         match &self.open.algorithm {
             Algorithm::Softmax(settings) => Ok(settings),
-            _ => Err(Error::Invalid("only sampled softmax takes steps by gradients".into())),
+            Algorithm::Tower(settings) => Ok(&settings.base),
+            _ => Err(Error::Invalid("only sampled softmax and two towers take steps by gradients".into())),
         }
     }
 
@@ -198,12 +202,14 @@ impl Session {
         let cut: Vec<Adjacency> = cut.collect();
         let drawn: Vec<(u32, f32)> = read.negatives.iter().map(|(item, weight)| (number(*item), *weight)).collect();
         let (kernel, threads) = (self.context.kernel, self.context.options.threads);
+        let towers = self.towers(at)?;
         let work = move || -> Result<Pushed, Error> {
+            let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
             let table: Vec<f32> = read.rows.into_values().flatten().collect();
             let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
             let steps: Vec<Step<'_>> = cut
                 .iter()
-                .map(|own| Step::new(&settings, kernel, own, &table, &negatives))
+                .map(|own| Step::new(&settings, kernel, own, &table, &negatives)?.with_tower(tower))
                 .collect::<Result<_, _>>()?;
             let mut pushes = vec![Push::default(); steps.len()];
             let vworkers = users.side.vworkers.iter().map(|(vworker, _)| *vworker);
@@ -223,8 +229,11 @@ impl Session {
             Ok(Pushed { at, items, negatives, roots })
         };
         let pushed = self.context.compute.run(work).await??;
-        let loss = |root: &Node<Push>| Node { level: root.level, index: root.index, value: root.value.loss.to_vec() };
-        let sums = pushed.roots.iter().map(loss).collect();
+        let sums = |root: &Node<Push>| {
+            let Push { loss, dense, .. } = &root.value;
+            Node { level: root.level, index: root.index, value: [&loss[..], dense].concat() }
+        };
+        let sums = pushed.roots.iter().map(sums).collect();
         self.state().softmax.pushed = Some(Arc::new(pushed));
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
@@ -311,16 +320,16 @@ impl Session {
         }
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        versioned.check(at.version())?;
+        let rows = versioned.read(at.version())?;
         let mut bytes = Vec::with_capacity(places.len() * dim * 4);
         for place in places {
-            let row = versioned.table.rows().get(*place as usize * dim..).and_then(|rest| rest.get(..dim));
+            let row = rows.get(*place as usize * dim..).and_then(|rest| rest.get(..dim));
             page::push_floats(row.ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?, &mut bytes);
         }
         Ok(TrainResponse::Fetched { rows: bytes.into() })
     }
 
-    fn table(&self) -> Result<Arc<RwLock<Versioned>>, Error> {
+    pub(super) fn table(&self) -> Result<Arc<RwLock<Versioned>>, Error> {
         self.state().softmax.table.clone().ok_or_else(|| Error::out_of_turn("for rows", "link comes first"))
     }
 
@@ -336,7 +345,8 @@ impl Session {
             users.into_iter().map(|node| async move { Ok::<_, Error>((node, self.pull(node, blob).await?)) }),
         );
         let (pushed, kernel, dim) = (pushed.await?, self.context.kernel, usize::from(settings.dim));
-        let work = move || -> Result<(), Error> {
+        let climb = self.climb(at)?;
+        let work = move || -> Result<Option<Vec<Node<Vec<f64>>>>, Error> {
             let mut versioned = table.write().unwrap_or_else(PoisonError::into_inner);
             versioned.check(at.version())?;
             let negatives = Negatives::new(dim, &draws.of(at), versioned.table.rows())?;
@@ -345,12 +355,19 @@ impl Session {
                 roots.extend(decode_push(node, dim, &negatives, &bytes)?);
             }
             let gradients = negatives.gradients(tree::finish(VWORKERS, roots)?)?;
-            versioned.table.apply(kernel, settings.rate(at.steps, at.epoch, at.step), &gradients)?;
+            let rate = settings.rate(at.steps, at.epoch, at.step);
+            let sums = match climb {
+                Some(climb) => Some(climb.apply(&mut versioned.table, rate, &gradients)?),
+                None => versioned.table.apply(kernel, rate, &gradients).map(|()| None)?,
+            };
             versioned.version += 1;
-            Ok(())
+            Ok(sums)
         };
-        self.context.compute.run(work).await??;
-        Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+        let (sums, bytes_pulled) = (self.context.compute.run(work).await??, self.bytes_pulled());
+        Ok(match sums {
+            Some(sums) => TrainResponse::Stepped { sums, bytes_pulled },
+            None => TrainResponse::Exchanged { bytes_pulled },
+        })
     }
 
     fn draws(&self) -> Result<Arc<Draws>, Error> {
@@ -366,11 +383,11 @@ impl Session {
                 let (draws, table) = (self.draws()?, self.table()?);
                 let work = move || {
                     let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
-                    versioned.check(at.version())?;
+                    let outputs = versioned.read(at.version())?;
                     let items = draws.of(at);
                     let mut rows = Vec::with_capacity(items.len() * dim * 4);
                     for (place, _) in &items {
-                        page::push_floats(&versioned.table.rows()[*place as usize * dim..][..dim], &mut rows);
+                        page::push_floats(&outputs[*place as usize * dim..][..dim], &mut rows);
                     }
                     postcard::to_stdvec(&Drawn { items, rows: rows.into() }).map_err(failed)
                 };
@@ -409,7 +426,7 @@ impl Session {
     pub(super) fn serve_trained(&self, offset: u64) -> Result<TrainResponse, Error> {
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = versioned.table.rows();
+        let rows = versioned.read(versioned.version)?;
         page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
     }
 
@@ -439,7 +456,8 @@ impl Session {
             squares.extend_from_slice(of_squares);
             rest = others;
         }
-        let table = Versioned { version: step, table: Table::from_parts(dim, rows, squares)? };
+        let outputs = self.no_outputs();
+        let table = Versioned { version: step, table: Table::from_parts(dim, rows, squares)?, outputs };
         self.state().softmax.table = Some(Arc::new(RwLock::new(table)));
         Ok(())
     }
@@ -448,7 +466,7 @@ impl Session {
     pub(super) fn trained_rows(&self) -> Result<Vec<f32>, Error> {
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(versioned.table.rows().to_vec())
+        Ok(versioned.read(versioned.version)?.to_vec())
     }
 
     /// Ranks by the rows of the trained model; users are what a reader makes of their histories.
@@ -456,6 +474,7 @@ impl Session {
         let (dim, kernel) = (usize::from(settings.dim), self.context.kernel);
         let (users, places) = (self.users()?, self.located()?);
         let items = self.all_rows(dim, Blob::Trained, order).await?;
+        let tower = self.last_user_tower();
         let work = move || -> Result<Ranking, Error> {
             let mut rows = Vec::with_capacity(users.side.adjacency.rows() * dim);
             for at in 0..users.side.adjacency.rows() {
@@ -467,7 +486,7 @@ impl Session {
                 };
                 let history: Vec<(&[f32], f32)> =
                     of_user.iter().zip(confidences).map(row).collect::<Result<_, Error>>()?;
-                rows.extend(user::vector(kernel, dim, &history)?);
+                rows.extend(user::vector(kernel, tower.as_ref(), dim, &history)?);
             }
             Ok(Ranking::Vectors { dim, users: Arc::new(rows), items })
         };
@@ -481,7 +500,17 @@ fn page_rows(dim: usize) -> usize {
 }
 
 impl Versioned {
-    fn check(&self, version: u32) -> Result<(), Error> {
+    /// What others read at a step, `dim` values for each item.
+    fn read(&self, version: u32) -> Result<&[f32], Error> {
+        self.check(version)?;
+        match &self.outputs {
+            None => Ok(self.table.rows()),
+            Some((of, outputs)) if *of == version => Ok(outputs),
+            Some(_) => Err(Error::out_of_turn("for vectors", "the step's dense weights come first")),
+        }
+    }
+
+    pub(super) fn check(&self, version: u32) -> Result<(), Error> {
         if self.version == version {
             return Ok(());
         }
@@ -502,7 +531,7 @@ fn decode_push(node: u64, dim: usize, negatives: &Negatives, bytes: &[u8]) -> Re
     let root = |root: Root| {
         let (rows, of_negatives) = (page::floats(&root.rows).collect(), page::floats(&root.negatives).collect());
         let targets = Gradients::from_parts(dim, root.items, rows).map_err(|_| malformed())?;
-        let value = Push { targets, negatives: of_negatives, loss: [0.0; 2] };
+        let value = Push { targets, negatives: of_negatives, ..Push::default() };
         if !negatives.fits(&value) || value.negatives.iter().any(|value| !value.is_finite()) {
             return Err(malformed());
         }

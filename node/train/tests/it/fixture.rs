@@ -1,5 +1,5 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
-use docent_model::{Settings, graph, softmax};
+use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
     Algorithm, CheckpointStore, Checkpoints, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome,
     PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
@@ -239,8 +239,14 @@ pub(crate) fn softmax_plan(hosts: Hosts) -> JobPlan {
     job(Algorithm::Softmax(settings), hosts)
 }
 
+pub(crate) fn tower_plan(hosts: Hosts) -> JobPlan {
+    let base = softmax::Settings { dim: 12, epochs: 6, batch: 300, negatives: 64, seed: 7, ..Default::default() };
+    let settings = tower::Settings { base, user_hidden: 16, item_hidden: 32, dense_rate: 0.01 };
+    job(Algorithm::Tower(settings), hosts)
+}
+
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 3] = [plan, graph_plan, softmax_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 4] = [plan, graph_plan, softmax_plan, tower_plan];
 
 /// The plan with a checkpoint at every barrier; the second copy is with the node behind the host.
 pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 mod checkpoints;
 mod fixture;
+mod tower;
 
 use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};
 use docent_train::{

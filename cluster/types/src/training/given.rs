@@ -1,0 +1,162 @@
+//! Settings as clients give them.
+use super::{Algorithm, GRAPH, Graph, IALS, Ials, SOFTMAX, Softmax, Split, TOWER, Tower, TrainSettings};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Settings as clients give and read them: of all families side by side, each optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "each is the setting of the same name")]
+pub struct GivenSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unobserved_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regularization: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_scaling: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub popularity_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uniform_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_hidden: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_hidden: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refit: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activate: Option<bool>,
+}
+
+impl GivenSettings {
+    /// The settings of a job, with what is absent at its default, checked.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting: out of range, or one of another family.
+    pub fn settings(mut self) -> Result<TrainSettings> {
+        let default = TrainSettings::default();
+        let algorithm = match self.algorithm.as_deref() {
+            None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
+            Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
+            Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self))),
+            Some(TOWER) => Algorithm::Tower(Box::new(Tower::take(&mut self))),
+            Some(other) => {
+                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}, {TOWER}");
+                return Err(Error::invalid("algorithm", message));
+            }
+        };
+        if let Some(field) = self.left() {
+            return Err(Error::invalid(field, format!("{field} is not a setting of {}", algorithm.name())));
+        }
+        let settings = TrainSettings {
+            algorithm,
+            seed: self.seed.unwrap_or(default.seed),
+            holdout: self.holdout.unwrap_or(default.holdout),
+            split: self.split.as_deref().map_or(Ok(default.split), Split::named)?,
+            refit: self.refit.unwrap_or(default.refit),
+            activate: self.activate.unwrap_or(default.activate),
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// A family's setting that its family did not take.
+    fn left(&self) -> Option<&'static str> {
+        let families = [
+            ("dim", self.dim.is_some()),
+            ("epochs", self.epochs.is_some()),
+            ("unobserved_weight", self.unobserved_weight.is_some()),
+            ("regularization", self.regularization.is_some()),
+            ("frequency_scaling", self.frequency_scaling.is_some()),
+            ("user_exponent", self.user_exponent.is_some()),
+            ("source_exponent", self.source_exponent.is_some()),
+            ("target_exponent", self.target_exponent.is_some()),
+            ("power", self.power.is_some()),
+            ("neighbours", self.neighbours.is_some()),
+            ("batch", self.batch.is_some()),
+            ("negatives", self.negatives.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("folds", self.folds.is_some()),
+            ("learning_rate", self.learning_rate.is_some()),
+            ("popularity_exponent", self.popularity_exponent.is_some()),
+            ("uniform_share", self.uniform_share.is_some()),
+            ("user_hidden", self.user_hidden.is_some()),
+            ("item_hidden", self.item_hidden.is_some()),
+            ("dense_rate", self.dense_rate.is_some()),
+        ];
+        families.into_iter().find(|(_, is_given)| *is_given).map(|(field, _)| field)
+    }
+}
+
+impl From<&TrainSettings> for GivenSettings {
+    fn from(settings: &TrainSettings) -> GivenSettings {
+        let shared = GivenSettings {
+            algorithm: Some(settings.algorithm.name().to_owned()),
+            seed: Some(settings.seed),
+            holdout: Some(settings.holdout),
+            split: Some(settings.split.name().to_owned()),
+            refit: Some(settings.refit),
+            activate: Some(settings.activate),
+            ..GivenSettings::default()
+        };
+        match &settings.algorithm {
+            Algorithm::Ials(ials) => GivenSettings {
+                dim: Some(ials.dim),
+                epochs: Some(ials.epochs),
+                unobserved_weight: Some(ials.unobserved_weight),
+                regularization: Some(ials.regularization),
+                frequency_scaling: Some(ials.frequency_scaling),
+                ..shared
+            },
+            Algorithm::Graph(graph) => GivenSettings {
+                user_exponent: Some(graph.user_exponent),
+                source_exponent: Some(graph.source_exponent),
+                target_exponent: Some(graph.target_exponent),
+                power: Some(graph.power),
+                neighbours: Some(graph.neighbours),
+                ..shared
+            },
+            Algorithm::Softmax(softmax) => softmax.give(shared),
+            Algorithm::Tower(tower) => GivenSettings {
+                user_hidden: Some(tower.user_hidden),
+                item_hidden: Some(tower.item_hidden),
+                dense_rate: Some(tower.dense_rate),
+                ..tower.softmax.give(shared)
+            },
+        }
+    }
+}

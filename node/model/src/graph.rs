@@ -40,12 +40,9 @@ pub struct Settings {
     pub power: f32,
     /// Targets kept of each source, the strongest ones: 1..=10,000.
     pub neighbours: u32,
-    /// Exponent e of what a source's weights add up to, [0, 2]; 0 leaves them as they are. Skipped by serde like the next one: stored
-    /// formats and messages know the five numbers above, and a job with masses needs formats of its own (decision 0020).
-    #[serde(skip)]
+    /// Exponent e of what a source's weights add up to, [0, 2]; 0 leaves them as they are.
     pub source_mass_exponent: f32,
     /// Exponent f of what a target's weights add up to, [0, 2].
-    #[serde(skip)]
     pub target_mass_exponent: f32,
 }
 
@@ -93,6 +90,13 @@ impl Settings {
     #[must_use]
     pub fn target_factor(&self, weights: impl IntoIterator<Item = f32>) -> f64 {
         factor(weights.into_iter().fold(0.0, |sum, weight| sum + f64::from(weight)), self.target_mass_exponent)
+    }
+
+    /// Divides the weights of a target, with their sources ascending, by what they add up to; those that are no longer numbers above 0 go.
+    pub fn balance_target(&self, entries: &mut Vec<(u32, f32)>) {
+        let factor = self.target_factor(entries.iter().map(|(_, weight)| *weight));
+        entries.iter_mut().for_each(|(_, weight)| *weight = (f64::from(*weight) * factor) as f32);
+        entries.retain(|(_, weight)| is_usable(*weight));
     }
 
     /// What a user with so many positives adds to each of its pairs: `d^-a` in units of 2^-32, at least one unit.

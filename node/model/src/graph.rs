@@ -15,7 +15,7 @@
 //!
 //! `w'_ij = w_ij (sum_k w_ik)^-e`, then `w''_ij = w'_ij (sum_k w'_kj)^-f`
 //!
-//! (the anisotropic kernels of Coifman and Lafon, *Diffusion maps*, 2006, section 3, with an exponent for each side, one side after the other). The
+//! (the anisotropic kernels of Coifman and Lafon, *Diffusion maps*, 2006, with an exponent for each side, one side after the other). The
 //! first is done where a source's list is made ([`Weights::neighbours`]), the second by whoever has all entries of a target
 //! ([`Settings::target_factor`]): its owner, who scores it, or an evaluation that has all lists ([`balance`]).
 //!

@@ -9,7 +9,7 @@
 //! - `f(s) = ln(1 + s / unit)` for a score that is proportional to a probability ([`Scale::Logarithm`]); scores below 0 count as 0, which says
 //!   nothing. A sum over the history is divided by its length first ([`Channel::is_sum`]), so that a unit is the same for everybody.
 //!
-//! This is a logarithmic opinion pool (Genest and Zidek, *Combining probability distributions*, Statistical Science 1986, section 2): a user's
+//! This is a logarithmic opinion pool (Genest and Zidek, *Combining probability distributions*, Statistical Science 1986): a user's
 //! own factor on a model's scores is one more summand for all items and changes no order. So nothing has to be calibrated for a user: every number
 //! above is a constant of the version or known where the query is made, an item's score needs no other item, and **any split of the items over shards
 //! gives the same ranking**. A shard scans once, with a vector and a history, and answers with its best; the gateway merges by score as ever.

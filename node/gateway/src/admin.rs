@@ -165,7 +165,7 @@ impl Gateway {
                 // A queued job may run already when it is seen; an ended one stays as it is.
                 let is_seen = |seen: &Job| job.state == JobState::Queued || seen.state == job.state;
                 self.wait_catalog(SEEN, |catalog| catalog.jobs.get(&job.id).is_some_and(is_seen)).await;
-                Ok(job)
+                Ok(*job)
             }
             _ => Err(unfitting()),
         }

@@ -1,5 +1,6 @@
 //! A node's settings: one TOML file, units in the keys, unknown keys refused.
 
+use docent_runtime::threads::NICENESS_IDLE;
 use docent_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ impl Default for Serving {
 pub struct Train {
     /// Compute threads; 0 means one a core.
     pub threads: usize,
-    /// How far they step back behind serving, 0 (not at all) to 19; see nice(2).
+    /// How far they step back behind serving, 0 (not at all) to 19, see nice(2); 20: they run while nothing else wants a processor.
     pub niceness: u8,
     /// Least milliseconds between two checkpoints of a job; 0: one wherever there can be one.
     pub checkpoint_interval_ms: u64,
@@ -159,8 +160,8 @@ impl Settings {
         for (key, addr) in [("internal_listen", &self.internal_listen), ("query_listen", &self.query_listen)] {
             check_listen(key, addr, self.insecure)?;
         }
-        if self.train.niceness > 19 {
-            return Err(Error::invalid("train.niceness", "train.niceness must be 0 to 19"));
+        if self.train.niceness > NICENESS_IDLE {
+            return Err(Error::invalid("train.niceness", "train.niceness must be 0 to 20"));
         }
         self.gateway.validate(self.serving.refuse_after_ms)?;
         self.raft.validate().map_err(|error| Error::invalid("raft", error.to_string()))
@@ -191,7 +192,7 @@ mod tests {
         let open = Settings { query_listen: "0.0.0.0:7501".to_owned(), ..Settings::default() };
         assert_eq!(open.validate().unwrap_err().field.as_deref(), Some("query_listen"));
         assert!(Settings { insecure: true, ..open }.validate().is_ok());
-        let eager = Settings { train: Train { niceness: 20, ..Train::default() }, ..Settings::default() };
+        let eager = Settings { train: Train { niceness: 21, ..Train::default() }, ..Settings::default() };
         assert_eq!(eager.validate().unwrap_err().field.as_deref(), Some("train.niceness"));
         assert!(Settings::default().validate().is_ok());
     }

@@ -30,7 +30,7 @@ fn histories(lab: &Lab) -> Result<BTreeMap<String, Histories>> {
 }
 
 /// Exponents that are no defaults, and lists that nothing is cut from: where a list would end, ties are in an order that only the cluster knows.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 14] = [
     "--user-exponent",
     "0.5",
     "--source-exponent",
@@ -41,9 +41,13 @@ const FLAGS: [&str; 10] = [
     "1.25",
     "--neighbours",
     "10000",
+    "--source-mass-exponent",
+    "0.5",
+    "--target-mass-exponent",
+    "0.25",
 ];
 
-/// `(d_i^-b d_j^-c sum_{u has both} d_u^-a)^s` for each i and j, in f64.
+/// `w = (d_i^-b d_j^-c sum_{u has both} d_u^-a)^s` for each i and j, then `w' = w (sum_k w_ik)^-e` and `w' (sum_k w'_kj)^-f`, in f64.
 fn weights(histories: &BTreeMap<String, Histories>) -> BTreeMap<&str, BTreeMap<&str, f64>> {
     let mut degrees: BTreeMap<&str, f64> = BTreeMap::new();
     let positives = || histories.values().map(|user| &user.positives);
@@ -57,10 +61,15 @@ fn weights(histories: &BTreeMap<String, Histories>) -> BTreeMap<&str, BTreeMap<&
         }
     }
     for (i, of) in &mut sums {
-        for (j, sum) in of {
+        for (j, sum) in of.iter_mut() {
             *sum = (*sum * degrees[i].powf(-0.75) * degrees[j].powf(-0.25)).powf(1.25);
         }
+        let of_source: f64 = of.values().sum();
+        of.values_mut().for_each(|weight| *weight *= of_source.powf(-0.5));
     }
+    let mut of_targets: BTreeMap<&str, f64> = BTreeMap::new();
+    sums.values().flatten().for_each(|(j, weight)| *of_targets.entry(j).or_default() += weight);
+    sums.values_mut().flatten().for_each(|(j, weight)| *weight *= of_targets[j].powf(-0.25));
     sums
 }
 

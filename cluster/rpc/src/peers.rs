@@ -142,7 +142,8 @@ fn endpoint(addr: &str) -> Result<Endpoint> {
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
         .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20))
+        .initial_connection_window_size(16 << 20)
+        .max_frame_size(wire::FRAME_BYTES_MAX))
 }
 
 pub(crate) fn client(channel: Channel) -> InternalClient<Channel> {

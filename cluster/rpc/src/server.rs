@@ -5,6 +5,7 @@ use crate::handler::Handler;
 use crate::identity::Identity;
 use crate::socket;
 use crate::wire;
+use crate::wire::FRAME_BYTES_MAX;
 use bytes::Bytes;
 use docent_proto::internal::Service;
 use docent_proto::transport::internal_server::{Internal, InternalServer};
@@ -25,10 +26,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Raft frames of one stream that are handled at the same time; more wait in the stream, which holds the sender back.
 const FRAMES_IN_FLIGHT: usize = 512;
-/// A connection is asked whether it lives after this silence and cut when it does not answer for as long again: without it the streams
 /// Calls that a member may give up before they were looked at: deadlines and hedges do that all at once in a stall, and h2 closes the
 /// connection beyond its own limit of 20.
 const RESETS_MAX: usize = 1_000;
+/// A connection is asked whether it lives after this silence and cut when it does not answer for as long again: without it the streams
 /// of a member that lost power hold their places until the kernel gives up.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -68,6 +69,7 @@ impl Server {
         let server = tonic::transport::Server::builder()
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
+            .max_frame_size(FRAME_BYTES_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))

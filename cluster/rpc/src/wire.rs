@@ -10,6 +10,9 @@ use tonic::{Code, Status};
 
 use crate::identity::Identity;
 
+/// Largest HTTP/2 frame: a page of a training blob takes one or two, instead of the 32 that 16 KiB would make.
+pub(crate) const FRAME_BYTES_MAX: u32 = 512 << 10;
+
 /// The envelope of a request.
 pub(crate) fn envelope(identity: &Identity, service: Service, body: Bytes, deadline: Deadline) -> Envelope {
     let deadline_ms = u32::try_from(deadline.remaining().as_millis()).unwrap_or(u32::MAX);

@@ -3,6 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
+
+/// The niceness beyond all: a thread runs only while nothing else wants its processor, and is interrupted at once when something does
+/// (SCHED_IDLE, see sched(7)).
+pub const NICENESS_IDLE: u8 = 20;
 
 /// Where blocking work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +44,21 @@ impl Threads {
     }
 
     /// Lets everything else on the machine go first: this thread and those that it starts from now on, by `niceness` of 0 (nothing changes) to 19 (see
-    /// nice(2), which on Linux is of a thread).
+    /// nice(2), which on Linux is of a thread), or altogether ([`NICENESS_IDLE`] and above).
     ///
     /// # Errors
     /// The operating system's.
     pub fn step_back(self, niceness: u8) -> io::Result<()> {
-        if self == Threads::Os && niceness > 0 {
-            rustix::process::nice(niceness.min(19).into())?;
+        match niceness {
+            _ if self != Threads::Os => Ok(()),
+            0 => Ok(()),
+            1..NICENESS_IDLE => Ok(rustix::process::nice(niceness.into()).map(drop)?),
+            _ => {
+                let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+                let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+                set.map_err(|error| io::Error::other(format!("SCHED_IDLE: {error}")))
+            }
         }
-        Ok(())
     }
 
     /// How many threads may compute at the same time; at least 1.

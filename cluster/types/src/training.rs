@@ -30,8 +30,9 @@ pub struct TrainSettings {
     pub activate: bool,
 }
 
-/// A family of models with its settings. The order of the variants is part of the stored layout.
+/// A family of models with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub enum Algorithm {
     /// Matrix factorisation by implicit alternating least squares.
     Ials(Ials),
@@ -67,10 +68,14 @@ pub struct Graph {
     pub source_exponent: f64,
     /// Exponent of the number of positives of a recommended item, 0 to 2.
     pub target_exponent: f64,
-    /// Power of a weight, above 0 and at most 2.
+    /// Power of a weight, above 0 and at most 4.
     pub power: f64,
     /// Strongest neighbours kept of each item, 1 to 10,000.
     pub neighbours: u32,
+    /// Exponent of what the weights of an item in the history add up to, 0 to 2.
+    pub source_mass_exponent: f64,
+    /// Exponent of what the weights of a recommended item add up to, 0 to 2.
+    pub target_mass_exponent: f64,
 }
 
 /// Settings of sampled softmax (`docent_model::softmax`).
@@ -161,7 +166,15 @@ impl Default for Ials {
 impl Default for Graph {
     /// Chosen on held-out training data of gowalla (decision 0015).
     fn default() -> Self {
-        Graph { user_exponent: 0.7, source_exponent: 0.6, target_exponent: 0.3, power: 1.2, neighbours: 200 }
+        Graph {
+            user_exponent: 0.7,
+            source_exponent: 0.6,
+            target_exponent: 0.3,
+            power: 1.2,
+            neighbours: 200,
+            source_mass_exponent: 0.0,
+            target_mass_exponent: 0.0,
+        }
     }
 }
 
@@ -206,8 +219,9 @@ impl TrainSettings {
 
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
-        match self.algorithm {
-            Algorithm::Tower(_) => TOWERS,
+        match &self.algorithm {
+            Algorithm::Tower(_) => LATER,
+            Algorithm::Graph(graph) if !Plain::can_say(graph) => LATER,
             _ if Then::can_say(self) => codec::OLDEST.into(),
             _ => FAMILIES,
         }
@@ -233,8 +247,8 @@ const TOWER: &str = "tower";
 
 /// The format that came with other families than iALS.
 const FAMILIES: u32 = 4;
-/// The format that came with two towers.
-const TOWERS: u32 = 5;
+/// The format that came with two towers, and with masses in the graph filter.
+const LATER: u32 = 5;
 
 impl Ials {
     fn validate(&self) -> Result<()> {
@@ -263,10 +277,12 @@ impl Graph {
             ("user_exponent", self.user_exponent),
             ("source_exponent", self.source_exponent),
             ("target_exponent", self.target_exponent),
+            ("source_mass_exponent", self.source_mass_exponent),
+            ("target_mass_exponent", self.target_mass_exponent),
         ] {
             within(name, exponent, 0.0..=2.0, "must be 0 to 2")?;
         }
-        above_zero("power", self.power, 2.0, "must be above 0 and at most 2")?;
+        above_zero("power", self.power, 4.0, "must be above 0 and at most 4")?;
         within("neighbours", self.neighbours, 1..=10_000, "must be 1 to 10000")
     }
 
@@ -278,6 +294,8 @@ impl Graph {
             target_exponent: given.target_exponent.take().unwrap_or(default.target_exponent),
             power: given.power.take().unwrap_or(default.power),
             neighbours: given.neighbours.take().unwrap_or(default.neighbours),
+            source_mass_exponent: given.source_mass_exponent.take().unwrap_or(default.source_mass_exponent),
+            target_mass_exponent: given.target_mass_exponent.take().unwrap_or(default.target_mass_exponent),
         }
     }
 }
@@ -390,6 +408,71 @@ struct Now {
     split: Split,
     refit: bool,
     activate: bool,
+}
+
+/// The stored layout of an algorithm; the order of the variants is part of it.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    Ials(Ials),
+    Graph(Plain),
+    Softmax(Box<Softmax>),
+    Tower(Box<Tower>),
+    Balanced(Graph),
+}
+
+/// The graph filter of format 4, which has no masses.
+#[derive(Serialize, Deserialize)]
+struct Plain {
+    user_exponent: f64,
+    source_exponent: f64,
+    target_exponent: f64,
+    power: f64,
+    neighbours: u32,
+}
+
+impl Plain {
+    /// Whether members of format 4 take such settings.
+    fn can_say(graph: &Graph) -> bool {
+        graph.source_mass_exponent == 0.0 && graph.target_mass_exponent == 0.0 && graph.power <= 2.0
+    }
+}
+
+impl From<Algorithm> for Stored {
+    fn from(algorithm: Algorithm) -> Stored {
+        match algorithm {
+            Algorithm::Ials(ials) => Stored::Ials(ials),
+            Algorithm::Graph(graph) if Plain::can_say(&graph) => {
+                let Graph { user_exponent, source_exponent, target_exponent, power, neighbours, .. } = graph;
+                Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours })
+            }
+            Algorithm::Graph(graph) => Stored::Balanced(graph),
+            Algorithm::Softmax(softmax) => Stored::Softmax(softmax),
+            Algorithm::Tower(tower) => Stored::Tower(tower),
+        }
+    }
+}
+
+impl From<Stored> for Algorithm {
+    fn from(stored: Stored) -> Algorithm {
+        match stored {
+            Stored::Ials(ials) => Algorithm::Ials(ials),
+            Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours }) => {
+                let (source_mass_exponent, target_mass_exponent) = (0.0, 0.0);
+                Algorithm::Graph(Graph {
+                    user_exponent,
+                    source_exponent,
+                    target_exponent,
+                    power,
+                    neighbours,
+                    source_mass_exponent,
+                    target_mass_exponent,
+                })
+            }
+            Stored::Balanced(graph) => Algorithm::Graph(graph),
+            Stored::Softmax(softmax) => Algorithm::Softmax(softmax),
+            Stored::Tower(tower) => Algorithm::Tower(tower),
+        }
+    }
 }
 
 impl Serialize for TrainSettings {

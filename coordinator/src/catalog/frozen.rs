@@ -243,6 +243,9 @@ fn graph(bytes: &mut Bytes, position: Position) {
     let graph = TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() };
     let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
     bytes.each("settings", &[graph.clone(), random], TrainSettings::format);
+    let masses = Graph { source_mass_exponent: 0.5, ..Graph::default() };
+    let masses = TrainSettings { algorithm: Algorithm::Graph(masses), ..TrainSettings::default() };
+    bytes.each("settings.masses", &[masses], TrainSettings::format);
     bytes.add("command.graph", 4, &Command::QueueJob { settings: graph, now_ms: 5 });
     let (tenant, version, sources) = (TenantId::default(), 1, vec![7, u64::MAX]);
     let scan = shard::Request::ScanHistory {

@@ -9,8 +9,18 @@
 //! asymmetric cosine and s the locality of Aiolli (*Efficient top-N recommendation for very large scale binary rated datasets*, RecSys
 //! 2013). Item-kNN by cosine is a = 0, b = c = 1/2, s = 1.
 //!
+//! **Masses.** The power takes the normalisation away again: the weights of an item add up to whatever they do. So, after the strongest n
+//! targets of each source were chosen, they can be divided by what they add up to, first over the targets of a source, then over the
+//! sources of a target:
+//!
+//! `w'_ij = w_ij (sum_k w_ik)^-e`, then `w''_ij = w'_ij (sum_k w'_kj)^-f`
+//!
+//! (the anisotropic kernels of Coifman and Lafon, *Diffusion maps*, 2006, with an exponent for each side, one side after the other). The
+//! first is done where a source's list is made ([`Weights::neighbours`]), the second by whoever has all entries of a target
+//! ([`Settings::target_factor`]): its owner, who scores it, or an evaluation that has all lists ([`balance`]).
+//!
 //! The sums over users are whole numbers of 2^-32, so they add up to the same bits in any order, over any hosts.
-use crate::{Adjacency, Error, settings::power};
+use crate::{Adjacency, Error, arithmetic::power};
 use serde::{Deserialize, Serialize};
 
 /// Most neighbours of an item; bounds what an item costs.
@@ -26,16 +36,28 @@ pub struct Settings {
     pub source_exponent: f32,
     /// Exponent c of a target's positives, [0, 2].
     pub target_exponent: f32,
-    /// Power s of a weight, (0, 2].
+    /// Power s of a weight, (0, 4].
     pub power: f32,
     /// Targets kept of each source, the strongest ones: 1..=10,000.
     pub neighbours: u32,
+    /// Exponent e of what a source's weights add up to, [0, 2]; 0 leaves them as they are.
+    pub source_mass_exponent: f32,
+    /// Exponent f of what a target's weights add up to, [0, 2].
+    pub target_mass_exponent: f32,
 }
 
 impl Default for Settings {
     /// Chosen on held-out training data of gowalla (`examples/gowalla`, decision 0015).
     fn default() -> Self {
-        Self { user_exponent: 0.7, source_exponent: 0.6, target_exponent: 0.3, power: 1.2, neighbours: 200 }
+        Self {
+            user_exponent: 0.7,
+            source_exponent: 0.6,
+            target_exponent: 0.3,
+            power: 1.2,
+            neighbours: 200,
+            source_mass_exponent: 0.0,
+            target_mass_exponent: 0.0,
+        }
     }
 }
 
@@ -49,17 +71,32 @@ impl Settings {
             ("user_exponent", self.user_exponent),
             ("source_exponent", self.source_exponent),
             ("target_exponent", self.target_exponent),
+            ("source_mass_exponent", self.source_mass_exponent),
+            ("target_mass_exponent", self.target_mass_exponent),
         ];
         if let Some((name, _)) = exponents.into_iter().find(|(_, value)| !(0.0..=2.0).contains(value)) {
             return Err(Error::Setting { name, reason: "0 to 2" });
         }
-        if !(self.power > 0.0 && self.power <= 2.0) {
-            return Err(Error::Setting { name: "power", reason: "above 0, at most 2" });
+        if !(self.power > 0.0 && self.power <= 4.0) {
+            return Err(Error::Setting { name: "power", reason: "above 0, at most 4" });
         }
         if !(1..=NEIGHBOURS_MAX).contains(&self.neighbours) {
             return Err(Error::Setting { name: "neighbours", reason: "1 to 10,000" });
         }
         Ok(())
+    }
+
+    /// What the weights of a target are multiplied by, given all of them in the order of their sources: `(sum_k w_kj)^-f`.
+    #[must_use]
+    pub fn target_factor(&self, weights: impl IntoIterator<Item = f32>) -> f64 {
+        factor(weights.into_iter().fold(0.0, |sum, weight| sum + f64::from(weight)), self.target_mass_exponent)
+    }
+
+    /// Divides the weights of a target, with their sources ascending, by what they add up to; those that are no longer numbers above 0 go.
+    pub fn balance_target(&self, entries: &mut Vec<(u32, f32)>) {
+        let factor = self.target_factor(entries.iter().map(|(_, weight)| *weight));
+        entries.iter_mut().for_each(|(_, weight)| *weight = (f64::from(*weight) * factor) as f32);
+        entries.retain(|(_, weight)| is_usable(*weight));
     }
 
     /// What a user with so many positives adds to each of its pairs: `d^-a` in units of 2^-32, at least one unit.
@@ -118,6 +155,35 @@ pub fn merge(lists: &[Vec<(u32, u64)>]) -> Vec<(u32, u64)> {
     all
 }
 
+/// `mass^-exponent`, 1 for a mass of nothing.
+fn factor(mass: f64, exponent: f32) -> f64 {
+    if mass > 0.0 { 1.0 / power(mass, f64::from(exponent)) } else { 1.0 }
+}
+
+/// Multiplies every target's weights (columns below `targets`) by [`Settings::target_factor`]; `by_source` has one row a source. Weights that are
+/// no longer numbers above 0 go.
+#[must_use]
+pub fn balance(settings: &Settings, by_source: &Adjacency, targets: usize) -> Adjacency {
+    let by_target = by_source.transposed(targets);
+    let factors: Vec<f64> =
+        (0..targets).map(|target| settings.target_factor(by_target.row(target).1.iter().copied())).collect();
+    let mut balanced = Adjacency::new();
+    for source in 0..by_source.rows() {
+        let (columns, weights) = by_source.row(source);
+        let entries = columns
+            .iter()
+            .zip(weights)
+            .map(|(target, weight)| (*target, (f64::from(*weight) * factors[*target as usize]) as f32));
+        balanced.push_row(entries.filter(|(_, weight)| is_usable(*weight)));
+    }
+    balanced
+}
+
+/// What is no number above 0 in 32 bits would tell nothing.
+fn is_usable(weight: f32) -> bool {
+    weight > 0.0 && weight.is_finite()
+}
+
 /// Turns sums into weights.
 #[derive(Debug)]
 pub struct Weights<'a> {
@@ -136,7 +202,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The neighbours of a source: its strongest targets with their weights, ascending by item; of equal ones the smaller items stay. Items
-    /// beyond those that there are positives of have no weight.
+    /// beyond those that there are positives of have no weight. Masses of targets are still to come ([`balance`]).
     #[must_use]
     pub fn neighbours(&self, source: u32, sums: &[(u32, u64)]) -> Vec<(u32, f32)> {
         let Some([of_source, _]) = self.damping.get(source as usize) else { return Vec::new() };
@@ -144,7 +210,6 @@ impl<'a> Weights<'a> {
             let [_, of_target] = self.damping.get(*target as usize)?;
             let together = *sum as f64 / (1u64 << 32) as f64;
             let weight = power(together / (of_source * of_target), f64::from(self.settings.power)) as f32;
-            // What is no number above 0 in 32 bits would tell nothing.
             (weight > 0.0).then_some((*target, weight))
         };
         let mut kept: Vec<(u32, f32)> = sums.iter().filter_map(weight).collect();
@@ -154,6 +219,12 @@ impl<'a> Weights<'a> {
             kept.truncate(most);
         }
         kept.sort_unstable_by_key(|(target, _)| *target);
+        let exponent = self.settings.source_mass_exponent;
+        if exponent > 0.0 {
+            let factor = factor(kept.iter().map(|(_, weight)| f64::from(*weight)).sum(), exponent);
+            kept.iter_mut().for_each(|(_, weight)| *weight = (f64::from(*weight) * factor) as f32);
+            kept.retain(|(_, weight)| is_usable(*weight));
+        }
         kept
     }
 }
@@ -177,16 +248,7 @@ impl<'a> Scorer<'a> {
     /// The `n` targets with the highest sums over `history` (ascending), best first, ties by lower item; the history itself is left out, and
     /// what none of it is a neighbour of.
     pub fn top(&mut self, history: &[u32], n: usize) -> Vec<(u32, f32)> {
-        for source in history.iter().filter(|source| (**source as usize) < self.by_source.rows()) {
-            let (targets, weights) = self.by_source.row(*source as usize);
-            for (target, weight) in targets.iter().zip(weights) {
-                let score = &mut self.scores[*target as usize];
-                if *score == 0.0 {
-                    self.touched.push(*target);
-                }
-                *score += weight;
-            }
-        }
+        self.add_up(history);
         let mut scored: Vec<(u32, f32)> =
             self.touched.drain(..).map(|target| (target, std::mem::take(&mut self.scores[target as usize]))).collect();
         scored.retain(|(target, _)| history.binary_search(target).is_err());
@@ -197,6 +259,27 @@ impl<'a> Scorer<'a> {
         }
         scored.sort_unstable_by(best);
         scored
+    }
+
+    /// The sums over `history` for `targets`, in their order; 0 for one that none of it is a neighbour of.
+    pub fn scores(&mut self, history: &[u32], targets: &[u32]) -> Vec<f32> {
+        self.add_up(history);
+        let scores = targets.iter().map(|target| self.scores.get(*target as usize).copied().unwrap_or(0.0)).collect();
+        self.touched.drain(..).for_each(|target| self.scores[target as usize] = 0.0);
+        scores
+    }
+
+    fn add_up(&mut self, history: &[u32]) {
+        for source in history.iter().filter(|source| (**source as usize) < self.by_source.rows()) {
+            let (targets, weights) = self.by_source.row(*source as usize);
+            for (target, weight) in targets.iter().zip(weights) {
+                let score = &mut self.scores[*target as usize];
+                if *score == 0.0 {
+                    self.touched.push(*target);
+                }
+                *score += weight;
+            }
+        }
     }
 }
 
@@ -253,7 +336,7 @@ mod tests {
         fn scores_are_those_of_the_formula(histories in histories(), a in 0u8..3, b in 0u8..3, c in 0u8..3) {
             let half = |x: u8| f32::from(x) / 2.0;
             let settings = Settings {
-                user_exponent: half(a), source_exponent: half(b), target_exponent: half(c), power: 1.0, neighbours: ITEMS
+                user_exponent: half(a), source_exponent: half(b), target_exponent: half(c), power: 1.0, neighbours: ITEMS, ..Settings::default()
             };
             let (sums, degrees) = (sums(&settings, &histories), positives(&histories));
             let mut by_source = Adjacency::new();
@@ -278,8 +361,55 @@ mod tests {
                 }
                 prop_assert!(top.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0)));
                 prop_assert_eq!(&scorer.top(&list, 2)[..], &top[..top.len().min(2)]);
+                let (targets, scores): (Vec<u32>, Vec<f32>) = top.iter().copied().unzip();
+                prop_assert_eq!(scorer.scores(&list, &targets), scores);
+                prop_assert_eq!(scorer.scores(&[], &[0, ITEMS + 9]), [0.0, 0.0], "nothing is left from before");
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn masses_are_those_of_the_lists(histories in histories(), e in 0u8..3, f in 0u8..3, neighbours in 2..ITEMS) {
+            let plain = Settings { neighbours, ..Settings::default() };
+            let half = |x: u8| f32::from(x) / 2.0;
+            let settings = Settings { source_mass_exponent: half(e), target_mass_exponent: half(f), ..plain };
+            let (sums, degrees) = (sums(&settings, &histories), positives(&histories));
+            let rows = |settings: &Settings| {
+                let (weights, mut rows) = (Weights::new(settings, &degrees), Adjacency::new());
+                (0..ITEMS).for_each(|item| rows.push_row(weights.neighbours(item, &sums[item as usize])));
+                balance(settings, &rows, ITEMS as usize)
+            };
+            let mut expected = vec![[0.0; ITEMS as usize]; ITEMS as usize];
+            let before = rows(&plain);
+            for (i, row) in expected.iter_mut().enumerate() {
+                let (targets, weights) = before.row(i);
+                let mass: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+                targets.iter().zip(weights).for_each(|(j, w)| row[*j as usize] = f64::from(*w) * mass.powf(-f64::from(half(e))));
+            }
+            let columns: Vec<f64> = (0..ITEMS as usize).map(|j| expected.iter().map(|row| row[j]).sum()).collect();
+            let after = rows(&settings);
+            for (i, row) in expected.iter().enumerate() {
+                let (targets, weights) = after.row(i);
+                prop_assert_eq!(targets, before.row(i).0, "masses choose no neighbours");
+                for (j, weight) in targets.iter().zip(weights) {
+                    let expected = row[*j as usize] * columns[*j as usize].powf(-f64::from(half(f)));
+                    prop_assert!((f64::from(*weight) - expected).abs() < 1e-4 * expected, "{} {}", weight, expected);
+                }
+            }
+            if e + f == 0 {
+                prop_assert_eq!(after, before, "no exponent, no other bit");
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_weights_keep_their_bits() {
+        let settings = Settings::default();
+        let sums = [(1, 5 << 30), (2, 77), (3, (9 << 32) + 12_345)];
+        let weights = Weights::new(&settings, &[7, 3, 100, 12]);
+        let bits: Vec<u32> = weights.neighbours(0, &sums).into_iter().map(|(_, weight)| weight.to_bits()).collect();
+        assert_eq!(bits, [1_046_347_922, 768_668_932, 1_068_762_505]);
     }
 
     #[test]
@@ -299,6 +429,8 @@ mod tests {
         assert!(matches!(bad.validate(), Err(Error::Setting { name: "target_exponent", .. })));
         let bad = Settings { power: 0.0, ..Settings::default() };
         assert!(matches!(bad.validate(), Err(Error::Setting { name: "power", .. })));
+        let bad = Settings { target_mass_exponent: 2.5, ..Settings::default() };
+        assert!(matches!(bad.validate(), Err(Error::Setting { name: "target_mass_exponent", .. })));
         let bad = Settings { neighbours: 0, ..Settings::default() };
         assert!(matches!(bad.validate(), Err(Error::Setting { name: "neighbours", .. })));
         assert_eq!(Settings::default().validate(), Ok(()));

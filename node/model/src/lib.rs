@@ -1,4 +1,4 @@
-//! Recommendation algorithms as pure functions: iALS, the graph filter, sampled softmax, two towers, fold-in with reasons, popularity, ranking metrics.
+//! Recommendation algorithms as pure functions: iALS, the graph filter, sampled softmax, two towers, their blend, fold-in with reasons, popularity, ranking metrics.
 //!
 //! Nothing here reads a clock, a file, a socket or ambient randomness, and no result depends on the number of threads,
 //! on the instruction set or on which host computed which part: see [`kernel`] (one order of every f32 sum) and
@@ -13,6 +13,7 @@
 //! | [`graph`] | the item-item graph filter: counting, weights, scores |
 //! | [`softmax`] | sampled softmax over bags of history: the core of the parameter server |
 //! | [`tower`] | two towers over the same: hidden layers for items, their features and users |
+//! | [`blend`] | one ranking from the scores of several models, and its weights |
 //! | [`init`] | first rows from (seed, id) |
 //! | [`fold_in`] | one user's vector at read time, and what contributed to a score |
 //! | [`rank`], [`metrics`] | full ranking and Recall, NDCG, HR, MRR, MAP |
@@ -20,6 +21,8 @@
 //! | [`confidence`], [`popularity`], [`mean`] | positives' weights, the baseline, category means |
 
 pub mod adjacency;
+mod arithmetic;
+pub mod blend;
 pub mod confidence;
 pub mod evaluation;
 pub mod fold_in;

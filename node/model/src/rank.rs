@@ -64,6 +64,19 @@ impl Items {
     }
 }
 
+/// Scores of some of `rows` (each `dim` values) for one user: inner products, in the order of `items`.
+///
+/// # Errors
+/// [`Error::Shape`] when the user or the rows do not fit, [`Error::Value`] for an item without a row.
+pub fn scores(kernel: Kernel, dim: usize, rows: &[f32], user: &[f32], items: &[u32]) -> Result<Vec<f32>, Error> {
+    shape("user row", dim, user.len())?;
+    let score = |item: &u32| {
+        let at = *item as usize * dim;
+        rows.get(at..at + dim).map(|row| kernel.dot(user, row)).ok_or(Error::Value { what: "items" })
+    };
+    items.iter().map(score).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +104,14 @@ mod tests {
                 prop_assert_eq!(list, &all);
             }
         }
+    }
+
+    #[test]
+    fn scores_are_inner_products_in_the_order_asked_for() {
+        let rows = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let of = |user: &[f32], items: &[u32]| scores(Kernel::detect(), 2, &rows, user, items);
+        assert_eq!(of(&[1.0, 10.0], &[2, 0]).unwrap(), [65.0, 21.0]);
+        assert!(matches!(of(&[1.0], &[0]), Err(Error::Shape { .. })));
+        assert!(matches!(of(&[1.0, 1.0], &[3]), Err(Error::Value { .. })));
     }
 }

@@ -1,5 +1,5 @@
 //! The numbers of an iALS model.
-use crate::Error;
+use crate::{Error, arithmetic::power};
 use serde::{Deserialize, Serialize};
 
 /// Largest dimension of a model; bounds every buffer derived from it.
@@ -84,33 +84,9 @@ impl Settings {
     }
 }
 
-/// `base^exponent` for an exponent in `[0, 2]`, from multiplications and square roots alone: IEEE rounds those the same
-/// on every machine, while `powf` is whatever the C library says.
-pub(crate) fn power(base: f64, exponent: f64) -> f64 {
-    const BITS: u32 = 20;
-    let scaled = (exponent * f64::from(1u32 << BITS)).round() as u64;
-    let mut result = (0..scaled >> BITS).fold(1.0, |product, _| product * base);
-    let mut root = base;
-    for bit in (scaled.trailing_zeros().min(BITS)..BITS).rev() {
-        root = root.sqrt();
-        if scaled >> bit & 1 == 1 {
-            result *= root;
-        }
-    }
-    result
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn power_agrees_with_powf() {
-        for (base, exponent) in [(437.2, 1.0), (437.2, 0.5), (3.0, 0.3), (3.0, 1.75), (12.0, 0.0), (0.5, 2.0)] {
-            let (ours, theirs) = (power(base, exponent), f64::powf(base, exponent));
-            assert!((ours - theirs).abs() < 1e-5 * theirs, "{base}^{exponent}: {ours} {theirs}");
-        }
-    }
 
     #[test]
     fn settings_out_of_range_are_named() {

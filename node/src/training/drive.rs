@@ -190,6 +190,8 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
             target_exponent: graph.target_exponent as f32,
             power: graph.power as f32,
             neighbours: graph.neighbours,
+            source_mass_exponent: graph.source_mass_exponent as f32,
+            target_mass_exponent: graph.target_mass_exponent as f32,
         }),
         Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(softmax_settings(softmax, settings.seed)),
         Algorithm::Tower(tower) => docent_train::Algorithm::Tower(docent_model::tower::Settings {

@@ -99,7 +99,7 @@ pub(crate) struct ItemSide {
     /// Per user host, the number of its rows that this owner needs; the panel holds them host after host.
     pub(crate) panel: BTreeMap<u64, usize>,
     /// Per user host, this owner's row for each item that the host touched (`u32::MAX`: not in the model).
-    pub(crate) places: BTreeMap<u64, Vec<u32>>,
+    pub(crate) places: BTreeMap<u64, Arc<Vec<u32>>>,
 }
 
 /// Builds the owner's side from what each user host wrote, per own virtual worker in order.
@@ -109,9 +109,10 @@ pub(crate) fn build(own: &[u16], mut touched: BTreeMap<u64, Vec<Vec<Touched>>>) 
         vworkers: Vec::new(),
         items: Vec::new(),
         adjacency: Adjacency::new(),
-        places: panel.keys().map(|node| (*node, Vec::new())).collect(),
+        places: BTreeMap::new(),
         panel,
     };
+    let mut places: BTreeMap<u64, Vec<u32>> = side.panel.keys().map(|node| (*node, Vec::new())).collect();
     for (at, vworker) in own.iter().enumerate() {
         let first = side.items.len();
         let mut keys: Vec<ItemKey> = touched
@@ -122,7 +123,7 @@ pub(crate) fn build(own: &[u16], mut touched: BTreeMap<u64, Vec<Vec<Touched>>>) 
         keys.dedup();
         let mut entries: Vec<Vec<(u16, u32, f32)>> = vec![Vec::new(); keys.len()];
         for (node, lists) in &mut touched {
-            let places = side.places.entry(*node).or_default();
+            let places = places.entry(*node).or_default();
             for item in std::mem::take(&mut lists[at]) {
                 let Ok(place) = keys.binary_search(&item.key) else {
                     places.push(u32::MAX);
@@ -145,6 +146,7 @@ pub(crate) fn build(own: &[u16], mut touched: BTreeMap<u64, Vec<Vec<Touched>>>) 
         side.items.extend(keys);
         side.vworkers.push((*vworker, first..side.items.len()));
     }
+    side.places = places.into_iter().map(|(node, places)| (node, Arc::new(places))).collect();
     // The largest number stands for no item.
     if side.items.len() >= u32::MAX as usize {
         return Err(Error::Input("this host owns more than 2^32 items".into()));

@@ -34,25 +34,45 @@ pub(crate) fn of_rows(
 }
 
 /// Reads a whole blob from `node` through `call` (given the offset), repeating a page that got lost.
-pub(crate) async fn fetch<F>(node: u64, mut call: impl FnMut(u64) -> F) -> Result<Vec<u8>, Error>
+pub(crate) async fn fetch<F>(node: u64, call: impl FnMut(u64) -> F) -> Result<Vec<u8>, Error>
+where
+    F: Future<Output = Result<TrainResponse, Error>>,
+{
+    let mut blob: Vec<u8> = Vec::new();
+    fetch_each(node, call, |_, page| {
+        blob.extend_from_slice(page);
+        Ok(())
+    })
+    .await?;
+    Ok(blob)
+}
+
+/// Reads a blob page by page: `take` has each with its offset, in order. Gives the blob's length.
+pub(crate) async fn fetch_each<F>(
+    node: u64,
+    mut call: impl FnMut(u64) -> F,
+    mut take: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+) -> Result<u64, Error>
 where
     F: Future<Output = Result<TrainResponse, Error>>,
 {
     let malformed = |reason: &str| Error::Malformed { node, reason: reason.to_owned() };
-    let mut blob: Vec<u8> = Vec::new();
+    let mut offset = 0;
     loop {
-        let response = retry(|| call(blob.len() as u64)).await?;
+        let response = retry(|| call(offset)).await?;
         let TrainResponse::Page { total, bytes } = response else { return Err(malformed("expected a page")) };
-        if total > BLOB_BYTES_MAX || (blob.len() + bytes.len()) as u64 > total {
+        let end = offset + bytes.len() as u64;
+        if total > BLOB_BYTES_MAX || end > total {
             return Err(malformed("a page is longer than its blob, or that is too large"));
         }
-        blob.extend_from_slice(&bytes);
-        if blob.len() as u64 == total {
-            return Ok(blob);
+        take(offset, &bytes)?;
+        if end == total {
+            return Ok(total);
         }
         if bytes.is_empty() {
             return Err(malformed("an empty page before the end"));
         }
+        offset = end;
     }
 }
 

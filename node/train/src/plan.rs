@@ -148,6 +148,14 @@ impl Algorithm {
         }
     }
 
+    /// The step from which on the state of a virtual worker of items does not change; none where every step changes it.
+    pub(crate) fn settled(&self, vworker: u16) -> Option<u32> {
+        match self {
+            Self::Graph(_) => Some(u32::from(vworker % COUNT_ROUNDS) + 1),
+            Self::Ials(_) | Self::Softmax(_) | Self::Tower(_) => None,
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         match self {
             Self::Ials(settings) => settings.validate(),

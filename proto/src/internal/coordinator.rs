@@ -181,7 +181,7 @@ pub enum Response {
     /// To `Heartbeat` and `ReportJob`: the catalog's index, so that a watcher knows when it lags.
     Index(u64),
     /// To `StartTraining` and `CancelJob`.
-    Job(Job),
+    Job(Box<Job>),
     /// To `Activate` and `Rollback`.
     Activated(Activation),
     /// To `Place`: the moves that it leads to.

@@ -64,11 +64,13 @@ impl Model {
     /// The graph filter.
     pub(crate) fn graph() -> Model {
         let chosen = [
-            ("--user-exponent", "0.5"),
-            ("--source-exponent", "0.7"),
-            ("--target-exponent", "0.2"),
-            ("--power", "1.8"),
-            ("--neighbours", "1000"),
+            ("--user-exponent", "0.3"),
+            ("--source-exponent", "0.6"),
+            ("--target-exponent", "0"),
+            ("--power", "2.5"),
+            ("--neighbours", "200"),
+            ("--source-mass-exponent", "0.7"),
+            ("--target-mass-exponent", "0.4"),
         ];
         Model {
             name: "graph filter".to_owned(),
@@ -76,9 +78,11 @@ impl Model {
             space: vec![
                 ("--user-exponent", &["0.7", "0", "0.3", "0.5", "0.9"]),
                 ("--source-exponent", &["0.6", "0.4", "0.5", "0.7", "0.8"]),
-                ("--target-exponent", &["0.3", "0.1", "0.2", "0.4", "0.5", "0.6", "0.8"]),
-                ("--power", &["1.2", "0.6", "0.8", "1", "1.5", "1.8"]),
+                ("--target-exponent", &["0.3", "0", "0.1", "0.2", "0.4", "0.5", "0.6", "0.8"]),
+                ("--power", &["1.2", "0.6", "0.8", "1", "1.5", "1.8", "2.5"]),
                 ("--neighbours", &["200", "50", "1000", "3000"]),
+                ("--source-mass-exponent", &["0", "0.3", "0.5", "0.7"]),
+                ("--target-mass-exponent", &["0", "0.2", "0.4"]),
             ],
             of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),
             least: Some((0.181, 0.149)),

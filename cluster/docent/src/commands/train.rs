@@ -53,9 +53,15 @@ pub struct ModelArgs {
     /// Exponent of the number of positives of a recommended item, 0 to 2
     #[arg(long, help_heading = GRAPH)]
     target_exponent: Option<f64>,
-    /// Power of a weight, above 0 and at most 2
+    /// Power of a weight, above 0 and at most 4
     #[arg(long, help_heading = GRAPH)]
     power: Option<f64>,
+    /// Exponent of what the weights of an item in the history add up to, 0 to 2
+    #[arg(long, help_heading = GRAPH)]
+    source_mass_exponent: Option<f64>,
+    /// Exponent of what the weights of a recommended item add up to, 0 to 2
+    #[arg(long, help_heading = GRAPH)]
+    target_mass_exponent: Option<f64>,
     /// Strongest neighbours kept of each item, 1 to 10,000
     #[arg(long, help_heading = GRAPH)]
     neighbours: Option<u32>,
@@ -139,6 +145,8 @@ impl ModelArgs {
             user_exponent: self.user_exponent,
             source_exponent: self.source_exponent,
             target_exponent: self.target_exponent,
+            source_mass_exponent: self.source_mass_exponent,
+            target_mass_exponent: self.target_mass_exponent,
             power: self.power,
             neighbours: self.neighbours,
             batch: self.batch,

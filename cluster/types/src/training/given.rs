@@ -31,6 +31,10 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbours: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_mass_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_mass_exponent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negatives: Option<u32>,
@@ -107,6 +111,8 @@ impl GivenSettings {
             ("target_exponent", self.target_exponent.is_some()),
             ("power", self.power.is_some()),
             ("neighbours", self.neighbours.is_some()),
+            ("source_mass_exponent", self.source_mass_exponent.is_some()),
+            ("target_mass_exponent", self.target_mass_exponent.is_some()),
             ("batch", self.batch.is_some()),
             ("negatives", self.negatives.is_some()),
             ("temperature", self.temperature.is_some()),
@@ -148,6 +154,8 @@ impl From<&TrainSettings> for GivenSettings {
                 target_exponent: Some(graph.target_exponent),
                 power: Some(graph.power),
                 neighbours: Some(graph.neighbours),
+                source_mass_exponent: Some(graph.source_mass_exponent),
+                target_mass_exponent: Some(graph.target_mass_exponent),
                 ..shared
             },
             Algorithm::Softmax(softmax) => softmax.give(shared),

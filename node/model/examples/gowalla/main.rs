@@ -1,16 +1,21 @@
 //! Chooses settings on gowalla and measures the kernels, in one process without the trainer.
 //!
-//! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph|softmax|tower] [on=held-out|test] [data=../shared/data/gowalla] [threads=2]`,
-//! for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0] [exact=false]`, for the graph filter with
-//! `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [neighbours=200]`, for sampled softmax with `[dim=64] [batch=65536] [negatives=16384] [folds=2] [tau=0.08]
-//! [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all combinations are tried; and `[epochs=10] [every=5] [seed=1]`; for
-//! two towers those and `[user_hidden=16] [item_hidden=64] [dense_rate=0.00002] [features=FILE]` (line i: the features of item i).
+//! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph|softmax|tower|blend] [on=held-out|test] [data=../shared/data/gowalla]
+//! [threads=2] [split=99] [tenths=1]`, for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0]
+//! [exact=false]`, for the graph filter with `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [e=0] [f=0] [neighbours=200]`, for sampled softmax with `[dim=64]
+//! [batch=65536] [negatives=16384] [folds=2] [tau=0.08] [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all
+//! combinations are tried; and `[epochs=10] [every=5] [seed=1]`; for two towers those and `[user_hidden=16]
+//! [item_hidden=64] [dense_rate=0.00002] [features=FILE]` (line i: the features of item i). A blend trains its models by the settings that were best for gowalla;
+//! `[blends=graph+popularity,graph+softmax:128+popularity] [also=softmax:256] [depth=100] [cache=FOLDER]`: models of `also` are measured alone, the
+//! folder keeps trained rows.
 //!
-//! `on=held-out` (the default, the only one to choose settings by) keeps a random 10 % of each user's training items out;
+//! `on=held-out` (the default, the only one to choose settings by) keeps some tenths of each user's training items out, at random;
 //! `on=test` trains on all of `train.txt` and measures on `test.txt`.
 #![allow(clippy::disallowed_methods, reason = "an example measures wall-clock time")]
+mod blend;
 mod graph;
 mod ials;
+mod models;
 mod softmax;
 mod tower;
 
@@ -45,6 +50,8 @@ impl Given {
 
 /// A training part, and what the models are measured with.
 struct Data {
+    /// Of the split.
+    name: String,
     /// Rows: users.
     users: Adjacency,
     /// Items of each user.
@@ -55,23 +62,32 @@ struct Data {
 }
 
 impl Data {
-    fn new(given: &Given) -> Result<Data, Failure> {
+    fn new(given: &Given, on: &str) -> Result<Data, Failure> {
         let folder: String = given.one("data", "../shared/data/gowalla")?;
         let train = read(&format!("{folder}/train.txt"))?;
-        let (train, truth) = match given.one::<String>("on", "held-out")?.as_str() {
-            "test" => (train, read(&format!("{folder}/test.txt"))?),
-            _ => hold_out(&train),
+        let (split, tenths) = (given.one("split", "99")?, given.one("tenths", "1")?);
+        let (train, truth, name) = match on {
+            "test" => (train, read(&format!("{folder}/test.txt"))?, "test".to_owned()),
+            _ => {
+                let (train, truth) = hold_out(&train, split, tenths);
+                (train, truth, format!("held-out-{split}-{tenths}"))
+            }
         };
         let items = train.iter().chain(&truth).flatten().max().map_or(0, |&item| item as usize + 1);
         let mut users = Adjacency::new();
         train.iter().for_each(|items| users.push_row(items.iter().map(|&item| (item, 1.0))));
-        Ok(Data { users, train, truth, items, threads: given.one("threads", "2")? })
+        Ok(Data { name, users, train, truth, items, threads: given.one("threads", "2")? })
+    }
+
+    /// Of each item, in the training part.
+    fn positives(&self) -> Vec<u32> {
+        let by_item = self.users.transposed(self.items);
+        (0..self.items).map(|item| by_item.row(item).0.len() as u32).collect()
     }
 
     /// The figures of everybody's lists, with intervals.
     fn measure(&self, lists: &[Vec<u32>]) -> String {
-        let by_item = self.users.transposed(self.items);
-        let positives: Vec<u32> = (0..self.items).map(|item| by_item.row(item).0.len() as u32).collect();
+        let positives = self.positives();
         let catalogue = Catalogue { positives: &positives, users: self.train.len() as u64 };
         let (mut sums, mut shown, empty) = (Sums::default(), vec![0; self.items], Vec::new());
         for (user, list) in lists.iter().enumerate() {
@@ -97,8 +113,12 @@ impl Data {
 fn main() -> Result<(), Failure> {
     let pairs = std::env::args().skip(1).filter_map(|arg| arg.split_once('=').map(|(k, v)| (k.into(), v.into())));
     let given = Given(pairs.collect());
-    let data = Data::new(&given)?;
-    match given.one::<String>("family", "ials")?.as_str() {
+    let family = given.one::<String>("family", "ials")?;
+    if family == "blend" {
+        return blend::run(&given);
+    }
+    let data = Data::new(&given, &given.one::<String>("on", "held-out")?)?;
+    match family.as_str() {
         "graph" => graph::run(&given, &data),
         "softmax" => softmax::run(&given, &data),
         "tower" => tower::run(&given, &data),
@@ -121,13 +141,13 @@ fn read(path: &str) -> Result<Lists, Failure> {
     Ok(lists)
 }
 
-/// Parts each user's items by a hash into nine tenths and one tenth.
-fn hold_out(train: &Lists) -> (Lists, Lists) {
+/// Parts each user's items by a hash: some tenths of them are held out.
+fn hold_out(train: &Lists, split: u64, tenths: u32) -> (Lists, Lists) {
     let part = |keep: bool| {
         let kept = |user: usize, item: &u32| {
             let mut random = [0.0];
-            init::fill(99, &format!("{user} {item}"), 1.0, &mut random);
-            (random[0].to_bits() >> 3) % 10 != 0
+            init::fill(split, &format!("{user} {item}"), 1.0, &mut random);
+            (random[0].to_bits() >> 3) % 10 >= tenths
         };
         train
             .iter()

@@ -117,7 +117,21 @@ struct Spent {
     steps: usize,
 }
 
-fn train(settings: &Settings, data: &Data, every: u32) -> Result<(), Failure> {
+/// The settings that were best on held-out items of gowalla (decision 0018).
+pub(crate) fn best(dim: u16) -> Settings {
+    Settings {
+        dim,
+        temperature: 0.07,
+        learning_rate: 1.0,
+        epochs: 20,
+        batch: 16_384,
+        negatives: 4_096,
+        ..Settings::default()
+    }
+}
+
+/// The item rows.
+pub(crate) fn train(settings: &Settings, data: &Data, every: u32) -> Result<Vec<f32>, Failure> {
     let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
     let mut rows = vec![0.0; data.items * dim];
     for (item, row) in rows.chunks_mut(dim).enumerate() {
@@ -147,7 +161,7 @@ fn train(settings: &Settings, data: &Data, every: u32) -> Result<(), Failure> {
             report(settings, data, &table, &format!("epoch {} loss {:.4}", epoch + 1, loss[0] / loss[1]), &spent)?;
         }
     }
-    Ok(())
+    Ok(table.rows().to_vec())
 }
 
 /// One step of all virtual workers.
@@ -177,15 +191,20 @@ fn push(
     Ok(tree::finish(VWORKERS, tree::leaves(0, pushes))?)
 }
 
-fn report(settings: &Settings, data: &Data, table: &Table, what: &str, spent: &Spent) -> Result<(), Failure> {
-    let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
-    // Users as they are read from a published version: from their histories and its items.
+/// Users as they are read from a published version: from their histories and its items.
+pub(crate) fn users(dim: usize, data: &Data, rows: &[f32]) -> Result<Vec<f32>, Failure> {
     let mut users = Vec::with_capacity(data.train.len() * dim);
     for history in &data.train {
         let history: Vec<(&[f32], f32)> =
-            history.iter().map(|item| (&table.rows()[*item as usize * dim..][..dim], 1.0)).collect();
-        users.extend(user::vector(kernel, dim, &history)?);
+            history.iter().map(|item| (&rows[*item as usize * dim..][..dim], 1.0)).collect();
+        users.extend(user::vector(Kernel::detect(), dim, &history)?);
     }
+    Ok(users)
+}
+
+fn report(settings: &Settings, data: &Data, table: &Table, what: &str, spent: &Spent) -> Result<(), Failure> {
+    let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
+    let users = users(dim, data, table.rows())?;
     let seen: Vec<&[u32]> = data.train.iter().map(|items| &items[..]).collect();
     let lists = Items::new(dim, table.rows())?.rank(kernel, data.threads, &users, &seen, K)?;
     let Spent { all_s, push_s, items, steps } = spent;

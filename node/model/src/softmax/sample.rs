@@ -7,7 +7,7 @@ use super::{
     Settings,
     random::{Purpose, Random},
 };
-use crate::{Error, settings::power, shape};
+use crate::{Error, arithmetic::power, shape};
 
 /// Draws from a discrete distribution in constant time (Walker, ACM TOMS 1977; the tables as Vose, IEEE TSE 1991, fills them).
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use super::{
     random::{Purpose, Random},
 };
 use crate::kernel::{ROWS_UNIT, Shares, pitch, stride};
-use crate::{Adjacency, Error, Kernel, shape, tower::Mlp, tree::Sum};
+use crate::{Adjacency, Error, Kernel, arithmetic::ln, shape, tower::Mlp, tree::Sum};
 use std::ops::Range;
 
 /// Shares of a block of rows, at most: 1 MiB. A quarter of it, for the second-level cache, was no faster with few rows a step and slower with many.
@@ -388,28 +388,4 @@ fn sum_of(values: &[f32]) -> f32 {
         (0..half).for_each(|lane| lanes[lane] += lanes[lane + half]);
     }
     lanes[0]
-}
-
-/// The natural logarithm of a finite number of at least 1, for losses that are the same on every machine: `2 artanh((m - 1) / (m + 1))` of
-/// the mantissa in [sqrt 1/2, sqrt 2], by its series to 10^-16.
-fn ln(x: f64) -> f64 {
-    let exponent = (x.to_bits() >> 52) as i64 - 1023;
-    let mantissa = f64::from_bits(x.to_bits() << 12 >> 12 | 1023 << 52);
-    let (mantissa, exponent) =
-        if mantissa > std::f64::consts::SQRT_2 { (mantissa / 2.0, exponent + 1) } else { (mantissa, exponent) };
-    let t = (mantissa - 1.0) / (mantissa + 1.0);
-    let series = (0..11).rev().fold(0.0, |sum, k| sum * t * t + 1.0 / f64::from(2 * k + 1));
-    exponent as f64 * std::f64::consts::LN_2 + 2.0 * t * series
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_logarithm_is_the_logarithm() {
-        for x in [1.0, 1.0 + 1e-9, 1.4, 1.5, 2.0, 7.3, 1e9, 3e30] {
-            assert!((ln(x) - x.ln()).abs() <= 1e-15 * (1.0 + x.ln()), "{x}");
-        }
-    }
 }

@@ -113,6 +113,49 @@ pub struct GraphGlobal {
     pub positives: u64,
 }
 
+/// [`GraphGlobal`] as it is stored: with masses, their two exponents stand behind it.
+#[derive(Serialize, Deserialize)]
+struct StoredGraph {
+    exponents: [f32; 3],
+    power: f32,
+    neighbours: u32,
+    users: u64,
+    items: u64,
+    positives: u64,
+}
+
+impl GraphGlobal {
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let graph::Settings { power, neighbours, source_mass_exponent: e, target_mass_exponent: f, .. } = self.settings;
+        let exponents = [self.settings.user_exponent, self.settings.source_exponent, self.settings.target_exponent];
+        let (users, items, positives) = (self.users, self.items, self.positives);
+        let stored = StoredGraph { exponents, power, neighbours, users, items, positives };
+        let mut bytes = postcard::to_stdvec(&stored)?;
+        if e > 0.0 || f > 0.0 {
+            bytes = postcard::to_extend(&[e, f], bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, Error> {
+        let damaged = |_| Error::Damaged("it is no graph filter");
+        let (stored, rest): (StoredGraph, _) = postcard::take_from_bytes(body).map_err(damaged)?;
+        let [source_mass_exponent, target_mass_exponent] = if rest.is_empty() { [0.0; 2] } else { whole(rest)? };
+        let StoredGraph { exponents, power, neighbours, users, items, positives } = stored;
+        let [user_exponent, source_exponent, target_exponent] = exponents;
+        let settings = graph::Settings {
+            user_exponent,
+            source_exponent,
+            target_exponent,
+            power,
+            neighbours,
+            source_mass_exponent,
+            target_mass_exponent,
+        };
+        Ok(Self { settings, users, items, positives })
+    }
+}
+
 impl Global {
     /// The part's bytes.
     ///
@@ -122,7 +165,7 @@ impl Global {
         self.check()?;
         let (algorithm, body) = match self {
             Self::Ials(part) => (ALGORITHM_IALS, postcard::to_stdvec(part)),
-            Self::Graph(part) => (ALGORITHM_GRAPH, postcard::to_stdvec(part)),
+            Self::Graph(part) => (ALGORITHM_GRAPH, part.encode()),
             Self::Softmax(part) => (ALGORITHM_SOFTMAX, postcard::to_stdvec(part)),
             Self::Tower(part) => (ALGORITHM_TOWER, postcard::to_stdvec(part)),
         };
@@ -138,7 +181,7 @@ impl Global {
         let (algorithm, body) = open(bytes, KIND_GLOBAL)?;
         let part = match algorithm {
             ALGORITHM_IALS => Self::Ials(whole(body)?),
-            ALGORITHM_GRAPH => Self::Graph(whole(body)?),
+            ALGORITHM_GRAPH => Self::Graph(GraphGlobal::decode(body)?),
             ALGORITHM_SOFTMAX => Self::Softmax(whole(body)?),
             ALGORITHM_TOWER => Self::Tower(Box::new(whole(body)?)),
             _ => return Err(Error::Kind { kind: KIND_GLOBAL, algorithm }),
@@ -277,10 +320,16 @@ mod tests {
         let bad = TowerGlobal { dense: vec![0.0; 3], ..tower.clone() };
         assert!(Global::Tower(Box::new(bad)).encode().is_err());
         let tower = Global::Tower(Box::new(tower));
-        for part in [Global::Ials(ials()), Global::Graph(graph), Global::Softmax(softmax), tower] {
+        let masses = graph::Settings { source_mass_exponent: 0.5, ..graph.settings };
+        let balanced = Global::Graph(GraphGlobal { settings: masses, ..graph.clone() });
+        let plain = Global::Graph(graph);
+        let without = plain.encode().unwrap().len();
+        for part in [Global::Ials(ials()), plain, balanced, Global::Softmax(softmax), tower] {
             let bytes = part.encode().unwrap();
             assert_eq!(Global::decode(&bytes).unwrap(), part);
-            for end in 0..bytes.len() {
+            let is_balanced = matches!(&part, Global::Graph(graph) if graph.settings.source_mass_exponent > 0.0);
+            // Without its masses it is the part of a filter that has none; the hash of the part is what tells.
+            for end in (0..bytes.len()).filter(|end| !(is_balanced && *end == without)) {
                 assert!(Global::decode(&bytes[..end]).is_err(), "cut at {end}");
             }
         }

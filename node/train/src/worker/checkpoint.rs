@@ -75,6 +75,16 @@ impl Kept {
         jobs.get(&job).into_iter().flatten().map(checkpoint).collect()
     }
 
+    /// A state that an older barrier of this one's run has and that has not changed since.
+    fn settled(&self, job: u64, barrier: &Barrier, of: (Side, u16), step: u32) -> Option<[u8; 32]> {
+        let jobs = self.lock();
+        let is_as_good = |older: &Barrier| {
+            (older.run, older.input) == (barrier.run, barrier.input) && (step..barrier.step).contains(&older.step)
+        };
+        let mut copies = jobs.get(&job)?.iter().filter(|(older, _)| is_as_good(older));
+        copies.find_map(|(_, copy)| copy.states.get(&of).copied())
+    }
+
     fn name(&self, job: u64, barrier: &Barrier, side: Side, vworker: u16) -> Result<[u8; 32], Error> {
         let jobs = self.lock();
         let copy = jobs.get(&job).and_then(|barriers| barriers.get(barrier));
@@ -136,10 +146,7 @@ impl Session {
         let kept = try_join_all(by_host.into_iter().map(|(host, vworkers)| async move {
             let mut names = Vec::with_capacity(vworkers.len());
             for (side, vworker) in vworkers {
-                let state = self.pull(host, Blob::State { side, vworker, step: barrier.step }).await?;
-                let context = self.context.clone();
-                let name = self.context.compute.run(move || context.parts.checkpoints.put(&state)).await??;
-                names.push(((side, vworker), name));
+                names.push(((side, vworker), self.keep_state(host, barrier, side, vworker).await?));
             }
             Ok::<_, Error>(names)
         }));
@@ -148,6 +155,19 @@ impl Session {
         let context = self.context.clone();
         self.context.compute.run(move || context.sweep()).await??;
         Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// Keeps one state; gives its name.
+    async fn keep_state(&self, host: u64, barrier: Barrier, side: Side, vworker: u16) -> Result<[u8; 32], Error> {
+        let settled = self.open.algorithm.settled(vworker);
+        let known =
+            settled.and_then(|step| self.context.kept.settled(self.open.key.job, &barrier, (side, vworker), step));
+        if let Some(name) = known {
+            return Ok(name);
+        }
+        let state = self.pull(host, Blob::State { side, vworker, step: barrier.step }).await?;
+        let context = self.context.clone();
+        self.context.compute.run(move || context.parts.checkpoints.put(&state)).await?
     }
 
     /// What a virtual worker of this host needs to go on from `step`.
@@ -204,11 +224,9 @@ impl Session {
 
 /// The values of all rows of a host, `width` each, from the states of its virtual workers.
 pub(super) fn joined(states: &States, vworkers: &[(u16, Range<usize>)], width: usize) -> Result<Vec<f32>, Error> {
-    let fits = |((kept, state), (own, rows)): (&(u16, Vec<u8>), &(u16, Range<usize>))| {
-        kept == own && state.len() == rows.len() * width * 4
-    };
     let values: Vec<f32> = states.iter().flat_map(|(_, state)| page::floats(state)).collect();
-    let is_whole = states.len() == vworkers.len() && states.iter().zip(vworkers).all(fits);
+    let kept = states.iter().map(|(vworker, state)| (*vworker, state.len()));
+    let is_whole = kept.eq(vworkers.iter().map(|(vworker, rows)| (*vworker, rows.len() * width * 4)));
     if !is_whole || values.iter().any(|value| !value.is_finite()) {
         return Err(Error::Input("a checkpoint does not fit the input".to_owned()));
     }

@@ -116,7 +116,7 @@ impl Session {
         let mut places = vec![u32::MAX; users.side.touched.len()];
         for (node, list) in pulled {
             let of_owner = order.of_owner(&self.open.hosts, node);
-            let touched = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
+            let touched = users.touched.get(&node).map_or(&[][..], |touched| touched.as_slice());
             if list.len() != touched.len() * 4 {
                 return Err(Error::Malformed { node, reason: "places of another number of items".into() });
             }

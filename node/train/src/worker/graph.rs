@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use docent_model::{
     Adjacency,
-    graph::{Counter, Settings, Weights, merge},
+    graph::{Counter, Settings, Weights, balance, merge},
     parallel,
 };
 use docent_placement::hash::fingerprint;
@@ -164,7 +164,7 @@ impl Session {
     /// Ranks by the neighbours of all items.
     pub(super) async fn ranking_by_neighbours(&self, order: &Order) -> Result<Ranking, Error> {
         let pulled = self.pull_from_owners(Blob::Neighbours).await?;
-        let total = order.total();
+        let (total, settings) = (order.total(), *self.graph_settings()?);
         let work = move || -> Result<Ranking, Error> {
             let mut of_owners = Vec::new();
             for (node, blob) in pulled {
@@ -178,14 +178,14 @@ impl Session {
                 }
                 by_source.push_row(entries);
             }
-            Ok(Ranking::Graph { by_source })
+            Ok(Ranking::Graph { by_source: balance(&settings, &by_source, total) })
         };
         self.context.compute.run(work).await?
     }
 
     /// The weights that all items have for this owner's: by its place, with the source's fingerprint.
     pub(super) async fn weights(&self) -> Result<Vec<Neighbour>, Error> {
-        let Counted { order, .. } = self.counted()?;
+        let (Counted { order, .. }, settings) = (self.counted()?, *self.graph_settings()?);
         let reader = self.context.options.node;
         let prints = self.pull_from_owners(Blob::Fingerprints).await?;
         let lists = self.pull_from_owners(Blob::Weights { reader }).await?;
@@ -201,16 +201,24 @@ impl Session {
                 of_owner.iter().zip(prints).for_each(|(number, print)| of_number[*number as usize] = print);
             }
             let own = order.of_owner(&open.hosts, reader);
-            let mut weights = Vec::new();
+            let mut by_target: Vec<Vec<(u32, f32)>> = vec![Vec::new(); own.len()];
             for (node, blob) in lists {
                 for (source, entries) in pairs::decode::<f32>(node, &blob, order.total())? {
                     for (target, weight) in entries {
                         let place = own.binary_search(&target);
                         let foreign = |_| Error::Malformed { node, reason: "a weight for another owner's item".into() };
-                        let source = of_number[source as usize];
-                        weights.push(Neighbour { source, at: place.map_err(foreign)? as u32, weight });
+                        by_target[place.map_err(foreign)?].push((source, weight));
                     }
                 }
+            }
+            let mut weights = Vec::new();
+            for (at, mut entries) in (0..).zip(by_target) {
+                // Owners come one after the other; what weights add up to must not depend on who they are.
+                entries.sort_unstable_by_key(|(source, _)| *source);
+                settings.balance_target(&mut entries);
+                let neighbour =
+                    |(source, weight): (u32, f32)| Neighbour { source: of_number[source as usize], at, weight };
+                weights.extend(entries.into_iter().map(neighbour));
             }
             Ok(weights)
         };

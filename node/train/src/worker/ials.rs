@@ -3,7 +3,8 @@ use super::{
     checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
-    session::{Session, Users, no_host},
+    panel::{Panel, Places, Share},
+    session::{Session, Users},
 };
 use crate::{
     Error, TrainResponse,
@@ -14,7 +15,6 @@ use crate::{
 };
 use bytes::Bytes;
 use docent_model::{Adjacency, Kernel, Settings, gramian, init, rows::HalfPass, tree};
-use futures::future::try_join_all;
 use std::{ops::Range, sync::Arc};
 
 /// Both sides' rows on this host, as far as they are solved.
@@ -22,6 +22,8 @@ use std::{ops::Range, sync::Arc};
 pub(in crate::worker) struct Rows {
     users: Option<Solved>,
     items: Option<Solved>,
+    /// Memory that the next panel may use.
+    room: Vec<f32>,
 }
 
 /// A side's rows on this host after `version` half passes of that side.
@@ -73,7 +75,7 @@ pub(super) fn first_rows(settings: &Settings, kernel: Kernel, threads: usize, si
     }
     let losses = vec![[0.0; 2]; side.vworkers.len()];
     let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
-    (Rows { users: None, items: Some(Solved { version: 0, values: Arc::new(rows) }) }, sums)
+    (Rows { items: Some(Solved { version: 0, values: Arc::new(rows) }), ..Rows::default() }, sums)
 }
 
 impl Session {
@@ -120,27 +122,15 @@ impl Session {
     /// Item rows at version `step` -> user rows at `step + 1`.
     async fn solve_users(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
         let users = self.users()?;
-        let dim = self.dim()?;
-        let pulled = self.pull_rows(Side::Items, step, users.touched.keys().copied()).await?;
-        let panel = move |users: &Users| {
-            let mut panel = vec![0.0; users.side.touched.len() * dim];
-            for (node, bytes) in pulled {
-                let places = users.touched.get(&node).map_or(&[][..], Vec::as_slice);
-                if bytes.len() != places.len() * dim * 4 {
-                    return Err(Error::Malformed { node, reason: "item rows of another number".into() });
-                }
-                for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
-                    let at = *place as usize * dim;
-                    panel[at..at + dim].iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
-                }
-            }
-            Ok(panel)
-        };
+        let share =
+            |(node, places): (&u64, &Arc<Vec<u32>>)| Share { node: *node, places: Places::Listed(places.clone()) };
+        let shares = users.touched.iter().map(share).collect();
+        let panel = self.panel(Side::Items, step, shares, users.side.touched.len(), self.room()).await?;
         // The first pass starts from zero, and what is measured with is what a reader solves from the items alone.
         let start = match step {
             step if step == u32::from(self.settings()?.epochs) => Start::Nowhere,
-            0 => Start::From(Arc::new(vec![0.0; users.side.adjacency.rows() * dim])),
-            step => Start::From(self.rows(Side::Users, step)?),
+            0 => Start::From(Arc::new(vec![0.0; users.side.adjacency.rows() * self.dim()?])),
+            step => Start::From(self.taken_rows(Side::Users, step)?),
         };
         let (rows, sums) = self.half_pass(users, panel, (gramian, others), Side::Users, start).await?;
         self.state().rows.users = Some(Solved { version: step + 1, values: Arc::new(rows) });
@@ -150,42 +140,53 @@ impl Session {
     /// User rows at version `step + 1` -> item rows at `step + 1`.
     async fn solve_items(&self, step: u32, gramian: Vec<f64>, others: u64) -> Result<TrainResponse, Error> {
         let items = self.items()?;
-        let dim = self.dim()?;
-        let pulled = self.pull_rows(Side::Users, step + 1, items.panel.keys().copied()).await?;
-        let panel = move |items: &ItemSide| {
-            let mut panel = Vec::with_capacity(items.panel.values().sum::<usize>() * dim);
-            for (node, bytes) in pulled {
-                if Some(&(bytes.len() / 4 / dim)) != items.panel.get(&node) || bytes.len() % (4 * dim) != 0 {
-                    return Err(Error::Malformed { node, reason: "user rows of another number".into() });
-                }
-                panel.extend(page::floats(&bytes));
-            }
-            Ok(panel)
+        let mut count = 0;
+        let share = |(node, rows): (&u64, &usize)| {
+            count += rows;
+            Share { node: *node, places: Places::From(count - rows, *rows) }
         };
-        let start = Start::From(self.rows(Side::Items, step)?);
+        let shares = items.panel.iter().map(share).collect();
+        let panel = self.panel(Side::Users, step + 1, shares, count, self.room()).await?;
+        let start = Start::From(self.taken_rows(Side::Items, step)?);
         let (rows, sums) = self.half_pass(items, panel, (gramian, others), Side::Items, start).await?;
         self.state().rows.items = Some(Solved { version: step + 1, values: Arc::new(rows) });
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
 
-    /// Puts the other side's rows together (`panel`), solves a side's rows and sums up their Gramian and losses: on the compute thread, because tens
-    /// of megabytes are too much for one that queries wait for.
+    /// Rows that nobody reads any more: they become those of the next version where they are.
+    fn taken_rows(&self, side: Side, version: u32) -> Result<Arc<Vec<f32>>, Error> {
+        self.rows(side, version)?;
+        let mut state = self.state();
+        let rows = match side {
+            Side::Users => state.rows.users.take(),
+            Side::Items => state.rows.items.take(),
+        };
+        rows.map(|rows| rows.values).ok_or_else(|| Error::out_of_turn("for rows", "there are none yet"))
+    }
+
+    /// The memory of the last panel: a new one would be cleared page by page.
+    fn room(&self) -> Vec<f32> {
+        std::mem::take(&mut self.state().rows.room)
+    }
+
+    /// Puts the other side's rows together, solves a side's rows and sums up their Gramian and losses: on the compute thread, because tens of
+    /// megabytes are too much for one that queries wait for.
     async fn half_pass<T: Half + Send + Sync + 'static>(
         &self,
         data: Arc<T>,
-        panel: impl FnOnce(&T) -> Result<Vec<f32>, Error> + Send + 'static,
+        panel: Panel,
         (gramian, others): (Vec<f64>, u64),
         side: Side,
         start: Start,
     ) -> Result<(Vec<f32>, Sums), Error> {
         let (context, settings, stop) = (self.context.clone(), *self.settings()?, self.stop.clone());
         let work = move || {
-            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel(&data)?);
             let (threads, dim) = (context.options.threads, usize::from(settings.dim));
+            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel.finish(dim)?);
             let pass = HalfPass::new(&settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
             let rows = match start {
                 Start::From(rows) => {
-                    let mut rows = rows.to_vec();
+                    let mut rows = Arc::unwrap_or_clone(rows);
                     pass.refine(adjacency, &mut rows)?;
                     rows
                 }
@@ -202,20 +203,11 @@ impl Session {
                 Side::Items => pass.losses(adjacency, &rows, &ranges)?,
             };
             let sums = partial_sums(context.kernel, threads, dim, &rows, vworkers, &losses);
-            Ok((rows, sums))
+            Ok::<_, Error>((rows, sums, panel))
         };
-        self.context.compute.run(work).await?
-    }
-
-    /// The rows of `side` that this host needs from each of `nodes`.
-    async fn pull_rows(
-        &self,
-        side: Side,
-        version: u32,
-        nodes: impl Iterator<Item = u64>,
-    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        let blob = Blob::Rows { side, version, reader: self.context.options.node };
-        try_join_all(nodes.map(|node| async move { Ok((node, self.pull(node, blob).await?)) })).await
+        let (rows, sums, room) = self.context.compute.run(work).await??;
+        self.state().rows.room = room;
+        Ok((rows, sums))
     }
 
     /// Ranks by the rows of the trained model; users were solved once more after the items' last half pass.
@@ -234,15 +226,8 @@ impl Session {
         reader: u64,
         offset: u64,
     ) -> Result<TrainResponse, Error> {
-        let (dim, rows) = (self.dim()?, self.rows(side, version)?);
-        let serve = |list: Option<&Vec<u32>>| {
-            let list = list.ok_or_else(|| no_host(reader))?;
-            page::of_rows(list.len(), dim * 4, offset, |n, bytes| push_row(&rows, list[n], dim, bytes))
-        };
-        match side {
-            Side::Users => serve(self.users()?.readers.get(&reader)),
-            Side::Items => serve(self.items()?.places.get(&reader)),
-        }
+        let (dim, rows, list) = (self.dim()?, self.rows(side, version)?, self.sent_rows(side, reader)?);
+        page::of_rows(list.len(), dim * 4, offset, |n, bytes| push_row(&rows, list[n], dim, bytes))
     }
 
     /// The rows of a virtual worker after `step` passes.
@@ -270,7 +255,7 @@ impl Session {
         };
         let (users, items, sums) = self.context.compute.run(work).await??;
         let solved = |values| Some(Solved { version: step, values: Arc::new(values) });
-        self.state().rows = Rows { users: solved(users), items: solved(items) };
+        self.state().rows = Rows { users: solved(users), items: solved(items), ..Rows::default() };
         Ok(sums)
     }
 

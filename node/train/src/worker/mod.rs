@@ -5,6 +5,7 @@ mod evaluate;
 mod graph;
 mod ials;
 mod order;
+mod panel;
 mod publish;
 mod registry;
 mod session;
@@ -46,7 +47,7 @@ pub struct Options {
     pub threads: usize,
     /// Where phases are computed.
     pub compute: Threads,
-    /// How far training steps back behind serving, 0 to 19 (`Threads::step_back`).
+    /// How far training steps back behind serving, 0 to 20 (`Threads::step_back`).
     pub niceness: u8,
     /// Jobs held at a time; opening one more ends the oldest.
     pub sessions_max: usize,

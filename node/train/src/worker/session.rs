@@ -61,9 +61,9 @@ const WRITTEN_MAX: usize = 16;
 pub(super) struct Users {
     pub(super) side: UserSide,
     /// Per owner, touched items in the order of its rows.
-    pub(super) touched: BTreeMap<u64, Vec<u32>>,
+    pub(super) touched: BTreeMap<u64, Arc<Vec<u32>>>,
     /// Per owner, the user rows that it reads.
-    pub(super) readers: BTreeMap<u64, Vec<u32>>,
+    pub(super) readers: BTreeMap<u64, Arc<Vec<u32>>>,
 }
 
 impl Session {
@@ -237,12 +237,29 @@ impl Session {
         self.pull_pages(node, |offset| TrainRequest::Pull { key: self.open.key, blob, offset }).await
     }
 
-    /// Reads page after page from another host.
+    /// Reads a blob of another host.
     pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Vec<u8>, Error> {
+        let mut blob = Vec::new();
+        self.pull_each(node, request, |_, page| {
+            blob.extend_from_slice(page);
+            Ok(())
+        })
+        .await?;
+        Ok(blob)
+    }
+
+    /// Reads a blob of another host page by page; gives its length.
+    pub(super) async fn pull_each(
+        &self,
+        node: u64,
+        request: impl Fn(u64) -> TrainRequest,
+        take: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
-        let bytes = page::fetch(node, |offset| self.context.parts.peers.call(node, request(offset), deadline)).await?;
-        self.count_pulled(bytes.len());
-        Ok(bytes)
+        let call = |offset| self.context.parts.peers.call(node, request(offset), deadline);
+        let total = page::fetch_each(node, call, take).await?;
+        self.count_pulled(total as usize);
+        Ok(total)
     }
 
     /// A page of one of this host's blobs.
@@ -329,6 +346,8 @@ fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users
     );
     let loaded = loaded.into_iter().map(|loaded| loaded.unwrap_or(Err(Error::Cancelled))).collect::<Result<_, _>>()?;
     let side = load::join(loaded, open.seed)?;
-    let (touched, readers) = (side.touched_by_owner(&open.hosts), side.readers(&open.hosts));
+    let shared =
+        |lists: BTreeMap<u64, Vec<u32>>| lists.into_iter().map(|(node, list)| (node, Arc::new(list))).collect();
+    let (touched, readers) = (shared(side.touched_by_owner(&open.hosts)), shared(side.readers(&open.hosts)));
     Ok(Users { side, touched, readers })
 }

@@ -231,7 +231,9 @@ pub(crate) fn plan(hosts: Hosts) -> JobPlan {
 }
 
 pub(crate) fn graph_plan(hosts: Hosts) -> JobPlan {
-    job(Algorithm::Graph(graph::Settings { neighbours: 15, ..graph::Settings::default() }), hosts)
+    let masses =
+        graph::Settings { source_mass_exponent: 0.5, target_mass_exponent: 0.25, ..graph::Settings::default() };
+    job(Algorithm::Graph(graph::Settings { neighbours: 15, ..masses }), hosts)
 }
 
 pub(crate) fn softmax_plan(hosts: Hosts) -> JobPlan {

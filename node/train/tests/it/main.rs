@@ -355,13 +355,18 @@ async fn published_neighbours_are_those_of_the_formula() {
     let positives: Vec<u32> = (0..keys.len()).map(|item| by_item.row(item).0.len() as u32).collect();
     let units: Vec<u64> = (0..users.rows()).map(|user| settings.unit(users.row(user).0.len())).collect();
     let (mut counter, weights) = (graph::Counter::new(keys.len()), graph::Weights::new(&settings, &positives));
-    let mut expected = BTreeMap::new();
+    let mut by_source = Adjacency::new();
     for source in 0..keys.len() {
         let sums = counter.count(source as u32, by_item.row(source).0, &users, &units);
-        for (target, weight) in weights.neighbours(source as u32, &sums) {
-            let print = docent_placement::hash::fingerprint(&keys[source].1);
-            expected.insert((print, keys[target as usize].clone()), weight);
-        }
+        by_source.push_row(weights.neighbours(source as u32, &sums));
+    }
+    let balanced = graph::balance(&settings, &by_source, keys.len());
+    assert_ne!(balanced, by_source);
+    let mut expected = BTreeMap::new();
+    for (source, (_, id)) in keys.iter().enumerate() {
+        let (targets, weights) = balanced.row(source);
+        let print = docent_placement::hash::fingerprint(id);
+        expected.extend(targets.iter().zip(weights).map(|(target, w)| ((print, keys[*target as usize].clone()), *w)));
     }
 
     let stored = cluster.parts.lock().unwrap();

@@ -116,7 +116,7 @@ pub struct Train {
 
 impl Default for Train {
     fn default() -> Self {
-        Train { threads: 0, niceness: 10, checkpoint_interval_ms: 15_000 }
+        Train { threads: 0, niceness: NICENESS_IDLE, checkpoint_interval_ms: 15_000 }
     }
 }
 

@@ -51,7 +51,7 @@ struct Args {
     #[arg(long, default_value_t = 20, requires = "live")]
     seconds: u64,
     /// With --live: how far training steps back behind serving, one cluster each
-    #[arg(long, value_delimiter = ',', default_value = "0,10", requires = "live")]
+    #[arg(long, value_delimiter = ',', default_value = "10,20", requires = "live")]
     niceness: Vec<u8>,
     /// Generated data even where gowalla is here
     #[arg(long)]

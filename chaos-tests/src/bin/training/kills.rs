@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
     for family in [
         json!({ "dim": 128, "epochs": 30 }),
         json!({ "algorithm": "graph", "neighbours": 1000 }),
-        json!({ "algorithm": "softmax", "dim": 64, "epochs": 4 }),
+        json!({ "algorithm": "softmax", "dim": 64, "epochs": 6 }),
+        json!({ "algorithm": "tower", "dim": 64, "epochs": 6 }),
     ] {
         let name = format!("{} d={} epochs={}", text_of(&family["algorithm"]), family["dim"], family["epochs"]);
         let checkpoints = args.checkpoint_ms;

@@ -1,18 +1,22 @@
 //! What a killed node costs a job: CPU time against an undisturbed run, and whether the model is the same.
 
 use crate::{Args, THREADS, text};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use docent_chaos::cost::load_average;
 use docent_chaos::datasets::Split;
 use docent_chaos::jobs;
 use docent_chaos::lab::{Lab, Options};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many times the CPU time of an undisturbed run a disturbed one may take.
 const RATIO_MAX: f64 = 1.3;
 /// Far above what a job takes.
 const GUARD: Duration = Duration::from_secs(1_200);
+
+/// How long the nodes are watched, and the share of one processor below which all of them together are idle.
+const WINDOW: Duration = Duration::from_secs(2);
+const IDLE: f64 = 0.2;
 
 /// What happens in the middle of a job.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +53,10 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
         json!({ "algorithm": "graph", "neighbours": 1000 }),
         json!({ "algorithm": "softmax", "dim": 64, "epochs": 6 }),
         json!({ "algorithm": "tower", "dim": 64, "epochs": 6 }),
-    ] {
+    ]
+    .into_iter()
+    .filter(|family| args.families.is_empty() || args.families.iter().any(|name| name == text_of(&family["algorithm"])))
+    {
         let name = format!("{} d={} epochs={}", text_of(&family["algorithm"]), family["dim"], family["epochs"]);
         let checkpoints = args.checkpoint_ms;
         let node_settings = format!("[train]\nthreads = {THREADS}\ncheckpoint_interval_ms = {checkpoints}\n");
@@ -82,6 +89,20 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the nodes have nothing more to do: what they do with the version before would count as this job's.
+fn settle(lab: &Lab) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let before: f64 = jobs::nodes_cpu(lab)?.iter().sum();
+        std::thread::sleep(WINDOW); // a measured span of time
+        let spent = jobs::nodes_cpu(lab)?.iter().sum::<f64>() - before;
+        if spent < WINDOW.as_secs_f64() * IDLE {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < GUARD, "the nodes do not come to rest: {spent:.1} CPU seconds in {WINDOW:?}");
+    }
+}
+
 fn text_of(algorithm: &Value) -> &str {
     algorithm.as_str().unwrap_or("ials")
 }
@@ -93,6 +114,7 @@ struct Ran {
 }
 
 fn job(lab: &mut Lab, family: &Value, event: Event) -> Result<Ran> {
+    settle(lab)?;
     let mut settings = family.clone();
     settings["holdout"] = json!(0.0);
     settings["activate"] = json!(false);

@@ -41,6 +41,9 @@ struct Args {
     /// CPU time of jobs in the middle of which a node or the coordinators are killed
     #[arg(long, conflicts_with_all = ["live", "scaling"])]
     kills: bool,
+    /// With --kills: families (ials, graph, softmax, tower); all where none is named
+    #[arg(long, value_delimiter = ',', requires = "kills")]
+    families: Vec<String>,
     /// With --kills: least milliseconds between two checkpoints
     #[arg(long, default_value_t = 2_000, requires = "kills")]
     checkpoint_ms: u64,

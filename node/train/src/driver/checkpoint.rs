@@ -89,6 +89,8 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     ) -> Result<Start, Error> {
         if let Some(saved) = saved {
             let step = saved.barrier.step;
+            // What was measured does not hang on the states: without it the model would go live unmeasured.
+            self.reports.clone_from(&saved.notes.reports);
             match self.restore(linked, sums, saved).await {
                 Ok(start) => {
                     tracing::info!(job = self.plan.job, step, "training goes on from a checkpoint");
@@ -123,7 +125,6 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 self.bytes_pulled += bytes_pulled;
             }
         }
-        self.reports.clone_from(&notes.reports);
         self.bytes_pulled += notes.bytes_pulled;
         Ok(Start { step: barrier.step, sums, notes })
     }

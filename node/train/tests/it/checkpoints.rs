@@ -117,6 +117,20 @@ async fn states_of_another_input_and_states_that_are_gone_are_not_gone_on_from()
 }
 
 #[tokio::test]
+async fn figures_of_an_evaluation_outlive_the_states_beside_them() {
+    let data = Data::planted(150, 60);
+    for plan in PLANS {
+        let whole = |hosts| measured(plan(hosts), true);
+        let expected = Cluster::healthy(1, &data).run(whole(Hosts::single(1))).await.unwrap();
+        let (cluster, steps) = mortal(&data, |key, step| key.run == 1 && step == 3);
+        assert!(cluster.run(kept(whole(hosts(3, 0)), 3)).await.is_err());
+        cluster.kept[&1].forget();
+        same(&expected, &cluster.run(JobPlan { epoch: 2, ..kept(whole(hosts(2, 0)), 2) }).await.unwrap());
+        assert_eq!((first_step(&steps, 2, 0), first_step(&steps, 2, 1)), (None, Some(0)));
+    }
+}
+
+#[tokio::test]
 async fn requests_that_come_twice_change_nothing() {
     let data = Data::planted(150, 60);
     for plan in PLANS {

@@ -3,13 +3,14 @@
 use crate::rows::ItemRows;
 use crate::sabotage;
 use crate::serving::index::{Kept, no_vectors};
-use crate::serving::models::{Family, Folded, Models, Vectors};
+use crate::serving::models::{Blended, Family, Folded, Models, Vectors};
 use crate::shards::{Hosted, Users};
 use docent_placement::hash::fingerprint;
 use docent_proto::internal::shard::UserState;
 use docent_runtime::Deadline;
 use docent_shard::{History, Positive, Positives};
 use docent_types::{Error, ItemId, Kind, Position, Result, TenantId, UserId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a query of a user looks for.
@@ -18,6 +19,8 @@ pub enum Sought {
     Vector(Option<Vec<f32>>),
     /// Neighbours of the history, by its fingerprints.
     History(Vec<u64>),
+    /// Both.
+    Blend(Option<Vec<f32>>, Vec<u64>),
 }
 
 /// Answers about users from their leaders.
@@ -69,17 +72,17 @@ impl Personal {
         if version == 0 {
             return Ok((state, nothing));
         }
-        if let Some(vector) = users.vectors.get(user, version) {
-            return Ok((state, Sought::Vector(vector.map(|vector| vector.to_vec()))));
-        }
-        let sought = self.sought(&history, tenant, version, deadline.at_most(deadline.remaining() / 2)).await;
+        let cached = users.vectors.get(user, version);
+        let is_cached = cached.is_some();
+        let sought = self.sought(&history, tenant, version, cached, deadline.at_most(deadline.remaining() / 2)).await;
         match sought {
-            Ok(Sought::Vector(vector)) => {
-                let kept = vector.as_deref().map(Arc::<[f32]>::from);
-                users.vectors.put(begun, user.clone(), version, kept);
-                Ok((state, Sought::Vector(vector)))
+            Ok(sought) => {
+                if let (Sought::Vector(vector) | Sought::Blend(vector, _), false) = (&sought, is_cached) {
+                    let kept = vector.as_deref().map(Arc::<[f32]>::from);
+                    users.vectors.put(begun, user.clone(), version, kept);
+                }
+                Ok((state, sought))
             }
-            Ok(history) => Ok((state, history)),
             // Consent, seen and blocks hold all the same.
             Err(error) => {
                 tracing::debug!(%error, "what a user's query looks for is not known");
@@ -88,16 +91,29 @@ impl Personal {
         }
     }
 
-    /// What a version makes of a history.
-    async fn sought(&self, history: &History, tenant: &TenantId, version: u64, deadline: Deadline) -> Result<Sought> {
+    /// What a version makes of a history; a vector that is `cached` is not solved again.
+    async fn sought(
+        &self,
+        history: &History,
+        tenant: &TenantId,
+        version: u64,
+        cached: Option<Option<Arc<[f32]>>>,
+        deadline: Deadline,
+    ) -> Result<Sought> {
         let version = self.models.get(version)?;
-        match &version.family {
-            Family::Vectors(model) => {
+        let vector = async |model: &Vectors| match cached {
+            Some(vector) => Ok(vector.map(|vector| vector.to_vec())),
+            None => {
                 let solved = self.solve(history, tenant, (version.version, model), deadline).await?;
-                Ok(Sought::Vector(solved.map(|(folded, _)| folded.vector().to_vec())))
+                Ok::<_, Error>(solved.map(|(folded, _)| folded.vector().to_vec()))
             }
-            Family::Graph => Ok(Sought::History(sources(&self.newest(history)))),
-        }
+        };
+        let sources = || sources(&self.newest(history));
+        Ok(match &version.family {
+            Family::Vectors(model) => Sought::Vector(vector(model).await?),
+            Family::Graph => Sought::History(sources()),
+            Family::Blend(blended) => Sought::Blend(vector(&blended.with).await?, sources()),
+        })
     }
 
     /// The newest positives, as many as count; by id, so that the same history gives the same bits on every node.
@@ -148,22 +164,29 @@ impl Personal {
         let none = || Ok(vec![Vec::new(); candidates.len()]);
         let Some(history) = history.filter(|history| history.consent.recommend) else { return none() };
         let loaded = self.models.get(version)?;
-        match &loaded.family {
-            Family::Vectors(model) => {
-                let solved = self.solve(&history, tenant, (version, model), deadline).await?;
-                let Some((folded, weighted)) = solved else { return none() };
-                let rows = self.rows.get(tenant, version, candidates, Kept::Row, deadline).await?;
-                candidates.iter().map(|id| shares(&folded, &weighted, rows.get(id), reasons)).collect()
-            }
-            Family::Graph => {
-                let newest = self.newest(&history);
-                let kept = Kept::Weights(&sources(&newest));
-                let weights = self.rows.get(tenant, version, candidates, kept, deadline).await?;
-                let ids = || newest.iter().map(|positive| positive.item_id.clone());
-                let of = |id: &ItemId| weights.get(id).map_or_else(Vec::new, |w| strongest(ids(), w, reasons));
-                Ok(candidates.iter().map(of).collect())
-            }
+        let newest = self.newest(&history);
+        let (mut of_vectors, mut of_graph) =
+            (vec![Shares::new(); candidates.len()], vec![Shares::new(); candidates.len()]);
+        if let Some(model) = loaded.vectors()
+            && let Some((folded, weighted)) = self.solve(&history, tenant, (version, model), deadline).await?
+        {
+            let rows = self.rows.get(tenant, version, candidates, Kept::Row, deadline).await?;
+            of_vectors = candidates.iter().map(|id| shares(&folded, &weighted, rows.get(id))).collect::<Result<_>>()?;
         }
+        if !matches!(loaded.family, Family::Vectors(_)) {
+            let kept = Kept::Weights(&sources(&newest));
+            let weights = self.rows.get(tenant, version, candidates, kept, deadline).await?;
+            let ids = || newest.iter().map(|positive| positive.item_id.clone());
+            let of = |id: &ItemId| weights.get(id).map_or_else(Shares::new, |w| ids().zip(w.iter().copied()).collect());
+            of_graph = candidates.iter().map(of).collect();
+        }
+        let both = of_graph.into_iter().zip(of_vectors);
+        let shares = both.map(|(graph, vectors)| match &loaded.family {
+            Family::Vectors(_) => Ok(vectors),
+            Family::Graph => Ok(graph),
+            Family::Blend(blended) => blended_shares(blended, newest.len(), graph, vectors),
+        });
+        shares.map(|shares| Ok(strongest(shares?, reasons))).collect()
     }
 
     /// The vectors of a page of users, for exports.
@@ -202,25 +225,38 @@ fn fold(model: &Vectors, weighted: &Weighted) -> Result<Folded> {
     model.fold(&history).map_err(|error| Error::new(Kind::Internal, format!("cannot solve a user's vector: {error}")))
 }
 
-/// The history items with the largest shares in a candidate's score.
-fn shares(
-    folded: &Folded,
-    weighted: &Weighted,
-    candidate: Option<&Vec<f32>>,
-    reasons: usize,
-) -> Result<Vec<(ItemId, f32)>> {
-    let Some(candidate) = candidate else { return Ok(Vec::new()) };
+/// What history items add to a candidate's score.
+type Shares = BTreeMap<ItemId, f32>;
+
+/// What history items add to what a blend scores a candidate by, in nats: of each model its part, in proportion to what they add to the model's
+/// own score. What popularity adds is nobody's.
+fn blended_shares(blended: &Blended, entries: usize, graph: Shares, vectors: Shares) -> Result<Shares> {
+    let scores = [graph.values().sum(), vectors.values().sum(), 0.0f32];
+    let parts = blended.blend.for_user(entries).parts(&scores);
+    let parts = parts.map_err(|error| Error::new(Kind::Internal, format!("cannot explain a blend: {error}")))?;
+    let mut shares = Shares::new();
+    for ((of_model, score), part) in [graph, vectors].into_iter().zip(scores).zip(parts) {
+        for (id, share) in of_model.into_iter().filter(|_| score != 0.0) {
+            *shares.entry(id).or_default() += (part * f64::from(share / score)) as f32;
+        }
+    }
+    Ok(shares)
+}
+
+/// What history items add to a candidate's score by vectors; nothing for one without a row.
+fn shares(folded: &Folded, weighted: &Weighted, candidate: Option<&Vec<f32>>) -> Result<Shares> {
+    let Some(candidate) = candidate else { return Ok(Shares::new()) };
     let history: Vec<(&[f32], f32)> =
         weighted.iter().map(|(_, row, confidence)| (row.as_slice(), *confidence)).collect();
     let contributions = folded
         .contributions(candidate, &history)
         .map_err(|error| Error::new(Kind::Internal, format!("cannot explain a score: {error}")))?;
-    Ok(strongest(weighted.iter().map(|(id, ..)| id.clone()), &contributions, reasons))
+    Ok(weighted.iter().map(|(id, ..)| id.clone()).zip(contributions).collect())
 }
 
 /// Those that contribute, the strongest first.
-fn strongest(ids: impl Iterator<Item = ItemId>, contributions: &[f32], reasons: usize) -> Vec<(ItemId, f32)> {
-    let mut named: Vec<(ItemId, f32)> = ids.zip(contributions.iter().copied()).collect();
+fn strongest(shares: Shares, reasons: usize) -> Vec<(ItemId, f32)> {
+    let mut named: Vec<(ItemId, f32)> = shares.into_iter().collect();
     named.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     named.retain(|(_, contribution)| *contribution > 0.0);
     named.truncate(reasons);

@@ -85,10 +85,9 @@ impl ShardService {
             Request::UserState { shard, tenant, user_id, version } => {
                 let (hosted, users) = self.shards.users(shard)?;
                 check_whole(&hosted)?;
-                match self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await? {
-                    (state, Sought::Vector(vector)) => Ok(Response::UserState(UserState { vector, ..state })),
-                    (state, Sought::History(sources)) => Ok(Response::UserHistory(state, sources)),
-                }
+                let (state, sought) =
+                    self.personal.state(&hosted, &users, &tenant, &user_id, version, deadline).await?;
+                Ok(told(state, sought))
             }
             Request::Explain { shard, tenant, user_id, version, candidates, reasons } => {
                 let (hosted, users) = self.shards.users(shard)?;
@@ -132,6 +131,9 @@ impl ShardService {
             }
             Request::ScanHistory { version, sources, n, shards, .. } => {
                 Ok(Response::Hits(self.scan(version, Query::History(&sources), n, shards)))
+            }
+            Request::ScanBlend { version, vector, sources, n, shards, .. } => {
+                Ok(Response::Hits(self.scan(version, Query::Blend(&vector, &sources), n, shards)))
             }
             Request::Popular { n, shards, .. } => {
                 Ok(Response::Hits(self.hits(shards, |items, filter| {
@@ -225,6 +227,18 @@ impl Staleness {
                 Kind::Unavailable,
                 format!("shard {}: this replica has not caught up with its leader yet", hosted.id),
             )),
+        }
+    }
+}
+
+/// What a user's shard tells of a query.
+fn told(state: UserState, sought: Sought) -> Response {
+    match sought {
+        Sought::Vector(vector) => Response::UserState(UserState { vector, ..state }),
+        Sought::History(sources) => Response::UserHistory(state, sources),
+        // Of a blend there is a vector, be it an empty one.
+        Sought::Blend(vector, sources) => {
+            Response::UserHistory(UserState { vector: Some(vector.unwrap_or_default()), ..state }, sources)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sharding does not change the answer, the cluster does not change the model.
 
-use crate::graph;
+use crate::{blend, graph};
 use anyhow::{Context, Result, ensure};
 use docent_chaos::client::ids;
 use docent_chaos::jobs;
@@ -59,7 +59,7 @@ fn seen(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 /// The documented score: components ascending, each product and each sum rounded to f32.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).fold(0.0, |sum, (x, y)| sum + x * y)
 }
 
@@ -130,12 +130,15 @@ fn oracle_lab(nodes: usize) -> Result<(Vec<(u64, String)>, usize)> {
     let mut hashes = part_hashes(&lab)?;
     let steps = ["--dim", "16", "--epochs", "3", "--batch", "4096", "--negatives", "128"];
     let layers = ["--user-hidden", "16", "--item-hidden", "32", "--dense-rate", "0.01"];
-    for family in [&["softmax"][..], &[&["tower"][..], &layers].concat()] {
+    let bias = ["--popularity-bias", "0.5"];
+    for family in [&[&["tower"][..], &layers].concat(), &["softmax"][..], &[&["softmax"][..], &bias].concat()] {
         lab.docent(&[&["train", "--force", "--wait", "--algorithm"][..], family, &steps].concat())?;
         compare_with_oracle(&lab)?;
         hashes.extend(part_hashes(&lab)?);
     }
+    let of_softmax = blend::Vectors { users: vectors(&lab, "users")?, items: vectors(&lab, "items")? };
     hashes.extend(graph::compare_with_formula(&lab)?);
+    hashes.extend(blend::compare_with_formula(&lab, &of_softmax, &[&steps[..], &bias].concat())?);
     let complaints = lab.complaints();
     ensure!(complaints.is_empty(), "{complaints:#?}");
     lab.members().try_for_each(|member| member.kill())?;

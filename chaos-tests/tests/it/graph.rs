@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Items of all events, and of those that are positives.
 #[derive(Default)]
-struct Histories {
-    seen: BTreeSet<String>,
-    positives: BTreeSet<String>,
+pub(crate) struct Histories {
+    pub(crate) seen: BTreeSet<String>,
+    pub(crate) positives: BTreeSet<String>,
 }
 
-fn histories(lab: &Lab) -> Result<BTreeMap<String, Histories>> {
+pub(crate) fn histories(lab: &Lab) -> Result<BTreeMap<String, Histories>> {
     let mut histories: BTreeMap<String, Histories> = BTreeMap::new();
     for line in lab.docent(&["export", "events"])?.lines() {
         let event: Value = serde_json::from_str(line)?;
@@ -29,32 +29,37 @@ fn histories(lab: &Lab) -> Result<BTreeMap<String, Histories>> {
     Ok(histories)
 }
 
-/// Exponents that are no defaults, and lists that nothing is cut from: where a list would end, ties are in an order that only the cluster knows.
-const FLAGS: [&str; 14] = [
-    "--user-exponent",
-    "0.5",
-    "--source-exponent",
-    "0.75",
-    "--target-exponent",
-    "0.25",
-    "--power",
-    "1.25",
-    "--neighbours",
-    "10000",
-    "--source-mass-exponent",
-    "0.5",
-    "--target-mass-exponent",
-    "0.25",
-];
+/// Exponents of users, sources and targets, the power, and exponents of the masses of sources and targets.
+pub(crate) type Exponents = [f64; 6];
+
+/// No defaults.
+const EXPONENTS: Exponents = [0.5, 0.75, 0.25, 1.25, 0.5, 0.25];
+
+/// The flags of exponents, and lists that nothing is cut from: where a list would end, ties are in an order that only the cluster knows.
+pub(crate) fn flags(exponents: Exponents) -> Vec<String> {
+    let names = [
+        "user-exponent",
+        "source-exponent",
+        "target-exponent",
+        "power",
+        "source-mass-exponent",
+        "target-mass-exponent",
+    ];
+    let named = names.iter().zip(exponents).flat_map(|(name, value)| [format!("--{name}"), value.to_string()]);
+    named.chain(["--neighbours", "10000"].map(str::to_owned)).collect()
+}
 
 /// `w = (d_i^-b d_j^-c sum_{u has both} d_u^-a)^s` for each i and j, then `w' = w (sum_k w_ik)^-e` and `w' (sum_k w'_kj)^-f`, in f64.
-fn weights(histories: &BTreeMap<String, Histories>) -> BTreeMap<&str, BTreeMap<&str, f64>> {
+pub(crate) fn weights(
+    histories: &BTreeMap<String, Histories>,
+    [a, b, c, power, e, f]: Exponents,
+) -> BTreeMap<&str, BTreeMap<&str, f64>> {
     let mut degrees: BTreeMap<&str, f64> = BTreeMap::new();
     let positives = || histories.values().map(|user| &user.positives);
     positives().flatten().for_each(|item| *degrees.entry(item).or_default() += 1.0);
     let mut sums: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
     for items in positives() {
-        let unit = (items.len() as f64).powf(-0.5);
+        let unit = (items.len() as f64).powf(-a);
         for i in items {
             let of = sums.entry(i).or_default();
             items.iter().filter(|j| *j != i).for_each(|j| *of.entry(j).or_default() += unit);
@@ -62,24 +67,25 @@ fn weights(histories: &BTreeMap<String, Histories>) -> BTreeMap<&str, BTreeMap<&
     }
     for (i, of) in &mut sums {
         for (j, sum) in of.iter_mut() {
-            *sum = (*sum * degrees[i].powf(-0.75) * degrees[j].powf(-0.25)).powf(1.25);
+            *sum = (*sum * degrees[i].powf(-b) * degrees[j].powf(-c)).powf(power);
         }
         let of_source: f64 = of.values().sum();
-        of.values_mut().for_each(|weight| *weight *= of_source.powf(-0.5));
+        of.values_mut().for_each(|weight| *weight *= of_source.powf(-e));
     }
     let mut of_targets: BTreeMap<&str, f64> = BTreeMap::new();
     sums.values().flatten().for_each(|(j, weight)| *of_targets.entry(j).or_default() += weight);
-    sums.values_mut().flatten().for_each(|(j, weight)| *weight *= of_targets[j].powf(-0.25));
+    sums.values_mut().flatten().for_each(|(j, weight)| *weight *= of_targets[j].powf(-f));
     sums
 }
 
 /// Trains a graph filter and compares what it recommends to many users, through every node, with the formula over the exported events.
 pub(crate) fn compare_with_formula(lab: &Lab) -> Result<Vec<(u64, String)>> {
+    let flags = flags(EXPONENTS);
     let mut command = vec!["train", "--algorithm", "graph", "--force", "--wait"];
-    command.extend(FLAGS);
+    command.extend(flags.iter().map(String::as_str));
     lab.docent(&command)?;
     let histories = histories(lab)?;
-    let weights = weights(&histories);
+    let weights = weights(&histories, EXPONENTS);
     let clients: Vec<Client> = (0..lab.nodes.len()).map(|i| lab.client(i)).collect();
     let mut compared = 0;
     for (i, (user, history)) in
@@ -115,7 +121,7 @@ pub(crate) fn compare_with_formula(lab: &Lab) -> Result<Vec<(u64, String)>> {
     part_hashes(lab)
 }
 
-fn source(answer: &Value, at: usize) -> &str {
+pub(crate) fn source(answer: &Value, at: usize) -> &str {
     answer["items"][at]["source"].as_str().unwrap_or_default()
 }
 
@@ -160,7 +166,7 @@ fn a_graph_filter_follows_clicks_and_take_downs_explains_itself_and_gives_way_to
     let refused = clients[0].post("/v1/jobs", &json!({ "algorithm": "graph", "dim": 8 })).unwrap();
     assert_eq!((refused.0, &refused.1["error"]["field"]), (400, &json!("dim")), "{}", refused.1);
     let refused = lab.docent(&["export", "vectors", "--of", "users"]).unwrap_err().to_string();
-    assert!(refused.contains("a graph filter has no vectors"), "{refused}");
+    assert!(refused.contains("rank by more than vectors"), "{refused}");
 
     lab.docent(&["train", "--dim", "8", "--epochs", "2", "--wait", "--force"]).unwrap();
     let answer = clients[1].recommend("newcomer", 5).unwrap();

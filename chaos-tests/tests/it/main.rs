@@ -8,6 +8,7 @@
 
 mod answers;
 mod backup;
+mod blend;
 mod drills;
 mod durability;
 mod graph;

@@ -4,14 +4,14 @@
 //! exactly the settings that its training reads.
 
 mod given;
+mod stored;
 
 pub use given::GivenSettings;
 
 use crate::codec;
 use crate::error::{Error, Result};
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
+use serde::{Deserialize, Serialize};
+use stored::{Plain, Stored, Then};
 
 /// What a training job does.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,28 @@ pub enum Algorithm {
     Softmax(Box<Softmax>),
     /// Two towers.
     Tower(Box<Tower>),
+    /// The graph filter and one of the others in one ranking.
+    Blend(Box<Blend>),
+}
+
+/// Settings of a blend (`docent_model::blend`): those of its models. Its weights are learned on what the evaluation holds out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blend {
+    /// The graph filter.
+    pub graph: Graph,
+    /// What it is blended with.
+    pub with: Partner,
+}
+
+/// What a graph filter is blended with: a model with a vector for each item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Partner {
+    /// See [`Algorithm::Ials`].
+    Ials(Ials),
+    /// See [`Algorithm::Softmax`].
+    Softmax(Softmax),
+    /// See [`Algorithm::Tower`].
+    Tower(Tower),
 }
 
 /// Settings of iALS (`docent_model::Settings`).
@@ -99,6 +121,9 @@ pub struct Softmax {
     pub popularity_exponent: f64,
     /// Share of the negatives that are drawn uniformly, 0.01 to 1.
     pub uniform_share: f64,
+    /// Exponent of an item's number of positives in how much it counts beside its vector, 0 (none) to 2. Stored beside the others (`Stored`).
+    #[serde(skip)]
+    pub popularity_bias: f64,
 }
 
 /// Settings of two towers (`docent_model::tower`).
@@ -191,6 +216,7 @@ impl Default for Softmax {
             learning_rate: 2.0,
             popularity_exponent: 1.0,
             uniform_share: 0.5,
+            popularity_bias: 0.0,
         }
     }
 }
@@ -199,6 +225,13 @@ impl Default for Tower {
     /// Chosen on held-out training data (decision 0019).
     fn default() -> Self {
         Tower { softmax: Softmax::default(), user_hidden: 16, item_hidden: 64, dense_rate: 2e-5 }
+    }
+}
+
+impl Default for Blend {
+    /// With iALS: three quarters of what sampled softmax adds, for a twelfth of the training (decision 0020).
+    fn default() -> Self {
+        Blend { graph: Graph::default(), with: Partner::Ials(Ials::default()) }
     }
 }
 
@@ -213,13 +246,23 @@ impl TrainSettings {
             Algorithm::Graph(graph) => graph.validate()?,
             Algorithm::Softmax(softmax) => softmax.validate()?,
             Algorithm::Tower(tower) => tower.validate()?,
+            Algorithm::Blend(blend) => blend.validate()?,
         }
-        within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")
+        within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")?;
+        if matches!(self.algorithm, Algorithm::Blend(_)) && self.holdout == 0.0 {
+            return Err(Error::invalid(
+                "holdout",
+                "holdout must be above 0: a blend learns its weights on what is held out",
+            ));
+        }
+        Ok(())
     }
 
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
         match &self.algorithm {
+            Algorithm::Blend(_) => BLENDS,
+            algorithm if algorithm.popularity_bias() != 0.0 => BLENDS,
             Algorithm::Tower(_) => LATER,
             Algorithm::Graph(graph) if !Plain::can_say(graph) => LATER,
             _ if Then::can_say(self) => codec::OLDEST.into(),
@@ -229,6 +272,38 @@ impl TrainSettings {
 }
 
 impl Algorithm {
+    /// The settings of sampled softmax in it, if there are any.
+    pub fn softmax(&self) -> Option<&Softmax> {
+        match self {
+            Algorithm::Softmax(softmax) => Some(softmax),
+            Algorithm::Tower(tower) => Some(&tower.softmax),
+            Algorithm::Blend(blend) => match &blend.with {
+                Partner::Softmax(softmax) => Some(softmax),
+                Partner::Tower(tower) => Some(&tower.softmax),
+                Partner::Ials(_) => None,
+            },
+            Algorithm::Ials(_) | Algorithm::Graph(_) => None,
+        }
+    }
+
+    fn softmax_mut(&mut self) -> Option<&mut Softmax> {
+        match self {
+            Algorithm::Softmax(softmax) => Some(softmax),
+            Algorithm::Tower(tower) => Some(&mut tower.softmax),
+            Algorithm::Blend(blend) => match &mut blend.with {
+                Partner::Softmax(softmax) => Some(softmax),
+                Partner::Tower(tower) => Some(&mut tower.softmax),
+                Partner::Ials(_) => None,
+            },
+            Algorithm::Ials(_) | Algorithm::Graph(_) => None,
+        }
+    }
+
+    /// The exponent of the bias by popularity, 0 for none.
+    pub fn popularity_bias(&self) -> f64 {
+        self.softmax().map_or(0.0, |softmax| softmax.popularity_bias)
+    }
+
     /// Its name for clients.
     pub fn name(&self) -> &'static str {
         match self {
@@ -236,6 +311,7 @@ impl Algorithm {
             Algorithm::Graph(_) => GRAPH,
             Algorithm::Softmax(_) => SOFTMAX,
             Algorithm::Tower(_) => TOWER,
+            Algorithm::Blend(_) => BLEND,
         }
     }
 }
@@ -244,11 +320,14 @@ const IALS: &str = "ials";
 const GRAPH: &str = "graph";
 const SOFTMAX: &str = "softmax";
 const TOWER: &str = "tower";
+const BLEND: &str = "blend";
 
 /// The format that came with other families than iALS.
 const FAMILIES: u32 = 4;
 /// The format that came with two towers, and with masses in the graph filter.
 const LATER: u32 = 5;
+/// The format that came with blends, and with a bias by popularity.
+const BLENDS: u32 = 6;
 
 impl Ials {
     fn validate(&self) -> Result<()> {
@@ -269,9 +348,33 @@ impl Ials {
             frequency_scaling: given.frequency_scaling.take().unwrap_or(default.frequency_scaling),
         }
     }
+
+    fn give(&self, shared: GivenSettings) -> GivenSettings {
+        GivenSettings {
+            dim: Some(self.dim),
+            epochs: Some(self.epochs),
+            unobserved_weight: Some(self.unobserved_weight),
+            regularization: Some(self.regularization),
+            frequency_scaling: Some(self.frequency_scaling),
+            ..shared
+        }
+    }
 }
 
 impl Graph {
+    fn give(&self, shared: GivenSettings) -> GivenSettings {
+        GivenSettings {
+            user_exponent: Some(self.user_exponent),
+            source_exponent: Some(self.source_exponent),
+            target_exponent: Some(self.target_exponent),
+            power: Some(self.power),
+            neighbours: Some(self.neighbours),
+            source_mass_exponent: Some(self.source_mass_exponent),
+            target_mass_exponent: Some(self.target_mass_exponent),
+            ..shared
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         for (name, exponent) in [
             ("user_exponent", self.user_exponent),
@@ -310,7 +413,11 @@ impl Softmax {
         within("folds", self.folds, 2..=64, "must be 2 to 64")?;
         above_zero("learning_rate", self.learning_rate, 10.0, "must be above 0 and at most 10")?;
         within("popularity_exponent", self.popularity_exponent, 0.0..=2.0, "must be 0 to 2")?;
-        within("uniform_share", self.uniform_share, 0.01..=1.0, "must be 0.01 to 1")
+        within("uniform_share", self.uniform_share, 0.01..=1.0, "must be 0.01 to 1")?;
+        within("popularity_bias", self.popularity_bias, 0.0..=2.0, "must be 0 to 2")?;
+        // The bias is one more value of a vector.
+        let dim_max = if self.popularity_bias > 0.0 { 511 } else { 512 };
+        within("dim", self.dim, 1..=dim_max, "must be at most 511 with a popularity_bias")
     }
 
     fn take(given: &mut GivenSettings) -> Softmax {
@@ -325,6 +432,7 @@ impl Softmax {
             learning_rate: given.learning_rate.take().unwrap_or(default.learning_rate),
             popularity_exponent: given.popularity_exponent.take().unwrap_or(default.popularity_exponent),
             uniform_share: given.uniform_share.take().unwrap_or(default.uniform_share),
+            popularity_bias: given.popularity_bias.take().unwrap_or(default.popularity_bias),
         }
     }
 }
@@ -341,12 +449,22 @@ impl Softmax {
             learning_rate: Some(self.learning_rate),
             popularity_exponent: Some(self.popularity_exponent),
             uniform_share: Some(self.uniform_share),
+            popularity_bias: Some(self.popularity_bias),
             ..shared
         }
     }
 }
 
 impl Tower {
+    fn give(&self, shared: GivenSettings) -> GivenSettings {
+        GivenSettings {
+            user_hidden: Some(self.user_hidden),
+            item_hidden: Some(self.item_hidden),
+            dense_rate: Some(self.dense_rate),
+            ..self.softmax.give(shared)
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         self.softmax.validate()?;
         for (field, hidden) in [("user_hidden", self.user_hidden), ("item_hidden", self.item_hidden)] {
@@ -370,6 +488,41 @@ impl Tower {
     }
 }
 
+impl Blend {
+    fn validate(&self) -> Result<()> {
+        self.graph.validate()?;
+        match &self.with {
+            Partner::Ials(ials) => ials.validate(),
+            Partner::Softmax(softmax) => softmax.validate(),
+            Partner::Tower(tower) => tower.validate(),
+        }
+    }
+
+    fn take(given: &mut GivenSettings) -> Result<Blend> {
+        let graph = Graph::take(given);
+        let with = match given.blend_with.take().as_deref() {
+            None | Some(IALS) => Partner::Ials(Ials::take(given)),
+            Some(SOFTMAX) => Partner::Softmax(Softmax::take(given)),
+            Some(TOWER) => Partner::Tower(Tower::take(given)),
+            Some(other) => {
+                let message =
+                    format!("a graph filter is not blended with {other:?}; known: {IALS}, {SOFTMAX}, {TOWER}");
+                return Err(Error::invalid("blend_with", message));
+            }
+        };
+        Ok(Blend { graph, with })
+    }
+
+    fn give(&self, shared: GivenSettings) -> GivenSettings {
+        let shared = self.graph.give(shared);
+        match &self.with {
+            Partner::Ials(ials) => GivenSettings { blend_with: Some(IALS.to_owned()), ..ials.give(shared) },
+            Partner::Softmax(softmax) => GivenSettings { blend_with: Some(SOFTMAX.to_owned()), ..softmax.give(shared) },
+            Partner::Tower(tower) => GivenSettings { blend_with: Some(TOWER.to_owned()), ..tower.give(shared) },
+        }
+    }
+}
+
 fn within<T: PartialOrd>(field: &str, value: T, range: std::ops::RangeInclusive<T>, must: &str) -> Result<()> {
     if range.contains(&value) { Ok(()) } else { Err(Error::invalid(field, format!("{field} {must}"))) }
 }
@@ -379,156 +532,6 @@ fn above_zero(field: &str, value: f64, max: f64, must: &str) -> Result<()> {
         within(field, value, 0.0..=max, must)
     } else {
         Err(Error::invalid(field, format!("{field} {must}")))
-    }
-}
-
-/// The layout of format 2, when every model was of iALS and the newest positives were held out.
-#[derive(Serialize, Deserialize)]
-struct Then {
-    algorithm: String,
-    ials: Ials,
-    seed: u64,
-    holdout: f64,
-    refit: bool,
-    activate: bool,
-}
-
-impl Then {
-    fn can_say(settings: &TrainSettings) -> bool {
-        matches!(settings.algorithm, Algorithm::Ials(_)) && settings.split == Split::Time
-    }
-}
-
-/// The layout of format 4: an empty name stands before it, which no algorithm of format 2 has.
-#[derive(Serialize, Deserialize)]
-struct Now {
-    algorithm: Algorithm,
-    seed: u64,
-    holdout: f64,
-    split: Split,
-    refit: bool,
-    activate: bool,
-}
-
-/// The stored layout of an algorithm; the order of the variants is part of it.
-#[derive(Serialize, Deserialize)]
-enum Stored {
-    Ials(Ials),
-    Graph(Plain),
-    Softmax(Box<Softmax>),
-    Tower(Box<Tower>),
-    Balanced(Graph),
-}
-
-/// The graph filter of format 4, which has no masses.
-#[derive(Serialize, Deserialize)]
-struct Plain {
-    user_exponent: f64,
-    source_exponent: f64,
-    target_exponent: f64,
-    power: f64,
-    neighbours: u32,
-}
-
-impl Plain {
-    /// Whether members of format 4 take such settings.
-    fn can_say(graph: &Graph) -> bool {
-        graph.source_mass_exponent == 0.0 && graph.target_mass_exponent == 0.0 && graph.power <= 2.0
-    }
-}
-
-impl From<Algorithm> for Stored {
-    fn from(algorithm: Algorithm) -> Stored {
-        match algorithm {
-            Algorithm::Ials(ials) => Stored::Ials(ials),
-            Algorithm::Graph(graph) if Plain::can_say(&graph) => {
-                let Graph { user_exponent, source_exponent, target_exponent, power, neighbours, .. } = graph;
-                Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours })
-            }
-            Algorithm::Graph(graph) => Stored::Balanced(graph),
-            Algorithm::Softmax(softmax) => Stored::Softmax(softmax),
-            Algorithm::Tower(tower) => Stored::Tower(tower),
-        }
-    }
-}
-
-impl From<Stored> for Algorithm {
-    fn from(stored: Stored) -> Algorithm {
-        match stored {
-            Stored::Ials(ials) => Algorithm::Ials(ials),
-            Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours }) => {
-                let (source_mass_exponent, target_mass_exponent) = (0.0, 0.0);
-                Algorithm::Graph(Graph {
-                    user_exponent,
-                    source_exponent,
-                    target_exponent,
-                    power,
-                    neighbours,
-                    source_mass_exponent,
-                    target_mass_exponent,
-                })
-            }
-            Stored::Balanced(graph) => Algorithm::Graph(graph),
-            Stored::Softmax(softmax) => Algorithm::Softmax(softmax),
-            Stored::Tower(tower) => Algorithm::Tower(tower),
-        }
-    }
-}
-
-impl Serialize for TrainSettings {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            return GivenSettings::from(self).serialize(serializer);
-        }
-        let TrainSettings { algorithm, seed, holdout, split, refit, activate } = self.clone();
-        match algorithm {
-            Algorithm::Ials(ials) if Then::can_say(self) => {
-                Then { algorithm: IALS.to_owned(), ials, seed, holdout, refit, activate }.serialize(serializer)
-            }
-            algorithm => ("", Now { algorithm, seed, holdout, split, refit, activate }).serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for TrainSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            return GivenSettings::deserialize(deserializer)?.settings().map_err(de::Error::custom);
-        }
-        // As many elements as the longer layout has; the shorter one leaves the rest of them to what follows.
-        deserializer.deserialize_tuple(6, Layouts)
-    }
-}
-
-/// Reads either layout by the name that it begins with.
-struct Layouts;
-
-impl<'de> Visitor<'de> for Layouts {
-    type Value = TrainSettings;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the settings of a training job")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<TrainSettings, A::Error> {
-        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
-            seq.next_element()?.ok_or_else(|| de::Error::custom("the settings of a training job are cut off"))
-        }
-        match next::<String, A>(&mut seq)?.as_str() {
-            "" => {
-                let Now { algorithm, seed, holdout, split, refit, activate } = next(&mut seq)?;
-                Ok(TrainSettings { algorithm, seed, holdout, split, refit, activate })
-            }
-            IALS => Ok(TrainSettings {
-                algorithm: Algorithm::Ials(next(&mut seq)?),
-                seed: next(&mut seq)?,
-                holdout: next(&mut seq)?,
-                split: Split::Time,
-                refit: next(&mut seq)?,
-                activate: next(&mut seq)?,
-            }),
-            other => Err(de::Error::custom(format!("unknown algorithm {other:?}"))),
-        }
     }
 }
 
@@ -546,6 +549,25 @@ mod tests {
 
     fn tower() -> TrainSettings {
         TrainSettings { algorithm: Algorithm::Tower(Box::default()), ..TrainSettings::default() }
+    }
+
+    fn blends() -> [TrainSettings; 3] {
+        let partners =
+            [Partner::Ials(Ials::default()), Partner::Softmax(Softmax::default()), Partner::Tower(Tower::default())];
+        partners.map(|with| {
+            let blend = Blend { with, ..Blend::default() };
+            TrainSettings { algorithm: Algorithm::Blend(Box::new(blend)), ..TrainSettings::default() }
+        })
+    }
+
+    /// Every family that has one, with a bias.
+    fn biased() -> Vec<TrainSettings> {
+        let [_, softmax_blend, tower_blend] = blends();
+        let with_bias = |mut settings: TrainSettings| {
+            settings.algorithm.softmax_mut().unwrap().popularity_bias = 0.5;
+            settings
+        };
+        [softmax(), tower(), softmax_blend, tower_blend].into_iter().map(with_bias).collect()
     }
 
     #[test]
@@ -575,6 +597,15 @@ mod tests {
             ("dense_rate", GivenSettings { dense_rate: Some(0.0), ..of("tower") }),
             ("folds", GivenSettings { folds: Some(1), ..of("tower") }),
             ("neighbours", GivenSettings { neighbours: Some(64), ..of("ials") }),
+            ("blend_with", GivenSettings { blend_with: Some("ials".into()), ..of("ials") }),
+            ("blend_with", GivenSettings { blend_with: Some("graph".into()), ..of("blend") }),
+            ("batch", GivenSettings { batch: Some(4096), ..of("blend") }),
+            ("power", GivenSettings { power: Some(9.0), ..of("blend") }),
+            ("dim", GivenSettings { dim: Some(0), ..of("blend") }),
+            ("holdout", GivenSettings { holdout: Some(0.0), ..of("blend") }),
+            ("popularity_bias", GivenSettings { popularity_bias: Some(2.5), ..of("softmax") }),
+            ("popularity_bias", GivenSettings { popularity_bias: Some(0.5), ..of("ials") }),
+            ("dim", GivenSettings { popularity_bias: Some(0.5), dim: Some(512), ..of("tower") }),
         ];
         for (field, given) in bad {
             assert_eq!(given.settings().unwrap_err().field.as_deref(), Some(field));
@@ -584,7 +615,9 @@ mod tests {
     #[test]
     fn what_is_given_comes_back_flat() {
         let other = TrainSettings { split: Split::Random, seed: 7, ..graph() };
-        for settings in [TrainSettings::default(), other, softmax(), tower()] {
+        for settings in
+            [TrainSettings::default(), other, softmax(), tower()].into_iter().chain(blends()).chain(biased())
+        {
             assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
         }
     }
@@ -595,7 +628,9 @@ mod tests {
         assert_eq!(codec::encode(&TrainSettings::default()), codec::encode(&then));
         assert_eq!(TrainSettings::default().format(), 2);
         let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
-        for settings in [TrainSettings::default(), graph(), softmax(), tower(), random] {
+        for settings in
+            [TrainSettings::default(), graph(), softmax(), tower(), random].into_iter().chain(blends()).chain(biased())
+        {
             // Something follows, as it does wherever settings are kept.
             let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));
             assert_eq!(u32::from(bytes[0]), settings.format());

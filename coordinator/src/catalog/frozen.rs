@@ -15,7 +15,7 @@ use docent_types::command::{ItemCommand, ItemOutcome, RestoreEnd, RestorePart, U
 use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
-use docent_types::training::{Algorithm, Graph, Softmax, Split, Tower, TrainSettings};
+use docent_types::training::{Algorithm, Blend, Graph, Partner, Softmax, Split, Tower, TrainSettings};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
     ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec,
@@ -276,6 +276,26 @@ fn graph(bytes: &mut Bytes, position: Position) {
     let tower = Tower { user_hidden: 32, item_hidden: 64, dense_rate: 0.25, softmax: Softmax::default() };
     let tower = TrainSettings { algorithm: Algorithm::Tower(Box::new(tower)), ..TrainSettings::default() };
     bytes.add("settings.tower", tower.format(), &tower);
+    let with_softmax = Blend { with: Partner::Softmax(Softmax::default()), ..Blend::default() };
+    let blends = [Blend::default(), with_softmax]
+        .map(|blend| TrainSettings { algorithm: Algorithm::Blend(Box::new(blend)), ..TrainSettings::default() });
+    bytes.each("settings.blend", &blends, TrainSettings::format);
+    let biased = Softmax { popularity_bias: 0.5, ..Softmax::default() };
+    let tower = Tower { softmax: biased.clone(), ..Tower::default() };
+    let blend = Blend { with: Partner::Softmax(biased.clone()), ..Blend::default() };
+    let biased =
+        [Algorithm::Softmax(Box::new(biased)), Algorithm::Tower(Box::new(tower)), Algorithm::Blend(Box::new(blend))]
+            .map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
+    bytes.each("settings.biased", &biased, TrainSettings::format);
+    let blended = shard::Request::ScanBlend {
+        tenant: TenantId::default(),
+        version: 1,
+        vector: vec![0.5],
+        sources: vec![7],
+        n: 10,
+        shards: vec![shard::ShardFilter { shard: SHARD, exclude: Vec::new() }],
+    };
+    bytes.add("shard_request.blend", blended.format(), &blended);
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub(crate) enum Detail {
 pub(crate) enum Sought {
     Vector(Option<Vec<f32>>),
     History(Vec<u64>),
+    /// Both: an empty vector where there is none.
+    Blend(Vec<f32>, Vec<u64>),
 }
 
 /// An answer in the making.
@@ -92,6 +94,14 @@ const SESSION_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How many items to look for where `n` are asked for. Shards return [`limits::ANSWER_ITEMS_MAX`] each at most.
 fn with_slack(n: u32) -> u32 {
     n.saturating_add(SLACK).min(limits::ANSWER_ITEMS_MAX).max(n)
+}
+
+/// An item's row as a query; `bias` is how much the others' biases count, where the model has any.
+fn with_bias(algorithm: &Algorithm, mut row: Vec<f32>, bias: f32) -> Vec<f32> {
+    if let Some(last) = row.last_mut().filter(|_| algorithm.popularity_bias() != 0.0) {
+        *last = bias;
+    }
+    row
 }
 
 /// How long a query waits for the activation that its session has seen.
@@ -173,10 +183,18 @@ impl Gateway {
         self.find_item(&draft.view, &request.item_id, share(deadline, 40)).await?;
         let sought = match draft.view.catalog.live_model().map(|model| &model.settings.algorithm) {
             None => Sought::Vector(None),
-            Some(Algorithm::Ials(_) | Algorithm::Softmax(_) | Algorithm::Tower(_)) => {
-                Sought::Vector(self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?)
+            Some(algorithm @ (Algorithm::Ials(_) | Algorithm::Softmax(_) | Algorithm::Tower(_))) => {
+                let row = self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?;
+                // What is like an item is not what is popular: its direction alone.
+                Sought::Vector(row.map(|row| with_bias(algorithm, row, 0.0)))
             }
             Some(Algorithm::Graph(_)) => Sought::History(vec![fingerprint(request.item_id.as_str())]),
+            // As for somebody who has this item alone.
+            Some(algorithm @ Algorithm::Blend(_)) => {
+                let row = self.item_row(&draft.view, &request.item_id, version, share(deadline, 40)).await?;
+                let vector = row.map(|row| with_bias(algorithm, row, 1.0)).unwrap_or_default();
+                Sought::Blend(vector, vec![fingerprint(request.item_id.as_str())])
+            }
         };
         if let Some(wanted) = Wanted::of(version, sought) {
             let mut excluded = Excluded::default();
@@ -231,7 +249,11 @@ impl Gateway {
                 let vector = state.vector.take();
                 Ok((state, Sought::Vector(vector)))
             }
-            Response::UserHistory(state, sources) => Ok((state, Sought::History(sources))),
+            // Of a blend there is a vector, be it an empty one.
+            Response::UserHistory(mut state, sources) => match state.vector.take() {
+                Some(vector) => Ok((state, Sought::Blend(vector, sources))),
+                None => Ok((state, Sought::History(sources))),
+            },
             _ => Err(unfitting(shard)),
         }
     }

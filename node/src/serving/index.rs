@@ -1,5 +1,6 @@
 //! The items of one shard under one model version, whatever the family of the model.
 
+use super::blend::BlendIndex;
 use super::models::{Family, Vectors, Version};
 use docent_index::{EngineChoice, ItemIndex, Neighbour, NeighbourIndex, ScoredItem, Settings};
 use docent_shard::Effects;
@@ -15,6 +16,8 @@ pub enum Index {
     Vectors(ItemIndex),
     /// By the neighbours of histories.
     Neighbours(NeighbourIndex),
+    /// By both, and popularity.
+    Blend(Box<BlendIndex>),
 }
 
 /// What a scan looks for.
@@ -24,6 +27,8 @@ pub enum Query<'a> {
     Vector(&'a [f32]),
     /// Neighbours of the items of these fingerprints.
     History(&'a [u64]),
+    /// Both of a user: an empty vector where there is none.
+    Blend(&'a [f32], &'a [u64]),
 }
 
 /// What a version keeps of an item.
@@ -41,6 +46,8 @@ pub enum Parts {
     Rows(Vec<part::Items>),
     /// With neighbours.
     Neighbours(Vec<part::Neighbours>),
+    /// With both.
+    Blend(Vec<part::Neighbours>, Vec<part::Items>),
 }
 
 /// Changed items that an index always carries along.
@@ -52,6 +59,7 @@ impl Parts {
         match version.family {
             Family::Vectors(_) => Parts::Rows(Vec::new()),
             Family::Graph => Parts::Neighbours(Vec::new()),
+            Family::Blend(_) => Parts::Blend(Vec::new(), Vec::new()),
         }
     }
 
@@ -60,6 +68,11 @@ impl Parts {
         match self {
             Parts::Rows(parts) => parts.push(part::Items::decode(bytes)?),
             Parts::Neighbours(parts) => parts.push(part::Neighbours::decode(bytes)?),
+            Parts::Blend(graphs, others) => {
+                let part::Blended { neighbours, rows } = part::Blended::decode(bytes)?;
+                graphs.push(neighbours);
+                others.push(rows);
+            }
         }
         Ok(())
     }
@@ -76,18 +89,26 @@ impl Index {
         items: impl Fn(&mut dyn FnMut(&Item)) -> Result<()>,
     ) -> Result<Index> {
         let unbuilt = |error| Error::new(Kind::Internal, format!("cannot build the index: {error}"));
-        match (&version.family, parts) {
-            (Family::Vectors(vectors), Parts::Rows(parts)) => {
-                let mut rows = trained_rows(parts, slots)?;
-                items(&mut |item| first_row(vectors, &mut rows, item))?;
-                let rows = rows.into_iter().collect();
-                let index = ItemIndex::build(engine, settings, vectors.dim(), rows).map_err(unbuilt)?;
-                if let Some(refused) = index.refused() {
-                    tracing::warn!(version = version.version, %refused, "faiss was not taken; the exact engine answers");
-                }
-                Ok(Index::Vectors(index))
+        let of_rows = |vectors: &Vectors, parts: &[part::Items]| {
+            let mut rows = trained_rows(parts, slots)?;
+            items(&mut |item| first_row(vectors, &mut rows, item))?;
+            let rows = rows.into_iter().collect();
+            let index = ItemIndex::build(engine, settings, vectors.dim(), rows).map_err(unbuilt)?;
+            if let Some(refused) = index.refused() {
+                tracing::warn!(version = version.version, %refused, "faiss was not taken; the exact engine answers");
             }
+            Ok::<_, Error>(index)
+        };
+        match (&version.family, parts) {
+            (Family::Vectors(vectors), Parts::Rows(parts)) => Ok(Index::Vectors(of_rows(vectors, parts)?)),
             (Family::Graph, Parts::Neighbours(parts)) => Ok(Index::Neighbours(joined(parts, slots).map_err(unbuilt)?)),
+            (Family::Blend(blended), Parts::Blend(graphs, others)) => {
+                let graph = joined(graphs, slots).map_err(unbuilt)?;
+                let rows = of_rows(&blended.with, others)?;
+                let trained = others.iter().flat_map(|part| &part.items);
+                let positives = trained.map(|row| (row.id.clone(), row.positives)).collect();
+                Ok(Index::Blend(Box::new(BlendIndex { blend: blended.blend.clone(), graph, rows, positives })))
+            }
             _ => Err(Error::new(Kind::Internal, "parts of another family than their model's")),
         }
     }
@@ -99,24 +120,42 @@ impl Index {
                 index.search(vector, n, exclude).map_err(|error| Error::invalid("vector", error.to_string()))
             }
             (Index::Neighbours(index), Query::History(sources)) => Ok(index.search(sources, n, exclude)),
+            (Index::Blend(index), Query::Blend(vector, sources)) => index.search(vector, sources, n, exclude),
             _ => Err(another_family()),
         }
     }
 
     /// What is kept of an item, taken down or not; `None` where the version does not have it.
     pub fn kept(&self, id: &str, kept: Kept<'_>) -> Result<Option<Vec<f32>>> {
-        match (self, kept) {
-            (Index::Vectors(index), Kept::Row) => Ok(index.row(id)),
-            (Index::Neighbours(index), Kept::Weights(sources)) => Ok(index.weights(id, sources)),
-            _ => Err(another_family()),
+        match kept {
+            Kept::Row => Ok(self.rows().ok_or_else(another_family)?.row(id)),
+            Kept::Weights(sources) => Ok(self.graph().ok_or_else(another_family)?.weights(id, sources)),
         }
     }
 
-    /// The vectors of everything that can be found; a graph has none.
+    /// The items by their rows, where the version has any.
+    fn rows(&self) -> Option<&ItemIndex> {
+        match self {
+            Index::Vectors(index) => Some(index),
+            Index::Neighbours(_) => None,
+            Index::Blend(index) => Some(&index.rows),
+        }
+    }
+
+    /// The items by their neighbours, where the version has any.
+    fn graph(&self) -> Option<&NeighbourIndex> {
+        match self {
+            Index::Vectors(_) => None,
+            Index::Neighbours(index) => Some(index),
+            Index::Blend(index) => Some(&index.graph),
+        }
+    }
+
+    /// The vectors of everything that can be found, of a version that ranks by them.
     pub fn vectors(&self) -> Result<docent_index::items::Iter> {
         match self {
             Index::Vectors(index) => Ok(index.iter()),
-            Index::Neighbours(_) => Err(no_vectors()),
+            Index::Neighbours(_) | Index::Blend(_) => Err(no_vectors()),
         }
     }
 
@@ -125,6 +164,8 @@ impl Index {
         match self {
             Index::Vectors(index) => index.len(),
             Index::Neighbours(index) => index.len(),
+            // Those with a row are all that the graph has, and items that came later.
+            Index::Blend(index) => index.rows.len(),
         }
     }
 
@@ -135,14 +176,11 @@ impl Index {
 
     /// Whether so many items came, changed or went since it was built that a new one pays.
     pub fn is_worn(&self) -> bool {
-        match self {
-            Index::Vectors(index) => {
-                let segment = index.segment_len();
-                index.overlay_len() > CHANGES_MIN + segment / 20 || index.removed_len() > CHANGES_MIN + segment / 10
-            }
-            // What is hidden costs a bit each.
-            Index::Neighbours(_) => false,
-        }
+        // What is hidden costs a graph a bit each.
+        self.rows().is_some_and(|index| {
+            let segment = index.segment_len();
+            index.overlay_len() > CHANGES_MIN + segment / 20 || index.removed_len() > CHANGES_MIN + segment / 10
+        })
     }
 
     /// Answers a query that some item must answer, so that a version that cannot score is not told as staged.
@@ -151,6 +189,10 @@ impl Index {
             (Index::Vectors(_), Family::Vectors(vectors)) => self.search(Query::Vector(&vectors.mean), 10, &[])?,
             (Index::Neighbours(index), Family::Graph) => {
                 self.search(Query::History(&index.any_source().map_or(Vec::new(), |source| vec![source])), 10, &[])?
+            }
+            (Index::Blend(index), Family::Blend(blended)) => {
+                let sources = index.graph.any_source().map_or(Vec::new(), |source| vec![source]);
+                self.search(Query::Blend(&blended.with.mean, &sources), 10, &[])?
             }
             _ => return Err(another_family()),
         };
@@ -170,7 +212,7 @@ impl Index {
             // Hidden first: its vector is for those who have it in their history, and must not show for a moment.
             self.hide(id);
         }
-        if let (Index::Vectors(index), Family::Vectors(vectors)) = (self, &version.family) {
+        if let (Some(index), Some(vectors)) = (self.rows(), version.vectors()) {
             ensure(version.version, vectors, index, &state.item);
         }
         if !state.is_taken_down {
@@ -187,25 +229,20 @@ impl Index {
 
     /// Hides what is found but not among `known`: trained items that were deleted since.
     pub fn keep_only(&self, known: &BTreeSet<String>) {
-        let ids: Vec<String> = match self {
-            Index::Vectors(index) => index.iter().map(|(id, _)| id.to_string()).collect(),
-            Index::Neighbours(index) => index.ids().map(str::to_owned).collect(),
-        };
+        let rows = self.rows().into_iter().flat_map(|index| index.iter().map(|(id, _)| id.to_string()));
+        let ids: Vec<String> =
+            rows.chain(self.graph().into_iter().flat_map(|index| index.ids().map(str::to_owned))).collect();
         ids.iter().filter(|id| !known.contains(*id)).for_each(|id| self.hide(id));
     }
 
     fn hide(&self, id: &str) {
-        match self {
-            Index::Vectors(index) => _ = index.remove(id),
-            Index::Neighbours(index) => _ = index.remove(id),
-        }
+        self.rows().map(|index| index.remove(id));
+        self.graph().map(|index| index.remove(id));
     }
 
     fn show(&self, id: &str) {
-        match self {
-            Index::Vectors(index) => _ = index.restore(id),
-            Index::Neighbours(index) => _ = index.restore(id),
-        }
+        self.rows().map(|index| index.restore(id));
+        self.graph().map(|index| index.restore(id));
     }
 }
 
@@ -218,7 +255,7 @@ fn another_family() -> Error {
 pub fn no_vectors() -> Error {
     Error::new(
         Kind::Unsupported,
-        "a graph filter has no vectors to export; `docent export recommendations` works with every model",
+        "a graph filter and a blend rank by more than vectors; `docent export recommendations` works with every model",
     )
 }
 

@@ -3,6 +3,7 @@
 //! A version is here once its global part (and, for each hosted item shard, the index of its rows) is loaded. Queries name their version;
 //! a shard that does not have it says so and never answers with another.
 
+use docent_model::blend::Blend;
 use docent_model::tower::{Mlp, user};
 use docent_model::{FoldIn, Kernel};
 use docent_train::part::{Category, Global};
@@ -27,6 +28,17 @@ pub enum Family {
     Vectors(Box<Vectors>),
     /// A graph filter: a history and the items' own parts are all that it needs.
     Graph,
+    /// A graph filter, a model with vectors and popularity in one ranking.
+    Blend(Box<Blended>),
+}
+
+/// A blend.
+#[derive(Debug)]
+pub struct Blended {
+    /// Its constants: of the graph filter, the other model and popularity, in this order.
+    pub blend: Arc<Blend>,
+    /// The other model.
+    pub with: Vectors,
 }
 
 /// A model with vectors.
@@ -44,7 +56,15 @@ enum Fold {
     /// It solves the user's row of iALS.
     Ridge(FoldIn),
     /// It is the direction of their sum, or what a user tower makes of that.
-    Sum(Option<Arc<Mlp>>),
+    Sum(Sum),
+}
+
+/// How a user's vector comes of a sum of rows.
+#[derive(Debug, Clone)]
+pub struct Sum {
+    tower: Option<Arc<Mlp>>,
+    /// Values that are summed: all of a row, or all but the last, the item's bias, for which a user has a 1.
+    dim: usize,
 }
 
 /// A user's vector, and what it was made of.
@@ -52,7 +72,7 @@ pub enum Folded {
     /// Of iALS.
     Ridge(docent_model::fold_in::Folded),
     /// Of sampled softmax and two towers.
-    Sum(Vec<f32>, Option<Arc<Mlp>>),
+    Sum(Vec<f32>, Sum),
 }
 
 impl Version {
@@ -62,28 +82,52 @@ impl Version {
             Error::new(Kind::Corrupt, format!("the global part of model {version} cannot be used: {error}"))
         };
         let family = match Global::decode(bytes).map_err(|error| corrupt(&error))? {
-            Global::Ials(global) => {
-                let fold = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
-                let fold = Fold::Ridge(fold.map_err(|error| corrupt(&error))?);
-                Family::Vectors(Box::new(Vectors { mean: global.mean, categories: global.categories, fold }))
-            }
             Global::Graph(_) => Family::Graph,
-            Global::Softmax(global) => {
-                let (mean, categories) = (global.mean, global.categories);
-                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum(None) }))
+            Global::Blend(global) => {
+                let with = Vectors::load(global.with).map_err(|error| corrupt(&error))?;
+                Family::Blend(Box::new(Blended { blend: Arc::new(global.blend), with }))
             }
-            Global::Tower(global) => {
-                let dense = global.dense().map_err(|error| corrupt(&error))?;
-                let tower = dense.user_tower(&global.settings).map_err(|error| corrupt(&error))?;
-                let (mean, categories) = (global.mean, global.categories);
-                Family::Vectors(Box::new(Vectors { mean, categories, fold: Fold::Sum(tower.map(Arc::new)) }))
-            }
+            other => Family::Vectors(Box::new(Vectors::load(other).map_err(|error| corrupt(&error))?)),
         };
         Ok(Version { version, family })
+    }
+
+    /// The model with vectors, if there is one in it.
+    pub fn vectors(&self) -> Option<&Vectors> {
+        match &self.family {
+            Family::Vectors(vectors) => Some(vectors),
+            Family::Blend(blended) => Some(&blended.with),
+            Family::Graph => None,
+        }
     }
 }
 
 impl Vectors {
+    /// A model with vectors from its global part.
+    fn load(global: Global) -> Result<Vectors, String> {
+        let (mean, categories, fold) = match global {
+            Global::Ials(global) => {
+                let fold = FoldIn::new(global.settings, Kernel::detect(), &global.item_gramian, global.items);
+                let fold = fold.map_err(|error| error.to_string())?;
+                (global.mean, global.categories, Fold::Ridge(fold))
+            }
+            Global::Softmax(global) => {
+                let sum = Sum { tower: None, dim: usize::from(global.settings.dim) };
+                (global.mean, global.categories, Fold::Sum(sum))
+            }
+            Global::Tower(global) => {
+                let dense = global.dense().map_err(|error| error.to_string())?;
+                let tower = dense.user_tower(&global.settings).map_err(|error| error.to_string())?;
+                let sum = Sum { tower: tower.map(Arc::new), dim: usize::from(global.settings.base.dim) };
+                (global.mean, global.categories, Fold::Sum(sum))
+            }
+            Global::Graph(_) | Global::Blend(_) => {
+                return Err("its family has no vectors".to_owned());
+            }
+        };
+        Ok(Vectors { mean, categories, fold })
+    }
+
     /// Values of a row.
     pub fn dim(&self) -> usize {
         self.mean.len()
@@ -93,8 +137,11 @@ impl Vectors {
     pub fn fold(&self, history: &[(&[f32], f32)]) -> Result<Folded, docent_model::Error> {
         match &self.fold {
             Fold::Ridge(fold) => fold.solve(history).map(Folded::Ridge),
-            Fold::Sum(tower) => user::vector(Kernel::detect(), tower.as_deref(), self.dim(), history)
-                .map(|vector| Folded::Sum(vector, tower.clone())),
+            Fold::Sum(sum) => {
+                let mut vector = user::vector(Kernel::detect(), sum.tower.as_deref(), sum.dim, &sum.summed(history))?;
+                vector.resize(self.dim(), 1.0);
+                Ok(Folded::Sum(vector, sum.clone()))
+            }
         }
     }
 
@@ -114,6 +161,13 @@ impl Vectors {
     }
 }
 
+impl Sum {
+    /// A history without the items' biases.
+    fn summed<'a>(&self, history: &[(&'a [f32], f32)]) -> Vec<(&'a [f32], f32)> {
+        history.iter().map(|(row, confidence)| (row.get(..self.dim).unwrap_or(row), *confidence)).collect()
+    }
+}
+
 impl Folded {
     /// The user's vector.
     pub fn vector(&self) -> &[f32] {
@@ -127,7 +181,10 @@ impl Folded {
     pub fn contributions(&self, item: &[f32], history: &[(&[f32], f32)]) -> Result<Vec<f32>, docent_model::Error> {
         match self {
             Folded::Ridge(folded) => folded.contributions(item, history),
-            Folded::Sum(_, tower) => user::contributions(Kernel::detect(), tower.as_deref(), item, history),
+            Folded::Sum(_, sum) => {
+                let item = item.get(..sum.dim).unwrap_or(item);
+                user::contributions(Kernel::detect(), sum.tower.as_deref(), item, &sum.summed(history))
+            }
         }
     }
 }

@@ -5,15 +5,17 @@ use super::cut::Cuts;
 use super::exchange::TrainPeers;
 use crate::membership::Coordinators;
 use crate::parts::Parts;
+use docent_model::blend::Channel;
 use docent_model::evaluation::Report;
 use docent_proto::internal::coordinator::{JobReport, JobUpdate, Request, TrainedModel};
 use docent_rpc::Caller;
 use docent_runtime::{Clock, Deadline, OnExit, Supervisor};
 use docent_train::driver::Driver;
+use docent_train::part::Global;
 use docent_train::plan::Phase;
 use docent_train::{Checkpoints, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart};
-use docent_types::training::{Algorithm, Softmax, Split, TrainSettings};
+use docent_types::training::{Algorithm, Graph, Ials, Partner, Softmax, Split, Tower, TrainSettings};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -174,32 +176,20 @@ fn is_over(catalog: &Catalog, job: u64) -> bool {
 
 fn job_settings(settings: &TrainSettings) -> JobSettings {
     // Ranges were checked when the job was queued.
-    let algorithm = match &settings.algorithm {
-        Algorithm::Ials(ials) => docent_train::Algorithm::Ials(docent_model::Settings {
-            dim: u16::try_from(ials.dim).unwrap_or(u16::MAX),
-            epochs: u16::try_from(ials.epochs).unwrap_or(u16::MAX),
-            alpha0: ials.unobserved_weight as f32,
-            regularization: ials.regularization as f32,
-            frequency_exponent: ials.frequency_scaling as f32,
-            seed: settings.seed,
-            ..docent_model::Settings::default()
-        }),
-        Algorithm::Graph(graph) => docent_train::Algorithm::Graph(docent_model::graph::Settings {
-            user_exponent: graph.user_exponent as f32,
-            source_exponent: graph.source_exponent as f32,
-            target_exponent: graph.target_exponent as f32,
-            power: graph.power as f32,
-            neighbours: graph.neighbours,
-            source_mass_exponent: graph.source_mass_exponent as f32,
-            target_mass_exponent: graph.target_mass_exponent as f32,
-        }),
-        Algorithm::Softmax(softmax) => docent_train::Algorithm::Softmax(softmax_settings(softmax, settings.seed)),
-        Algorithm::Tower(tower) => docent_train::Algorithm::Tower(docent_model::tower::Settings {
-            base: softmax_settings(&tower.softmax, settings.seed),
-            user_hidden: u16::try_from(tower.user_hidden).unwrap_or(u16::MAX),
-            item_hidden: u16::try_from(tower.item_hidden).unwrap_or(u16::MAX),
-            dense_rate: tower.dense_rate as f32,
-        }),
+    let seed = settings.seed;
+    let (algorithm, filter) = match &settings.algorithm {
+        Algorithm::Ials(ials) => (ials_settings(ials, seed), None),
+        Algorithm::Graph(graph) => (docent_train::Algorithm::Graph(graph_settings(graph)), None),
+        Algorithm::Softmax(softmax) => (docent_train::Algorithm::Softmax(softmax_settings(softmax, seed)), None),
+        Algorithm::Tower(tower) => (tower_settings(tower, seed), None),
+        Algorithm::Blend(blend) => {
+            let with = match &blend.with {
+                Partner::Ials(ials) => ials_settings(ials, seed),
+                Partner::Softmax(softmax) => docent_train::Algorithm::Softmax(softmax_settings(softmax, seed)),
+                Partner::Tower(tower) => tower_settings(tower, seed),
+            };
+            (with, Some(graph_settings(&blend.graph)))
+        }
     };
     let share = settings.holdout as f32;
     let hold_out = match settings.split {
@@ -207,7 +197,40 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
         Split::Random => HoldOut::Random(share),
     };
     let evaluate = (share > 0.0).then(|| Evaluate { hold_out, retrain: settings.refit, ..Evaluate::default() });
-    JobSettings { algorithm, seed: settings.seed, evaluate }
+    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, seed, evaluate }
+}
+
+fn ials_settings(ials: &Ials, seed: u64) -> docent_train::Algorithm {
+    docent_train::Algorithm::Ials(docent_model::Settings {
+        dim: u16::try_from(ials.dim).unwrap_or(u16::MAX),
+        epochs: u16::try_from(ials.epochs).unwrap_or(u16::MAX),
+        alpha0: ials.unobserved_weight as f32,
+        regularization: ials.regularization as f32,
+        frequency_exponent: ials.frequency_scaling as f32,
+        seed,
+        ..docent_model::Settings::default()
+    })
+}
+
+fn graph_settings(graph: &Graph) -> docent_model::graph::Settings {
+    docent_model::graph::Settings {
+        user_exponent: graph.user_exponent as f32,
+        source_exponent: graph.source_exponent as f32,
+        target_exponent: graph.target_exponent as f32,
+        power: graph.power as f32,
+        neighbours: graph.neighbours,
+        source_mass_exponent: graph.source_mass_exponent as f32,
+        target_mass_exponent: graph.target_mass_exponent as f32,
+    }
+}
+
+fn tower_settings(tower: &Tower, seed: u64) -> docent_train::Algorithm {
+    docent_train::Algorithm::Tower(docent_model::tower::Settings {
+        base: softmax_settings(&tower.softmax, seed),
+        user_hidden: u16::try_from(tower.user_hidden).unwrap_or(u16::MAX),
+        item_hidden: u16::try_from(tower.item_hidden).unwrap_or(u16::MAX),
+        dense_rate: tower.dense_rate as f32,
+    })
 }
 
 fn softmax_settings(softmax: &Softmax, seed: u64) -> docent_model::softmax::Settings {
@@ -242,6 +265,7 @@ fn job_progress(step: &Progress) -> JobProgress {
         (Phase::Epoch, false) => "train",
         (Phase::Count, true) => "count to evaluate",
         (Phase::Count, false) => "count",
+        (Phase::Weigh, _) => "weigh",
         (Phase::Evaluate, _) => "evaluate",
         (Phase::Publish, _) => "publish",
     };
@@ -288,6 +312,13 @@ fn metrics(outcome: &Outcome) -> BTreeMap<String, f64> {
         named.insert("loss".to_owned(), *loss);
     }
     named.extend(outcome.reports.iter().flat_map(Report::figures));
+    if let Ok(Global::Blend(global)) = Global::decode(&outcome.global) {
+        let channels = ["blend_graph", "blend_with", "blend_popularity"].into_iter().zip(global.blend.channels);
+        named.extend(channels.flat_map(|(name, Channel { unit, weights, .. })| {
+            let figures = [("unit", unit), ("weight", weights.base), ("slope", weights.slope)];
+            figures.map(|(figure, value)| (format!("{name}_{figure}"), f64::from(value)))
+        }));
+    }
     named
 }
 

@@ -7,7 +7,10 @@ use crate::{
     plan::{Algorithm, Counts, HoldOut},
 };
 use bytes::Bytes;
-use docent_model::tree::Node;
+use docent_model::{
+    blend::{Blend, Weights},
+    tree::Node,
+};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -25,7 +28,7 @@ pub struct Key {
     pub job: u64,
     /// Its epoch.
     pub epoch: u64,
-    /// 0 while measuring, 1 on everything.
+    /// 0 while measuring, 1 on everything; of a blend, whose models come one after the other, 0 and 1, 2 and 3.
     pub run: u8,
 }
 
@@ -331,6 +334,60 @@ pub enum TrainRequest {
     },
     /// Ends a session and frees its memory. Answer: [`TrainResponse::Done`], also when there is none.
     Close(Key),
+    /// Keeps what ranks by this run's model, for the blend that it is part of. Answer: [`TrainResponse::Exchanged`].
+    Rank {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+    },
+    /// Scores what the models of a blend find for users with something held out. Answer: [`TrainResponse::Stepped`] with the sums of the graph filter's
+    /// best scores (`docent_model::blend::Bests`).
+    Candidates {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// As in `Evaluate`.
+        users_max: u32,
+    },
+    /// By how much proposed weights are ahead of a blend's. Answer: [`TrainResponse::Stepped`] with users, sum and squares of each proposal.
+    Gains {
+        /// The session.
+        key: Key,
+        /// The blend as it is.
+        blend: Blend,
+        /// One weight a channel.
+        proposals: Vec<Vec<Weights>>,
+    },
+    /// As `Evaluate`, by a blend.
+    Judge {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// Users in the cluster.
+        users: u64,
+        /// Cut-offs.
+        cutoffs: Vec<u16>,
+        /// See [`crate::Evaluate::users_max`].
+        users_max: u32,
+        /// Ranks.
+        blend: Blend,
+    },
+    /// As `Publish`, but keeps the parts for the blend that they are part of. Answer: [`TrainResponse::Published`].
+    Shelve(Key),
+    /// Tells a host how much each item counts beside its row. Answer: [`TrainResponse::Exchanged`].
+    Odds {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// Of the items' positives, above 0.
+        exponent: f32,
+    },
+    /// Writes this owner's parts of a blend. Answer: [`TrainResponse::Published`].
+    Compose(Key),
 }
 
 /// A worker's answer.
@@ -349,7 +406,7 @@ pub enum TrainResponse {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },
-    /// After [`TrainRequest::Step`], [`TrainRequest::Gradients`] and [`TrainRequest::Restore`].
+    /// After [`TrainRequest::Step`], [`TrainRequest::Gradients`], [`TrainRequest::Restore`], [`TrainRequest::Candidates`] and [`TrainRequest::Gains`].
     Stepped {
         /// Partial sums over virtual workers. Of half a pass: packed Gramian of the solved side, then weighted squared error (0 for users), then
         /// regularisation.
@@ -373,12 +430,12 @@ pub enum TrainResponse {
         #[serde(with = "packed")]
         rows: Bytes,
     },
-    /// After [`TrainRequest::Locate`], [`TrainRequest::Count`], [`TrainRequest::Apply`] and [`TrainRequest::Keep`].
+    /// After [`TrainRequest::Locate`], [`TrainRequest::Count`], [`TrainRequest::Apply`], [`TrainRequest::Keep`] and [`TrainRequest::Rank`].
     Exchanged {
         /// Bytes pulled from peers.
         bytes_pulled: u64,
     },
-    /// After [`TrainRequest::Evaluate`].
+    /// After [`TrainRequest::Evaluate`] and [`TrainRequest::Judge`].
     Evaluated {
         /// Partial sums of the measurement, cut-off by cut-off (`docent_model::evaluation::Sums::to_vec`).
         sums: Vec<Node<Vec<f64>>>,

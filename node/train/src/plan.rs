@@ -4,7 +4,7 @@ use crate::{
     message::{COUNT_ROUNDS, Side},
 };
 use bytes::Bytes;
-use docent_model::{Settings, evaluation::Report, graph, softmax, tower};
+use docent_model::{Settings, evaluation::Report, graph, settings::DIM_MAX, softmax, tower};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -172,6 +172,10 @@ impl Algorithm {
 pub struct JobSettings {
     /// The model.
     pub algorithm: Algorithm,
+    /// Makes a blend of it: with a graph filter of these settings, and popularity. Its weights are learned on what is held out.
+    pub filter: Option<graph::Settings>,
+    /// Exponent of items' odds in sampled softmax and two towers (`softmax::odds`), 0 (none) to 2.
+    pub bias: f32,
     /// Draws what is held out, and who is measured; the model has its own.
     pub seed: u64,
     /// Measure first; none trains on everything at once.
@@ -185,6 +189,25 @@ impl JobSettings {
     /// [`Error::Invalid`] naming the setting.
     pub fn validate(&self) -> Result<(), Error> {
         self.algorithm.validate()?;
+        let dim = match &self.algorithm {
+            Algorithm::Softmax(settings) => Some(settings.dim),
+            Algorithm::Tower(settings) => Some(settings.base.dim),
+            Algorithm::Ials(_) | Algorithm::Graph(_) => None,
+        };
+        let is_fit = self.bias == 0.0 || (self.bias > 0.0 && self.bias <= 2.0 && dim.is_some_and(|dim| dim < DIM_MAX));
+        if !is_fit {
+            return Err(Error::Invalid(format!(
+                "a bias is 0 to 2, of sampled softmax and towers below {DIM_MAX} dimensions"
+            )));
+        }
+        if let Some(filter) = &self.filter {
+            filter.validate()?;
+            if self.evaluate.is_none() || matches!(self.algorithm, Algorithm::Graph(_)) {
+                return Err(Error::Invalid(
+                    "a blend is of a graph filter and another family, and needs something held out".into(),
+                ));
+            }
+        }
         let Some(evaluate) = &self.evaluate else { return Ok(()) };
         if let HoldOut::Newest(fraction) | HoldOut::Random(fraction) = evaluate.hold_out
             && !(fraction > 0.0 && fraction < 1.0)
@@ -273,6 +296,8 @@ pub enum Phase {
     Epoch,
     /// The neighbours of a share of the items are counted.
     Count,
+    /// The weights of a blend are found.
+    Weigh,
     /// Held-out positives are measured.
     Evaluate,
     /// Parts are stored.

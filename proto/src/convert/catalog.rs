@@ -145,6 +145,7 @@ impl From<GivenSettings> for v1::TrainSettings {
     fn from(given: GivenSettings) -> v1::TrainSettings {
         v1::TrainSettings {
             algorithm: given.algorithm,
+            blend_with: given.blend_with,
             dim: given.dim,
             epochs: given.epochs,
             unobserved_weight: given.unobserved_weight,
@@ -164,6 +165,7 @@ impl From<GivenSettings> for v1::TrainSettings {
             learning_rate: given.learning_rate,
             popularity_exponent: given.popularity_exponent,
             uniform_share: given.uniform_share,
+            popularity_bias: given.popularity_bias,
             user_hidden: given.user_hidden,
             item_hidden: given.item_hidden,
             dense_rate: given.dense_rate,
@@ -180,6 +182,7 @@ impl From<v1::TrainSettings> for GivenSettings {
     fn from(given: v1::TrainSettings) -> GivenSettings {
         GivenSettings {
             algorithm: given.algorithm,
+            blend_with: given.blend_with,
             dim: given.dim,
             epochs: given.epochs,
             unobserved_weight: given.unobserved_weight,
@@ -199,6 +202,7 @@ impl From<v1::TrainSettings> for GivenSettings {
             learning_rate: given.learning_rate,
             popularity_exponent: given.popularity_exponent,
             uniform_share: given.uniform_share,
+            popularity_bias: given.popularity_bias,
             user_hidden: given.user_hidden,
             item_hidden: given.item_hidden,
             dense_rate: given.dense_rate,

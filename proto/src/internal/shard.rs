@@ -175,6 +175,21 @@ pub enum Request {
         /// The job.
         job: u64,
     },
+    /// The best `n` items of each shard for a user of a blend; any replica. Since format 6.
+    ScanBlend {
+        /// Whose.
+        tenant: TenantId,
+        /// The version; shards answer with the same version or not at all.
+        version: u64,
+        /// The user's vector; empty where there is none.
+        vector: Vec<f32>,
+        /// Fingerprints of the items of the history.
+        sources: Vec<u64>,
+        /// How many of each shard.
+        n: u32,
+        /// The shards and what each must not return.
+        shards: Vec<ShardFilter>,
+    },
 }
 
 impl Request {
@@ -200,6 +215,7 @@ impl Request {
             | Request::HistoryWeights { .. }
             | Request::Pin { .. }
             | Request::Pinned { .. } => 4,
+            Request::ScanBlend { .. } => 6,
         }
     }
 }
@@ -258,7 +274,7 @@ pub enum Response {
     UserState(UserState),
     /// To `Explain`: for each candidate its strongest history items and their contributions.
     Explained(Vec<Vec<(ItemId, f32)>>),
-    /// To `Scan`, `ScanHistory` and `Popular`.
+    /// To `Scan`, `ScanHistory`, `ScanBlend` and `Popular`.
     Hits(PerShard<ShardHits>),
     /// To `GetItems`: `None` where there is no such item.
     Items(PerShard<Vec<Option<ItemState>>>),

@@ -12,7 +12,7 @@ use docent_chaos::data;
 use docent_chaos::datasets::{KNOWN, Split};
 use docent_chaos::judge::{self, Figures};
 use docent_chaos::lab::{Lab, Options};
-use search::{Flags, Model, words};
+use search::{Flags, Found, Model, words};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
@@ -27,10 +27,10 @@ struct Args {
     /// protocol]
     #[arg(long, value_delimiter = ',')]
     data: Vec<String>,
-    /// Families to train: ials, graph, softmax, tower
-    #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax,tower")]
+    /// Families to train: ials, graph, softmax, tower, blend
+    #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax,tower,blend")]
     families: Vec<String>,
-    /// Dimensions of iALS, sampled softmax and two towers
+    /// Dimensions of iALS, sampled softmax, two towers and blends
     #[arg(long, value_delimiter = ',', default_value = "64,128,256")]
     dims: Vec<u32>,
     /// Seeds to train each random family with
@@ -54,7 +54,8 @@ fn main() -> Result<()> {
             "graph" => models.push(Model::graph()),
             "softmax" => models.extend(args.dims.iter().map(|dim| Model::softmax(*dim))),
             "tower" => models.extend(args.dims.iter().map(|dim| Model::tower(*dim))),
-            other => bail!("unknown family {other:?}; known: ials, graph, softmax, tower"),
+            "blend" => models.extend(args.dims.iter().map(|dim| Model::blend(*dim))),
+            other => bail!("unknown family {other:?}; known: ials, graph, softmax, tower, blend"),
         }
     }
     let known = || KNOWN.iter().filter(|name| data::shared(name).is_some()).map(ToString::to_string).collect();
@@ -88,9 +89,10 @@ fn measure(
     println!(
         "  family         seed train_s export_s   Recall@{K} evaluate.py     NDCG@{K} evaluate.py       HR@{K}    MRR@{K}  equal"
     );
+    let mut found = Found::new();
     for model in models {
-        let chosen = model.chosen(&lab, split.held_out, args.search || !split.is_gowalla)?;
-        println!("  docent train --wait --force --holdout 0 {}", words(&chosen));
+        let chosen = model.chosen(&lab, split.held_out, args.search || !split.is_gowalla, &mut found)?;
+        println!("  docent train --wait --force {}", words(&chosen));
         let seeds = if model.is_random { &args.seeds[..] } else { &args.seeds[..1] };
         let runs = seeds.iter().map(|&seed| run(&lab, &split, items, model, &chosen, seed, wrong));
         let runs: Vec<Figures> = runs.collect::<Result<_>>()?;
@@ -130,7 +132,7 @@ fn run(
     wrong: &mut Vec<String>,
 ) -> Result<Figures> {
     let (start, seed) = (Instant::now(), seed.to_string());
-    let mut command = vec!["train", "--wait", "--force", "--holdout", "0", "--seed", &seed];
+    let mut command = vec!["train", "--wait", "--force", "--seed", &seed];
     command.extend(chosen.iter().flat_map(|(flag, value)| [*flag, value.as_str()]));
     lab.docent(&command)?;
     let (trained, start) = (start.elapsed().as_secs_f64(), Instant::now());

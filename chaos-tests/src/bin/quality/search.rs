@@ -24,7 +24,12 @@ pub(crate) struct Model {
     pub(crate) least: Option<(f64, f64)>,
     /// Whether another seed gives another model.
     pub(crate) is_random: bool,
+    /// The models of a blend: it takes what is chosen for each, and a tenth of the training part to find its weights on.
+    of: Vec<Model>,
 }
+
+/// What was found for models, by name, so that a blend does not search again.
+pub(crate) type Found = BTreeMap<String, Flags>;
 
 /// Flags with their values.
 pub(crate) type Flags = Vec<(&'static str, String)>;
@@ -58,6 +63,7 @@ impl Model {
                 _ => None,
             },
             is_random: true,
+            of: Vec::new(),
         }
     }
 
@@ -87,6 +93,7 @@ impl Model {
             of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),
             least: Some((0.181, 0.149)),
             is_random: false,
+            of: Vec::new(),
         }
     }
 
@@ -98,6 +105,7 @@ impl Model {
             ("--batch", "16384"),
             ("--negatives", "4096"),
             ("--learning-rate", "1"),
+            ("--popularity-bias", "0.5"),
         ];
         Model {
             name: format!("softmax d={dim}"),
@@ -108,10 +116,12 @@ impl Model {
                 ("--batch", &["16384", "4096"]),
                 ("--negatives", &["4096", "1024"]),
                 ("--learning-rate", &["1", "0.5", "2"]),
+                ("--popularity-bias", &["0", "0.25", "0.5", "0.75"]),
             ],
             of_gowalla: chosen.map(|(flag, value)| (flag, value.to_owned())).to_vec(),
             least: (dim >= 256).then_some((0.178, 0.148)),
             is_random: true,
+            of: Vec::new(),
         }
     }
 
@@ -127,13 +137,49 @@ impl Model {
             space: softmax.space.into_iter().chain(layers).collect(),
             least: (dim >= 128).then_some((0.165, 0.138)),
             is_random: true,
+            of: Vec::new(),
+        }
+    }
+
+    /// A blend of the graph filter and sampled softmax with so many dimensions.
+    pub(crate) fn blend(dim: u32) -> Model {
+        Model {
+            name: format!("blend d={dim}"),
+            fixed: [("--algorithm", "blend"), ("--blend-with", "softmax"), ("--dim", &dim.to_string())]
+                .map(|(flag, value)| (flag, value.to_owned()))
+                .to_vec(),
+            space: Vec::new(),
+            of_gowalla: Vec::new(),
+            least: (dim >= 128).then_some((0.187, 0.156)),
+            is_random: true,
+            of: vec![Model::graph(), Model::softmax(dim)],
         }
     }
 
     /// The flags of `docent train` with the settings for a data set: recorded ones for gowalla unless `searches`, else found.
-    pub(crate) fn chosen(&self, lab: &Lab, split: &str, searches: bool) -> Result<Flags> {
-        let chosen = if searches { self.search(lab, split)? } else { self.of_gowalla.clone() };
-        Ok(self.fixed.iter().cloned().chain(chosen).collect())
+    pub(crate) fn chosen(&self, lab: &Lab, split: &str, searches: bool, found: &mut Found) -> Result<Flags> {
+        let held_out = match self.of.is_empty() {
+            true => vec![("--holdout", "0".to_owned())],
+            false => vec![("--holdout", "0.1".to_owned()), ("--split", split.to_owned())],
+        };
+        let mut flags: Flags = self.fixed.iter().cloned().chain(held_out).collect();
+        flags.extend(self.settings(lab, split, searches, found)?);
+        for model in &self.of {
+            flags.extend(model.settings(lab, split, searches, found)?);
+        }
+        Ok(flags)
+    }
+
+    fn settings(&self, lab: &Lab, split: &str, searches: bool, found: &mut Found) -> Result<Flags> {
+        if !searches || self.space.is_empty() {
+            return Ok(self.of_gowalla.clone());
+        }
+        if let Some(known) = found.get(&self.name) {
+            return Ok(known.clone());
+        }
+        let settings = self.search(lab, split)?;
+        found.insert(self.name.clone(), settings.clone());
+        Ok(settings)
     }
 
     fn search(&self, lab: &Lab, split: &str) -> Result<Flags> {

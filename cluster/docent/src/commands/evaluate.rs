@@ -50,6 +50,9 @@ pub async fn run(shared: &Shared, args: &EvaluateArgs) -> Result<()> {
     for (of, stratum) in [("users by their positives", "users"), ("held out items by their positives", "items")] {
         show::say(strata(&model, &cutoffs, of, stratum));
     }
+    if let Some(channels) = channels(&model) {
+        show::say(channels);
+    }
     Ok(())
 }
 
@@ -88,6 +91,17 @@ fn whole(model: &v1::Model, cutoffs: &[u16]) -> String {
         std::iter::once((*figure).to_owned()).chain(cutoffs.iter().map(cell)).collect()
     });
     show::table(&header, &[], rows).to_string()
+}
+
+/// What each channel of a blend counts; none for another family.
+fn channels(model: &v1::Model) -> Option<String> {
+    let row = |channel: &&str| {
+        let figure = |name: &str| model.metrics.get(&format!("blend_{channel}_{name}")).map(f64::to_string);
+        Some(vec![(*channel).to_owned(), figure("weight")?, figure("slope")?, figure("unit")?])
+    };
+    let rows: Vec<Vec<String>> = ["graph", "with", "popularity"].iter().filter_map(row).collect();
+    let header = ["channel of the blend", "weight", "more by ln(history / 20)", "unit"];
+    (!rows.is_empty()).then(|| show::table(&header, &header[1..], rows).to_string())
 }
 
 /// One row a class, by the largest cut-off.

@@ -16,6 +16,7 @@ const POLL: Duration = Duration::from_millis(300);
 /// How long it puts up with a cluster that does not answer: elections and restarts pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const BLEND: &str = "Settings of blend, beside those of its families";
 const VECTORS: &str = "Settings of ials, softmax and tower";
 const IALS: &str = "Settings of ials";
 const GRAPH: &str = "Settings of graph";
@@ -25,10 +26,13 @@ const TOWER: &str = "Settings of tower";
 /// Which model; what is left out takes the cluster's default.
 #[derive(Debug, Default, clap::Args)]
 pub struct ModelArgs {
-    /// The family of the model: ials (matrix factorisation), graph (item-item graph filter), softmax (vectors trained by gradients) or tower
-    /// (those with hidden layers and categories)
+    /// The family of the model: ials (matrix factorisation), graph (item-item graph filter), softmax (vectors trained by gradients), tower
+    /// (those with hidden layers and categories) or blend (graph, another one and popularity in one ranking)
     #[arg(long)]
     algorithm: Option<String>,
+    /// What a blend adds to graph: ials, softmax or tower
+    #[arg(long, help_heading = BLEND)]
+    blend_with: Option<String>,
     /// Dimensions of the vectors, 1 to 512
     #[arg(long, help_heading = VECTORS)]
     dim: Option<u32>,
@@ -86,6 +90,9 @@ pub struct ModelArgs {
     /// Share of the negatives that are drawn uniformly, 0.01 to 1
     #[arg(long, help_heading = SOFTMAX)]
     uniform_share: Option<f64>,
+    /// Exponent of an item's number of positives in how much it counts beside its vector, 0 (none) to 2
+    #[arg(long, help_heading = SOFTMAX)]
+    popularity_bias: Option<f64>,
     /// Hidden units of the user tower, a multiple of 16 up to 512; 0: none
     #[arg(long, help_heading = TOWER)]
     user_hidden: Option<u32>,
@@ -137,6 +144,7 @@ impl ModelArgs {
     pub fn settings(&self) -> v1::TrainSettings {
         v1::TrainSettings {
             algorithm: self.algorithm.clone(),
+            blend_with: self.blend_with.clone(),
             dim: self.dim,
             epochs: self.epochs,
             unobserved_weight: self.unobserved_weight,
@@ -156,6 +164,7 @@ impl ModelArgs {
             learning_rate: self.learning_rate,
             popularity_exponent: self.popularity_exponent,
             uniform_share: self.uniform_share,
+            popularity_bias: self.popularity_bias,
             user_hidden: self.user_hidden,
             item_hidden: self.item_hidden,
             dense_rate: self.dense_rate,

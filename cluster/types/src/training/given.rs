@@ -1,5 +1,5 @@
 //! Settings as clients give them.
-use super::{Algorithm, GRAPH, Graph, IALS, Ials, SOFTMAX, Softmax, Split, TOWER, Tower, TrainSettings};
+use super::{Algorithm, BLEND, Blend, GRAPH, Graph, IALS, Ials, SOFTMAX, Softmax, Split, TOWER, Tower, TrainSettings};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blend_with: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +51,8 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uniform_share: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub popularity_bias: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_hidden: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_hidden: Option<u32>,
@@ -78,8 +82,10 @@ impl GivenSettings {
             Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
             Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self))),
             Some(TOWER) => Algorithm::Tower(Box::new(Tower::take(&mut self))),
+            Some(BLEND) => Algorithm::Blend(Box::new(Blend::take(&mut self)?)),
             Some(other) => {
-                let message = format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}, {TOWER}");
+                let message =
+                    format!("unknown algorithm {other:?}; known: {IALS}, {GRAPH}, {SOFTMAX}, {TOWER}, {BLEND}");
                 return Err(Error::invalid("algorithm", message));
             }
         };
@@ -101,6 +107,7 @@ impl GivenSettings {
     /// A family's setting that its family did not take.
     fn left(&self) -> Option<&'static str> {
         let families = [
+            ("blend_with", self.blend_with.is_some()),
             ("dim", self.dim.is_some()),
             ("epochs", self.epochs.is_some()),
             ("unobserved_weight", self.unobserved_weight.is_some()),
@@ -120,6 +127,7 @@ impl GivenSettings {
             ("learning_rate", self.learning_rate.is_some()),
             ("popularity_exponent", self.popularity_exponent.is_some()),
             ("uniform_share", self.uniform_share.is_some()),
+            ("popularity_bias", self.popularity_bias.is_some()),
             ("user_hidden", self.user_hidden.is_some()),
             ("item_hidden", self.item_hidden.is_some()),
             ("dense_rate", self.dense_rate.is_some()),
@@ -140,31 +148,11 @@ impl From<&TrainSettings> for GivenSettings {
             ..GivenSettings::default()
         };
         match &settings.algorithm {
-            Algorithm::Ials(ials) => GivenSettings {
-                dim: Some(ials.dim),
-                epochs: Some(ials.epochs),
-                unobserved_weight: Some(ials.unobserved_weight),
-                regularization: Some(ials.regularization),
-                frequency_scaling: Some(ials.frequency_scaling),
-                ..shared
-            },
-            Algorithm::Graph(graph) => GivenSettings {
-                user_exponent: Some(graph.user_exponent),
-                source_exponent: Some(graph.source_exponent),
-                target_exponent: Some(graph.target_exponent),
-                power: Some(graph.power),
-                neighbours: Some(graph.neighbours),
-                source_mass_exponent: Some(graph.source_mass_exponent),
-                target_mass_exponent: Some(graph.target_mass_exponent),
-                ..shared
-            },
+            Algorithm::Ials(ials) => ials.give(shared),
+            Algorithm::Graph(graph) => graph.give(shared),
             Algorithm::Softmax(softmax) => softmax.give(shared),
-            Algorithm::Tower(tower) => GivenSettings {
-                user_hidden: Some(tower.user_hidden),
-                item_hidden: Some(tower.item_hidden),
-                dense_rate: Some(tower.dense_rate),
-                ..tower.softmax.give(shared)
-            },
+            Algorithm::Tower(tower) => tower.give(shared),
+            Algorithm::Blend(blend) => blend.give(shared),
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Wanted {
     Nearest { version: u64, vector: Vec<f32> },
     /// Neighbours of the items of these fingerprints in this version.
     Neighbours { version: u64, sources: Vec<u64> },
+    /// Both, of a blend; an empty vector where there is none.
+    Blend { version: u64, vector: Vec<f32>, sources: Vec<u64> },
     /// Most popular.
     Popular,
 }
@@ -31,12 +33,18 @@ impl Wanted {
                 Some(Wanted::Nearest { version, vector })
             }
             Sought::History(sources) => (!sources.is_empty()).then_some(Wanted::Neighbours { version, sources }),
+            // A vector is made of the history: without one there is none.
+            Sought::Blend(vector, sources) => {
+                (!sources.is_empty()).then_some(Wanted::Blend { version, vector, sources })
+            }
         }
     }
 
     fn version(&self) -> Option<u64> {
         match self {
-            Wanted::Nearest { version, .. } | Wanted::Neighbours { version, .. } => Some(*version),
+            Wanted::Nearest { version, .. } | Wanted::Neighbours { version, .. } | Wanted::Blend { version, .. } => {
+                Some(*version)
+            }
             Wanted::Popular => None,
         }
     }
@@ -92,6 +100,14 @@ impl Gateway {
                     Wanted::Neighbours { version, sources } => {
                         Request::ScanHistory { tenant, version: *version, sources: sources.clone(), n: each, shards }
                     }
+                    Wanted::Blend { version, vector, sources } => Request::ScanBlend {
+                        tenant,
+                        version: *version,
+                        vector: vector.clone(),
+                        sources: sources.clone(),
+                        n: each,
+                        shards,
+                    },
                     Wanted::Popular => Request::Popular { tenant, n: each, shards },
                 }
             },

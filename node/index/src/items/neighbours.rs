@@ -93,6 +93,23 @@ impl NeighbourIndex {
         let delta = self.snapshot();
         let excluded: BTreeSet<&str> = exclude.iter().copied().collect();
         let allowed: Cow<'_, Bitmap> = allowed(&self.ids, delta.live(), &excluded);
+        let (scores, mut reached) = self.added_up(sources);
+        reached.retain(|position| allowed.contains(*position));
+        let mut top = TopK::new(k.min(reached.len()));
+        reached.into_iter().for_each(|position| top.offer(Hit { position, score: scores[position as usize] }));
+        let item = |hit: Hit| ScoredItem { id: Arc::from(self.ids.get(hit.position as usize)), score: hit.score };
+        top.into_hits().into_iter().map(item).collect()
+    }
+
+    /// The scores of `ids`, those that [`Self::search`] ranks by: 0 for an item that no source reaches, or without a place here.
+    #[must_use]
+    pub fn scores(&self, sources: &[u64], ids: &[&str]) -> Vec<f32> {
+        let (scores, _) = self.added_up(sources);
+        ids.iter().map(|id| self.ids.position(id).map_or(0.0, |position| scores[position as usize])).collect()
+    }
+
+    /// The score of every position, and which are above 0.
+    fn added_up(&self, sources: &[u64]) -> (Vec<f32>, Vec<u32>) {
         let (mut scores, mut reached) = (vec![0.0f32; self.ids.len()], Vec::new());
         for source in in_order(sources) {
             let (targets, weights) = self.list(source);
@@ -104,11 +121,7 @@ impl NeighbourIndex {
                 *score += weight;
             }
         }
-        reached.retain(|position| allowed.contains(*position));
-        let mut top = TopK::new(k.min(reached.len()));
-        reached.into_iter().for_each(|position| top.offer(Hit { position, score: scores[position as usize] }));
-        let item = |hit: Hit| ScoredItem { id: Arc::from(self.ids.get(hit.position as usize)), score: hit.score };
-        top.into_hits().into_iter().map(item).collect()
+        (scores, reached)
     }
 
     /// The weight that each of `sources` has for an item, 0 for none; `None` for an item without a place here. Also of items that are taken

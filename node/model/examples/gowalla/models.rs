@@ -48,9 +48,13 @@ impl Model {
             }
             "softmax" => {
                 let settings = softmax::best(dim);
-                let items = rows(&|| softmax::train(&settings, data, u32::MAX))?;
+                let items = rows(&|| softmax::train(&settings, given.one("bias", "0")?, data, u32::MAX))?;
                 let (dim, temperature) = (usize::from(dim), settings.temperature);
-                (Kind::Vectors { dim, users: softmax::users(dim, data, &items)?, items }, Scale::Linear, temperature)
+                (
+                    Kind::Vectors { dim: dim + 1, users: softmax::users(dim, data, &items)?, items },
+                    Scale::Linear,
+                    temperature,
+                )
             }
             "ials" => {
                 let settings = ials::best(dim);

@@ -6,7 +6,7 @@ use docent_model::{
     softmax::{
         Settings, VWORKERS,
         adagrad::Table,
-        first_row, plan,
+        biased, first_row, odds, plan,
         sample::{self, Draw, Masses},
         step::{Key, Negatives, Push, Scratch, Step},
         user,
@@ -21,8 +21,10 @@ type Set = fn(&mut Settings, f32);
 pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
     for settings in settings(given, &Settings::default())? {
         settings.validate()?;
-        println!("{settings:?}");
-        train(&settings, data, given.one("every", "5")?)?;
+        for exponent in given.list("bias", "0")? {
+            println!("{settings:?}, bias {exponent}");
+            train(&settings, exponent, data, given.one("every", "5")?)?;
+        }
     }
     Ok(())
 }
@@ -130,14 +132,15 @@ pub(crate) fn best(dim: u16) -> Settings {
     }
 }
 
-/// The item rows.
-pub(crate) fn train(settings: &Settings, data: &Data, every: u32) -> Result<Vec<f32>, Failure> {
+/// Rows of the items, each with its bias behind its values; `exponent` of their odds.
+pub(crate) fn train(settings: &Settings, exponent: f32, data: &Data, every: u32) -> Result<Vec<f32>, Failure> {
     let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
     let mut rows = vec![0.0; data.items * dim];
     for (item, row) in rows.chunks_mut(dim).enumerate() {
         first_row(kernel, settings.seed, &item.to_string(), row);
     }
     let mut table = Table::new(dim, rows)?;
+    let odds: Vec<f32> = data.positives().into_iter().map(|positives| odds(exponent, positives)).collect();
     let (workers, catalogue) = (Worker::all(data), Catalogue::new(settings, data)?);
     let steps = plan::steps(settings, data.users.entries() as u64);
     let mut spent = Spent::default();
@@ -148,8 +151,14 @@ pub(crate) fn train(settings: &Settings, data: &Data, every: u32) -> Result<Vec<
         for step in 0..steps {
             let at = Instant::now();
             let negatives = Negatives::new(dim, &catalogue.draw(epoch, step), table.rows())?;
-            let sum =
-                push(settings, data.threads, &workers, (&table, &negatives), (epoch, step, &batches), &mut spent)?;
+            let sum = push(
+                settings,
+                data.threads,
+                &workers,
+                (&table, &negatives, &odds),
+                (epoch, step, &batches),
+                &mut spent,
+            )?;
             loss = [loss[0] + sum.loss[0], loss[1] + sum.loss[1]];
             let gradients = negatives.gradients(sum)?;
             spent.items += gradients.items().len();
@@ -158,10 +167,16 @@ pub(crate) fn train(settings: &Settings, data: &Data, every: u32) -> Result<Vec<
             spent.all_s += at.elapsed().as_secs_f64();
         }
         if (epoch + 1) % every == 0 || epoch + 1 == u32::from(settings.epochs) {
-            report(settings, data, &table, &format!("epoch {} loss {:.4}", epoch + 1, loss[0] / loss[1]), &spent)?;
+            report(
+                settings,
+                data,
+                &biased(settings, table.rows(), odds.iter().copied()),
+                &format!("epoch {} loss {:.4}", epoch + 1, loss[0] / loss[1]),
+                &spent,
+            )?;
         }
     }
-    Ok(table.rows().to_vec())
+    Ok(biased(settings, table.rows(), odds))
 }
 
 /// One step of all virtual workers.
@@ -169,12 +184,12 @@ fn push(
     settings: &Settings,
     threads: usize,
     workers: &[Worker],
-    (table, negatives): (&Table, &Negatives),
+    (table, negatives, odds): (&Table, &Negatives, &[f32]),
     (epoch, step, batches): (u32, u32, &[Vec<Vec<u32>>]),
     spent: &mut Spent,
 ) -> Result<Push, Failure> {
     let at = Instant::now();
-    let of = |worker| Step::new(settings, Kernel::detect(), worker, table.rows(), negatives);
+    let of = |worker| Step::new(settings, Kernel::detect(), worker, table.rows(), negatives)?.with_odds(odds);
     let all: Vec<Step<'_>> = workers.iter().map(|worker| of(&worker.histories)).collect::<Result<_, _>>()?;
     let mut pushes = vec![Push::default(); workers.len()];
     parallel::for_each(
@@ -191,22 +206,23 @@ fn push(
     Ok(tree::finish(VWORKERS, tree::leaves(0, pushes))?)
 }
 
-/// Users as they are read from a published version: from their histories and its items.
+/// A user's vector, and the 1 that items' biases are multiplied by.
 pub(crate) fn users(dim: usize, data: &Data, rows: &[f32]) -> Result<Vec<f32>, Failure> {
-    let mut users = Vec::with_capacity(data.train.len() * dim);
+    let (mut users, width) = (Vec::with_capacity(data.train.len() * (dim + 1)), dim + 1);
     for history in &data.train {
         let history: Vec<(&[f32], f32)> =
-            history.iter().map(|item| (&rows[*item as usize * dim..][..dim], 1.0)).collect();
+            history.iter().map(|item| (&rows[*item as usize * width..][..dim], 1.0)).collect();
         users.extend(user::vector(Kernel::detect(), dim, &history)?);
+        users.push(1.0);
     }
     Ok(users)
 }
 
-fn report(settings: &Settings, data: &Data, table: &Table, what: &str, spent: &Spent) -> Result<(), Failure> {
+fn report(settings: &Settings, data: &Data, rows: &[f32], what: &str, spent: &Spent) -> Result<(), Failure> {
     let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
-    let users = users(dim, data, table.rows())?;
+    let users = users(dim, data, rows)?;
     let seen: Vec<&[u32]> = data.train.iter().map(|items| &items[..]).collect();
-    let lists = Items::new(dim, table.rows())?.rank(kernel, data.threads, &users, &seen, K)?;
+    let lists = Items::new(dim + 1, rows)?.rank(kernel, data.threads, &users, &seen, K)?;
     let Spent { all_s, push_s, items, steps } = spent;
     println!(
         "{what} in {all_s:.1} s ({push_s:.1} s in pushes, {} items a step): {}",

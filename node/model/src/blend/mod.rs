@@ -203,6 +203,18 @@ impl Bests {
         }
     }
 
+    /// To be sent: users, and the sum of logarithms.
+    #[must_use]
+    pub fn to_array(self) -> [f64; 2] {
+        [self.users, self.logarithms]
+    }
+
+    /// From [`Self::to_array`].
+    #[must_use]
+    pub fn from_array([users, logarithms]: [f64; 2]) -> Self {
+        Self { users, logarithms }
+    }
+
     /// The unit of a channel that [is a sum](Channel::is_sum): the power of two nearest to a thousandth of the geometric mean of best scores
     /// per entry. It only has to lie far below what is shown: anything between a hundredth and a millionth is as good (decision 0020).
     #[must_use]

@@ -44,7 +44,12 @@ pub mod sample;
 pub mod step;
 pub mod user;
 
-use crate::{Error, Kernel, init, settings::DIM_MAX};
+use crate::{
+    Error, Kernel,
+    arithmetic::{ln, power},
+    init,
+    settings::DIM_MAX,
+};
 use serde::{Deserialize, Serialize};
 
 /// Virtual workers of users, and of items.
@@ -126,6 +131,21 @@ impl Settings {
             (f64::from(epoch) * f64::from(steps) + f64::from(step), f64::from(self.epochs) * f64::from(steps));
         (f64::from(self.learning_rate) * (1.0 - done / all.max(1.0)).max(0.0)) as f32
     }
+}
+
+/// What an item with so many positives counts beside its row: `(positives + 1)^exponent`. In a score it is a bias, the temperature times its
+/// logarithm. Unit vectors alone say too little of how much an item is liked by everybody (decision 0018).
+#[must_use]
+pub fn odds(exponent: f32, positives: u32) -> f32 {
+    power(f64::from(positives) + 1.0, f64::from(exponent)) as f32
+}
+
+/// Rows of items with what their odds add to a cosine, the bias, behind each: a user has a 1 there, so that a score is an inner product still.
+#[must_use]
+pub fn biased(settings: &Settings, rows: &[f32], odds: impl IntoIterator<Item = f32>) -> Vec<f32> {
+    let bias = |odds: f32| (f64::from(settings.temperature) * ln(f64::from(odds))) as f32;
+    let each = rows.chunks_exact(usize::from(settings.dim)).zip(odds);
+    each.flat_map(|(row, odds)| row.iter().copied().chain([bias(odds)])).collect()
 }
 
 /// An item's first row: a random direction, a function of (seed, id).

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::kernel::{ROWS_UNIT, Shares, pitch, stride};
 use crate::{Adjacency, Error, Kernel, arithmetic::ln, shape, tower::Mlp, tree::Sum};
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 /// Shares of a block of rows, at most: 1 MiB. A quarter of it, for the second-level cache, was no faster with few rows a step and slower with many.
 const SHARES_OF_BLOCK: usize = 262_144;
@@ -130,6 +130,9 @@ pub struct Step<'a> {
     histories: &'a Adjacency,
     table: &'a [f32],
     negatives: &'a Negatives,
+    /// Of the negatives, and what a target counts, by row of the table; 1 where there is none.
+    weights: Cow<'a, [f32]>,
+    odds: Option<&'a [f32]>,
     tower: Option<&'a Mlp>,
     stride: usize,
 }
@@ -188,7 +191,32 @@ impl<'a> Step<'a> {
         if histories.column_max().is_some_and(|column| column as usize >= table.len() / dim) {
             return Err(Error::Value { what: "columns" });
         }
-        Ok(Self { settings, kernel, histories, table, negatives, tower: None, stride: stride(dim) })
+        let weights = Cow::Borrowed(&negatives.weights[..]);
+        Ok(Self {
+            settings,
+            kernel,
+            histories,
+            table,
+            negatives,
+            weights,
+            odds: None,
+            tower: None,
+            stride: stride(dim),
+        })
+    }
+
+    /// Every item counts so many times more than by its row ([`super::odds`]), by row of the table: as a negative and as a target.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of rows, [`Error::Value`] for odds that are not finite and above 0.
+    pub fn with_odds(self, odds: &'a [f32]) -> Result<Self, Error> {
+        shape("odds of items", self.table.len() / usize::from(self.settings.dim), odds.len())?;
+        if !odds.iter().all(|odds| odds.is_finite() && *odds > 0.0) {
+            return Err(Error::Value { what: "odds of items" });
+        }
+        let mut weights = self.negatives.weights.clone();
+        weights.iter_mut().zip(&self.negatives.items).for_each(|(weight, item)| *weight *= odds[*item as usize]);
+        Ok(Self { weights: weights.into(), odds: Some(odds), ..self })
     }
 
     /// Users are what `tower` makes of the direction of their histories.
@@ -297,7 +325,7 @@ impl<'a> Step<'a> {
         let x = &rows.x[block.start * self.stride..block.end * self.stride];
         let shares = &mut scratch.shares[..block.len() * pitch];
         let scale = 1.0 / self.settings.temperature;
-        let Negatives { blocks, weights, rows: negatives, .. } = self.negatives;
+        let (Negatives { blocks, rows: negatives, .. }, weights) = (self.negatives, &*self.weights);
         // No score of unit vectors is above 1, so that is what exponentials are taken relative to.
         let task = Shares { stride: self.stride, rows: x, blocks, weights, scale, shift: scale };
         self.kernel.shares(&task, shares);
@@ -341,7 +369,8 @@ impl<'a> Step<'a> {
         let mut factor = 0.0;
         for at in rows.targets(row) {
             let (y, weight) = (self.row(items[*at]), confidences[*at]);
-            let own = self.kernel.exp(scale * self.kernel.dot(x, y) - scale);
+            let odds = self.odds.map_or(1.0, |odds| odds[items[*at] as usize]);
+            let own = odds * self.kernel.exp(scale * self.kernel.dot(x, y) - scale);
             let whole = own + others;
             loss[0] += f64::from(weight) * ln(f64::from(whole) / f64::from(own));
             loss[1] += f64::from(weight);

@@ -2,7 +2,7 @@
 use super::{
     Settings, VWORKERS,
     adagrad::Table,
-    first_row, plan,
+    first_row, odds, plan,
     sample::{Draw, Masses, mass},
     step::{Key, Negatives, Push, Step},
 };
@@ -23,7 +23,7 @@ pub(crate) fn loss(
     history: &[(u32, f32)],
     parts: &[Vec<usize>],
     negatives: &[(u32, f32)],
-    tau: f64,
+    (tau, odds): (f64, &dyn Fn(u32) -> f64),
 ) -> f64 {
     let row = |item: u32| &table[item as usize * dim..][..dim];
     let mut sum = 0.0;
@@ -34,7 +34,7 @@ pub(crate) fn loss(
         }
         let length = x.iter().map(|x| x * x).sum::<f64>().sqrt();
         let x = climb(x.into_iter().map(|value| value / length).collect());
-        let e = |item: u32| (x.iter().zip(row(item)).map(|(x, y)| x * y).sum::<f64>() / tau).exp();
+        let e = |item: u32| (x.iter().zip(row(item)).map(|(x, y)| x * y).sum::<f64>() / tau).exp() * odds(item);
         let is_other = |item: &u32| history.iter().all(|(own, _)| own != item);
         let others: f64 = negatives
             .iter()
@@ -64,7 +64,7 @@ proptest! {
     fn gradients_are_the_differences_of_the_loss(
         dim in 2u16..40, folds in 2u16..6,
         history in prop::collection::btree_map(0u32..30, 0.5f32..2.0, 2..9),
-        negatives in prop::collection::btree_map(0u32..30, 0.1f32..4.0, 1..25),
+        negatives in prop::collection::btree_map(0u32..30, 0.1f32..4.0, 1..25), exponent in prop::sample::select(vec![0.0f32, 0.5]),
     ) {
         let settings = Settings { dim, folds, temperature: 0.3, ..Settings::default() };
         let d = usize::from(dim);
@@ -73,13 +73,15 @@ proptest! {
         let mut histories = Adjacency::new();
         histories.push_row(history.clone());
         let negatives = Negatives::new(d, &drawn, &table).unwrap();
-        let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap();
+        let odds: Vec<f32> = (0..30).map(|item| odds(exponent, item * item)).collect();
+        let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap().with_odds(&odds).unwrap();
         let key = Key { epoch: 3, step: 4, vworker: 5 };
         let push = step.push(&mut step.scratch(), key, &[0]);
 
         let parts = parts(&settings, key, history.len());
         let exact: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
-        let at = |table: &[f64]| loss(&|x| x, d, table, &history, &parts, &drawn, 0.3);
+        let of = |item: u32| f64::from(item * item + 1).powf(f64::from(exponent));
+        let at = |table: &[f64]| loss(&|x| x, d, table, &history, &parts, &drawn, (0.3, &of));
         prop_assert!((push.loss[0] - at(&exact)).abs() < 1e-4 * at(&exact).abs().max(1.0), "{} {}", push.loss[0], at(&exact));
         let weights: f64 = history.iter().map(|(_, weight)| f64::from(*weight)).sum();
         prop_assert!((push.loss[1] - weights).abs() < 1e-5);
@@ -265,6 +267,11 @@ fn input_that_does_not_fit_is_refused() {
     histories.push_row([(1, 1.0), (4, 1.0)]);
     let negatives = Negatives::new(3, &[(0, 1.0)], &table).unwrap();
     assert!(Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).is_err());
+    let empty = Adjacency::new();
+    for odds in [&[1.0; 3][..], &[1.0, 1.0, 0.0, 1.0], &[1.0, f32::NAN, 1.0, 1.0]] {
+        let step = Step::new(&settings, Kernel::detect(), &empty, &table, &negatives).unwrap();
+        assert!(step.with_odds(odds).is_err(), "{odds:?}");
+    }
     let bad = Settings { temperature: f32::NAN, ..settings };
     assert!(matches!(bad.validate(), Err(Error::Setting { name: "temperature", .. })));
     let bad = Settings { folds: 1, ..settings };

@@ -14,7 +14,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         for round in (0..COUNT_ROUNDS).skip(start.step as usize) {
             let count = TrainRequest::Count { key: linked.key, items: linked.items.clone(), round };
             self.exchange(&self.plan.hosts.item_nodes(), &count).await?;
-            self.report(&linked.key, Phase::Count, round + 1, None);
+            self.report(Phase::Count, round + 1, None);
             self.keep_if_due(linked, u32::from(round) + 1, Notes::default()).await;
         }
         Ok(())

@@ -1,11 +1,15 @@
 //! iALS: passes over users and items, each half a pass against the other side's Gramian.
 use super::{
-    Job, Linked,
+    Job, Linked, Trained,
     checkpoint::{Notes, Start},
     unexpected,
 };
 use crate::{
-    Error, Progress, TrainRequest, TrainResponse, VWORKERS, message::Side, page, part::IalsGlobal, plan::Phase,
+    Error, Progress, TrainRequest, TrainResponse, VWORKERS,
+    message::Side,
+    page,
+    part::IalsGlobal,
+    plan::{Algorithm, Phase},
 };
 use docent_model::{
     Settings, gramian,
@@ -27,7 +31,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         for step in start.step..u32::from(settings.epochs) {
             let loss = self.pass(settings, linked, &mut fitted, step).await?;
             fitted.losses.push(loss);
-            self.report(&linked.key, Phase::Epoch, fitted.losses.len() as u16, Some(loss));
+            self.report(Phase::Epoch, fitted.losses.len() as u16, Some(loss));
             self.keep_if_due(linked, step + 1, Notes { losses: fitted.losses.clone(), ..Notes::default() }).await;
         }
         Ok(fitted)
@@ -56,13 +60,13 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     }
 
     /// Solves users once more, against the items that are published: as a reader does.
-    pub(super) async fn solve_readers(
-        &mut self,
-        settings: &Settings,
-        linked: &Linked,
-        fitted: &Fitted,
-    ) -> Result<(), Error> {
-        self.half(settings, linked, u32::from(settings.epochs), Side::Users, &fitted.item_gramian).await.map(drop)
+    /// Of another family users are as readers have them.
+    pub(super) async fn solve_readers(&mut self, trained: &Trained) -> Result<(), Error> {
+        if let (Algorithm::Ials(settings), super::Fitted::Ials(fitted)) = (&trained.algorithm, &trained.fitted) {
+            let step = u32::from(settings.epochs);
+            self.half(settings, &trained.linked, step, Side::Users, &fitted.item_gramian).await?;
+        }
+        Ok(())
     }
 
     async fn half(

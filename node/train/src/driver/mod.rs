@@ -1,4 +1,5 @@
 //! Leads a job through its phases; holds no rows, only Gramians and sums. What families share is here, what is a family's own in its file.
+mod blend;
 mod checkpoint;
 mod graph;
 mod ials;
@@ -59,8 +60,12 @@ impl Driver {
         plan.settings.validate()?;
         plan.hosts.validate()?;
         let started = (self.clock)();
+        // What a blend's models leave for one another is in no checkpoint: an attempt begins anew.
+        let plan = JobPlan { checkpoints: plan.checkpoints.filter(|_| plan.settings.filter.is_none()), ..plan };
+        let run = Run::new(&plan, MEASURE, plan.settings.algorithm.clone(), plan.settings.evaluate.is_some());
         let mut job = Job {
             plan: &plan,
+            run,
             peers: &*peers,
             progress,
             clock: &self.clock,
@@ -74,7 +79,7 @@ impl Driver {
             () = cancel.cancelled() => Err(Error::Cancelled),
             outcome = job.run() => outcome,
         };
-        let key = Key { job: plan.job, epoch: plan.epoch, run: FINAL };
+        let key = Key { job: plan.job, epoch: plan.epoch, run: u8::MAX };
         // A host that does not answer drops the session when it opens another, or when it restarts.
         join_all(plan.nodes().into_iter().map(|node| peers.call(node, TrainRequest::Close(key), CLOSE_TIMEOUT))).await;
         outcome
@@ -83,6 +88,7 @@ impl Driver {
 
 struct Job<'a, P> {
     plan: &'a JobPlan,
+    run: Run,
     peers: &'a dyn Peers,
     progress: P,
     clock: &'a Monotonic,
@@ -92,6 +98,20 @@ struct Job<'a, P> {
     reports: Vec<Report>,
     /// When the last checkpoint was made.
     kept: Duration,
+}
+
+/// The training of one model; a job has several, one after the other.
+#[derive(Clone)]
+struct Run {
+    key: Key,
+    algorithm: Algorithm,
+    is_measuring: bool,
+}
+
+impl Run {
+    fn new(plan: &JobPlan, run: u8, algorithm: Algorithm, is_measuring: bool) -> Self {
+        Self { key: Key { job: plan.job, epoch: plan.epoch, run }, algorithm, is_measuring }
+    }
 }
 
 /// What a model is trained on, read and linked on its hosts.
@@ -104,6 +124,7 @@ struct Linked {
 
 /// A trained model, still on its hosts.
 struct Trained {
+    algorithm: Algorithm,
     linked: Linked,
     fitted: Fitted,
 }
@@ -130,26 +151,34 @@ impl Trained {
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn run(&mut self) -> Result<Outcome, Error> {
+        if let Some(filter) = self.plan.settings.filter {
+            return self.blend(filter).await;
+        }
+        let of = |run, is_measuring| Run::new(self.plan, run, self.plan.settings.algorithm.clone(), is_measuring);
+        let (measure, last) = (of(MEASURE, true), of(FINAL, false));
         let mut saved = self.saved().await;
         let is_measured = saved.as_ref().is_some_and(|saved| saved.barrier.run == FINAL);
         let trained = match &self.plan.settings.evaluate {
             Some(evaluate) if !is_measured => {
-                let measured = self.train(MEASURE, saved.take()).await?;
+                let measured = self.train(measure, saved.take()).await?;
                 self.reports = self.evaluate(&measured).await?;
-                if evaluate.retrain { self.train(FINAL, None).await? } else { measured }
+                if evaluate.retrain { self.train(last, None).await? } else { measured }
             }
-            _ => self.train(FINAL, saved).await?,
+            _ => self.train(last, saved).await?,
         };
-        let (parts, global) = self.publish(&trained).await?;
-        self.report(
-            &trained.linked.key,
-            Phase::Publish,
-            self.plan.settings.algorithm.epochs(),
-            trained.losses().last().copied(),
-        );
+        let parts = self.publish(TrainRequest::Publish(trained.linked.key)).await?;
+        let global = self.global(&trained).await?;
+        self.outcome(parts, &global, &trained)
+    }
+
+    /// What the job leaves; its last model is `trained`.
+    fn outcome(&mut self, mut parts: Vec<PartInfo>, global: &Global, trained: &Trained) -> Result<Outcome, Error> {
+        let bytes = global.encode().map_err(|error| Error::Diverged(error.to_string()))?;
+        parts.push(part::describe(&bytes, None, trained.linked.counts.items, 0));
+        self.report(Phase::Publish, trained.algorithm.epochs(), trained.losses().last().copied());
         Ok(Outcome {
             parts,
-            global: global.into(),
+            global: bytes.into(),
             reports: std::mem::take(&mut self.reports),
             counts: trained.linked.counts,
             losses: trained.losses().to_vec(),
@@ -158,19 +187,20 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     }
 
     /// Trains from the start, or from what an earlier attempt left.
-    async fn train(&mut self, run: u8, saved: Option<Saved>) -> Result<Trained, Error> {
-        let key = Key { job: self.plan.job, epoch: self.plan.epoch, run };
+    async fn train(&mut self, run: Run, saved: Option<Saved>) -> Result<Trained, Error> {
+        let (key, algorithm) = (run.key, run.algorithm.clone());
+        self.run = run;
         let mut counts = self.load(key).await?;
-        self.report(&key, Phase::Load, 0, None);
+        self.report(Phase::Load, 0, None);
         let (items, sums) = self.link(key).await?;
         counts.items = items.iter().map(|count| u64::from(*count)).sum();
         if counts.items == 0 {
             return Err(Error::Diverged("there is not a single positive at the cut".into()));
         }
-        self.report(&key, Phase::Link, 0, None);
+        self.report(Phase::Link, 0, None);
         let linked = Linked { key, counts, items };
         let start = self.start(&linked, sums, saved).await?;
-        let fitted = match &self.plan.settings.algorithm {
+        let fitted = match &algorithm {
             Algorithm::Ials(settings) => Fitted::Ials(self.passes(settings, &linked, start).await?),
             Algorithm::Graph(_) => {
                 self.count(&linked, start).await?;
@@ -179,15 +209,15 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             Algorithm::Softmax(settings) => Fitted::Softmax(self.descend(settings, &linked, start).await?),
             Algorithm::Tower(settings) => Fitted::Tower(self.climb(settings, &linked, start).await?),
         };
-        Ok(Trained { linked, fitted })
+        Ok(Trained { algorithm, linked, fitted })
     }
 
     async fn load(&mut self, key: Key) -> Result<Counts, Error> {
-        let hold_out = self.plan.settings.evaluate.as_ref().filter(|_| key.run == MEASURE).map(|e| e.hold_out);
+        let hold_out = self.plan.settings.evaluate.as_ref().filter(|_| self.run.is_measuring).map(|e| e.hold_out);
         let page_timeout_ms = u64::try_from(self.plan.page_timeout.as_millis()).unwrap_or(u64::MAX);
         let open = Open {
             key,
-            algorithm: self.plan.settings.algorithm.clone(),
+            algorithm: self.run.algorithm.clone(),
             seed: self.plan.settings.seed,
             hosts: self.plan.hosts.clone(),
             hold_out,
@@ -222,10 +252,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
 
     async fn evaluate(&mut self, trained: &Trained) -> Result<Vec<Report>, Error> {
         let Some(evaluate) = &self.plan.settings.evaluate else { return Ok(Vec::new()) };
-        if let (Algorithm::Ials(settings), Fitted::Ials(fitted)) = (&self.plan.settings.algorithm, &trained.fitted) {
-            // Users as a reader solves them: against the items that are published.
-            self.solve_readers(settings, &trained.linked, fitted).await?;
-        }
+        self.solve_readers(trained).await?;
         let request = TrainRequest::Evaluate {
             key: trained.linked.key,
             items: trained.linked.items.clone(),
@@ -233,8 +260,18 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             cutoffs: evaluate.cutoffs.clone(),
             users_max: evaluate.users_max,
         };
+        self.measure(trained, &request, &evaluate.cutoffs).await
+    }
+
+    /// Sends a request to measure; one report a cut-off.
+    async fn measure(
+        &mut self,
+        trained: &Trained,
+        request: &TrainRequest,
+        cutoffs: &[u16],
+    ) -> Result<Vec<Report>, Error> {
         let mut sums = Vec::new();
-        for (node, response) in self.all(&self.plan.hosts.user_nodes(), &request).await? {
+        for (node, response) in self.all(&self.plan.hosts.user_nodes(), request).await? {
             let TrainResponse::Evaluated { sums: partial, bytes_pulled } = response else {
                 return Err(unexpected(node));
             };
@@ -243,18 +280,13 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         }
         let sums = tree::finish(VWORKERS, sums)?;
         let sums: Option<Vec<Sums>> = sums.chunks(Sums::LEN).map(Sums::from_slice).collect();
-        let sums = sums.filter(|sums| sums.len() == evaluate.cutoffs.len());
+        let sums = sums.filter(|sums| sums.len() == cutoffs.len());
         let sums = sums.ok_or_else(|| Error::Internal("a measurement of another length".into()))?;
         let items = usize::try_from(trained.linked.counts.items).unwrap_or(usize::MAX);
         let shown = self.shown(trained.linked.key, items.saturating_mul(sums.len())).await?;
-        let each = evaluate.cutoffs.iter().zip(&sums).zip(shown.chunks_exact(items));
+        let each = cutoffs.iter().zip(&sums).zip(shown.chunks_exact(items));
         let reports = each.map(|((cutoff, sums), shown)| Report::new(*cutoff, sums, shown)).collect();
-        self.report(
-            &trained.linked.key,
-            Phase::Evaluate,
-            self.plan.settings.algorithm.epochs(),
-            trained.losses().last().copied(),
-        );
+        self.report(Phase::Evaluate, trained.algorithm.epochs(), trained.losses().last().copied());
         Ok(reports)
     }
 
@@ -277,10 +309,11 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await
     }
 
-    async fn publish(&mut self, trained: &Trained) -> Result<(Vec<PartInfo>, Vec<u8>), Error> {
+    /// Has owners write their parts.
+    async fn publish(&mut self, request: TrainRequest) -> Result<Vec<PartInfo>, Error> {
         let owners = self.plan.hosts.item_nodes();
         let mut parts = Vec::new();
-        for (node, response) in self.all(&owners, &TrainRequest::Publish(trained.linked.key)).await? {
+        for (node, response) in self.all(&owners, &request).await? {
             let TrainResponse::Published { parts: stored } = response else { return Err(unexpected(node)) };
             parts.extend(stored);
         }
@@ -288,22 +321,25 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         if parts.len() != usize::from(VWORKERS) {
             return Err(Error::Internal(format!("{} parts were stored instead of {VWORKERS}", parts.len())));
         }
-        let global = match (&self.plan.settings.algorithm, &trained.fitted) {
+        Ok(parts)
+    }
+
+    /// The global part of a model whose owners have published.
+    async fn global(&self, trained: &Trained) -> Result<Global, Error> {
+        let linked = &trained.linked;
+        Ok(match (&trained.algorithm, &trained.fitted) {
             (Algorithm::Ials(settings), Fitted::Ials(fitted)) => {
-                Global::Ials(self.ials_global(settings, &trained.linked, fitted).await?)
+                Global::Ials(self.ials_global(settings, linked, fitted).await?)
             }
-            (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, &trained.linked)),
+            (Algorithm::Graph(settings), Fitted::Graph) => Global::Graph(graph::global(settings, linked)),
             (Algorithm::Softmax(settings), Fitted::Softmax(losses)) => {
-                Global::Softmax(self.softmax_global(settings, &trained.linked, losses).await?)
+                Global::Softmax(self.softmax_global(settings, linked, losses).await?)
             }
             (Algorithm::Tower(settings), Fitted::Tower(fitted)) => {
-                Global::Tower(Box::new(self.tower_global(settings, &trained.linked, fitted).await?))
+                Global::Tower(Box::new(self.tower_global(settings, linked, fitted).await?))
             }
-            _ => return Err(Error::Internal("a model of another family than the job's".into())),
-        };
-        let bytes = global.encode().map_err(|error| Error::Diverged(error.to_string()))?;
-        parts.push(part::describe(&bytes, None, trained.linked.counts.items, 0));
-        Ok((parts, bytes))
+            _ => return Err(Error::Internal("a model of another family than its run's".into())),
+        })
     }
 
     /// The mean row of all live items, and of each category's.
@@ -320,6 +356,17 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let mean = all.means(1).pop().map_or_else(|| vec![0.0; usize::from(dim)], |(_, _, mean)| mean);
         let category = |(name, items, mean)| Category { name, items, mean };
         Ok((mean, sums.means(part::CATEGORIES_MAX).into_iter().map(category).collect()))
+    }
+
+    /// What `nodes` answer, added up over all virtual workers.
+    async fn sums(&mut self, nodes: &[u64], request: &TrainRequest) -> Result<Vec<f64>, Error> {
+        let mut sums = Vec::new();
+        for (node, response) in self.all(nodes, request).await? {
+            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
+            sums.extend(partial);
+            self.bytes_pulled += bytes_pulled;
+        }
+        Ok(tree::finish(VWORKERS, sums)?)
     }
 
     /// Sends a request that only moves data.
@@ -340,14 +387,14 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         try_join_all(nodes.iter().map(|node| one(*node))).await
     }
 
-    fn report(&mut self, key: &Key, phase: Phase, epoch: u16, loss: Option<f64>) {
+    fn report(&mut self, phase: Phase, epoch: u16, loss: Option<f64>) {
         let seconds = (self.clock)().saturating_sub(self.started).as_secs_f64();
-        tracing::info!(job = key.job, ?phase, epoch, loss, seconds, bytes_pulled = self.bytes_pulled, "training");
+        tracing::info!(job = self.plan.job, ?phase, epoch, loss, seconds, bytes_pulled = self.bytes_pulled, "training");
         (self.progress)(Progress {
             phase,
             epoch,
-            epochs: self.plan.settings.algorithm.epochs(),
-            is_measuring: key.run == MEASURE,
+            epochs: self.run.algorithm.epochs(),
+            is_measuring: self.run.is_measuring,
             loss,
             seconds,
             bytes_pulled: self.bytes_pulled,

@@ -10,10 +10,7 @@ use crate::{
     part::{IalsGlobal, SoftmaxGlobal},
     plan::Phase,
 };
-use docent_model::{
-    softmax::{Settings, plan},
-    tree,
-};
+use docent_model::softmax::{Settings, plan};
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// All steps that are left; gives the mean loss of a positive in each epoch.
@@ -29,20 +26,20 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         for step in start.step..steps.saturating_mul(settings.epochs.into()) {
             let at = At { epoch: step / steps, step: step % steps, steps };
             let loss = self.descend_once(linked, at).await?;
-            self.note(linked, &mut notes, at, loss)?;
+            self.note(&mut notes, at, loss)?;
             self.keep_if_due(linked, step + 1, notes.clone()).await;
         }
         Ok(notes.losses)
     }
 
     /// Adds what a step lost to the notes, and the mean loss at the end of an epoch.
-    pub(super) fn note(&mut self, linked: &Linked, notes: &mut Notes, at: At, loss: [f64; 2]) -> Result<(), Error> {
+    pub(super) fn note(&mut self, notes: &mut Notes, at: At, loss: [f64; 2]) -> Result<(), Error> {
         notes.loss = [notes.loss[0] + loss[0], notes.loss[1] + loss[1]];
         if at.step + 1 == at.steps {
             let mean = mean_loss(notes.loss, notes.losses.len() + 1)?;
             notes.loss = [0.0; 2];
             notes.losses.push(mean);
-            self.report(&linked.key, Phase::Epoch, notes.losses.len() as u16, Some(mean));
+            self.report(Phase::Epoch, notes.losses.len() as u16, Some(mean));
         }
         Ok(())
     }
@@ -52,6 +49,10 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let key = linked.key;
         let locate = TrainRequest::Locate { key, items: linked.items.clone() };
         self.exchange(&self.plan.hosts.user_nodes(), &locate).await?;
+        if self.plan.settings.bias > 0.0 {
+            let odds = TrainRequest::Odds { key, items: linked.items.clone(), exponent: self.plan.settings.bias };
+            self.exchange(&self.plan.hosts.nodes(), &odds).await?;
+        }
         let owners = self.plan.hosts.item_nodes();
         let mut masses = vec![[0.0; 2]; usize::from(VWORKERS)];
         for (node, response) in self.all(&owners, &TrainRequest::Weigh(key)).await? {
@@ -64,18 +65,18 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         Ok(())
     }
 
+    /// Values of a published row: with a bias one more than it was trained with.
+    fn width(&self, settings: &Settings) -> u16 {
+        settings.dim + u16::from(self.plan.settings.bias > 0.0)
+    }
+
     /// One step; gives the sums of loss and weight.
     async fn descend_once(&mut self, linked: &Linked, at: At) -> Result<[f64; 2], Error> {
-        let mut sums = Vec::new();
         let gradients = TrainRequest::Gradients { key: linked.key, at };
-        for (node, response) in self.all(&self.plan.hosts.user_nodes(), &gradients).await? {
-            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
-            sums.extend(partial);
-            self.bytes_pulled += bytes_pulled;
-        }
+        let sums = self.sums(&self.plan.hosts.user_nodes(), &gradients).await?;
         let apply = TrainRequest::Apply { key: linked.key, at };
         self.exchange(&self.plan.hosts.item_nodes(), &apply).await?;
-        match tree::finish(VWORKERS, sums)?[..] {
+        match sums[..] {
             [loss, weight] => Ok([loss, weight]),
             _ => Err(Error::Internal("losses of another length".into())),
         }
@@ -88,7 +89,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         linked: &Linked,
         losses: &[f64],
     ) -> Result<SoftmaxGlobal, Error> {
-        let (mean, categories) = self.means(linked, settings.dim).await?;
+        let (mean, categories) = self.means(linked, self.width(settings)).await?;
         Ok(SoftmaxGlobal {
             settings: *settings,
             numerics: IalsGlobal::numerics(),

@@ -5,7 +5,7 @@ use super::{
     unexpected,
 };
 use crate::{
-    Error, Progress, TrainRequest, TrainResponse, VWORKERS,
+    Error, Progress, TrainRequest, TrainResponse,
     message::At,
     page,
     part::{IalsGlobal, SoftmaxGlobal, TowerGlobal},
@@ -13,7 +13,6 @@ use crate::{
 use docent_model::{
     softmax::plan,
     tower::{Dense, FEATURES_MAX, Settings, adam::Adam},
-    tree,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -54,7 +53,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         for step in start.step..steps.saturating_mul(epochs.into()) {
             let at = At { epoch: step / steps, step: step % steps, steps };
             let loss = self.climb_once(settings, linked, at, &mut dense).await?;
-            self.note(linked, &mut notes, at, loss)?;
+            self.note(&mut notes, at, loss)?;
             let kept = Notes { dense: Some(dense.clone()), ..notes.clone() };
             self.keep_if_due(linked, step + 1, kept).await;
         }
@@ -107,17 +106,6 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         users.apply(rate, of_users).map_err(diverged)?;
         items.apply(rate, &of_items).map_err(diverged)?;
         Ok([*loss, *weight])
-    }
-
-    /// The whole sum of what these hosts have of it.
-    async fn sums(&mut self, nodes: &[u64], request: &TrainRequest) -> Result<Vec<f64>, Error> {
-        let mut sums = Vec::new();
-        for (node, response) in self.all(nodes, request).await? {
-            let TrainResponse::Stepped { sums: partial, bytes_pulled } = response else { return Err(unexpected(node)) };
-            sums.extend(partial);
-            self.bytes_pulled += bytes_pulled;
-        }
-        Ok(tree::finish(VWORKERS, sums)?)
     }
 
     /// The global part, with the means that owners summed up when they published.

@@ -1,6 +1,9 @@
 //! The global part: what is one for the whole model.
-use super::{ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, ALGORITHM_TOWER, Error, KIND_GLOBAL, header, open};
-use docent_model::{Settings, gramian, graph, kernel::NUMERICS, softmax, tower};
+use super::{
+    ALGORITHM_BLEND, ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, ALGORITHM_TOWER, Error, KIND_GLOBAL, header,
+    open,
+};
+use docent_model::{Settings, blend::Blend, gramian, graph, kernel::NUMERICS, softmax, tower};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
@@ -29,6 +32,49 @@ pub enum Global {
     Softmax(SoftmaxGlobal),
     /// Of two towers.
     Tower(Box<TowerGlobal>),
+    /// Of a blend.
+    Blend(Box<BlendGlobal>),
+}
+
+/// A blend's constants, and its models. Its channels are the graph filter, the other model and popularity, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlendGlobal {
+    /// Scales, units and weights.
+    pub blend: Blend,
+    /// The graph filter.
+    pub graph: GraphGlobal,
+    /// The other model: one with vectors.
+    pub with: Global,
+}
+
+impl BlendGlobal {
+    /// Channels of every blend.
+    pub const CHANNELS: usize = 3;
+
+    fn encode(&self) -> Result<Vec<u8>, Error> {
+        let graph = Global::Graph(self.graph.clone()).encode()?;
+        let stored: (&Blend, Vec<u8>, Vec<u8>) = (&self.blend, graph, self.with.encode()?);
+        postcard::to_stdvec(&stored).map_err(|_| Error::Damaged("it cannot be encoded"))
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, Error> {
+        let (blend, graph, with): (Blend, Vec<u8>, Vec<u8>) = whole(body)?;
+        // Its models are no blends, so this goes no deeper.
+        let is_blend = with.get(6) == Some(&ALGORITHM_BLEND);
+        match (Global::decode(&graph)?, is_blend) {
+            (Global::Graph(graph), false) => Ok(Self { blend, graph, with: Global::decode(&with)? }),
+            _ => Err(Error::Damaged("a blend of other models than a graph filter and one with vectors")),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.blend.validate().map_err(|_| Error::Damaged("a constant is out of range"))?;
+        let is_whole = self.blend.channels.len() == Self::CHANNELS;
+        match self.with {
+            Global::Ials(_) | Global::Softmax(_) | Global::Tower(_) if is_whole => Ok(()),
+            _ => Err(Error::Damaged("a blend of other models than a graph filter and one with vectors")),
+        }
+    }
 }
 
 /// Settings, sizes, Gramian and means.
@@ -168,6 +214,7 @@ impl Global {
             Self::Graph(part) => (ALGORITHM_GRAPH, part.encode()),
             Self::Softmax(part) => (ALGORITHM_SOFTMAX, postcard::to_stdvec(part)),
             Self::Tower(part) => (ALGORITHM_TOWER, postcard::to_stdvec(part)),
+            Self::Blend(part) => (ALGORITHM_BLEND, Ok(part.encode()?)),
         };
         let body = body.map_err(|_| Error::Damaged("it cannot be encoded"))?;
         Ok([&header(KIND_GLOBAL, algorithm)[..], &body].concat())
@@ -184,6 +231,7 @@ impl Global {
             ALGORITHM_GRAPH => Self::Graph(GraphGlobal::decode(body)?),
             ALGORITHM_SOFTMAX => Self::Softmax(whole(body)?),
             ALGORITHM_TOWER => Self::Tower(Box::new(whole(body)?)),
+            ALGORITHM_BLEND => Self::Blend(Box::new(BlendGlobal::decode(body)?)),
             _ => return Err(Error::Kind { kind: KIND_GLOBAL, algorithm }),
         };
         part.check()?;
@@ -196,9 +244,10 @@ impl Global {
             Self::Graph(part) => part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range")),
             Self::Softmax(part) => {
                 part.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
-                check_means(usize::from(part.settings.dim), &part.mean, &part.categories)
+                check_means(width(part.settings.dim, &part.mean), &part.mean, &part.categories)
             }
             Self::Tower(part) => part.check(),
+            Self::Blend(part) => part.check(),
         }
     }
 }
@@ -244,12 +293,17 @@ impl TowerGlobal {
 
     fn check(&self) -> Result<(), Error> {
         self.settings.validate().map_err(|_| Error::Damaged("a setting is out of range"))?;
-        check_means(usize::from(self.settings.base.dim), &self.mean, &self.categories)?;
+        check_means(width(self.settings.base.dim, &self.mean), &self.mean, &self.categories)?;
         if self.features.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(Error::Damaged("features are not in order"));
         }
         self.dense().map(|_| ())
     }
+}
+
+/// Values of a row of sampled softmax: with a bias by popularity one more than the model's dimension.
+fn width(dim: u16, mean: &[f32]) -> usize {
+    usize::from(dim) + usize::from(mean.len() == usize::from(dim) + 1)
 }
 
 /// Checks the mean rows of all items and of categories.
@@ -270,6 +324,7 @@ fn check_means(dim: usize, mean: &Vec<f32>, categories: &[Category]) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use docent_model::blend::{Channel, Scale, Weights};
     use proptest::prelude::*;
 
     fn ials() -> IalsGlobal {
@@ -320,11 +375,19 @@ mod tests {
         let bad = TowerGlobal { dense: vec![0.0; 3], ..tower.clone() };
         assert!(Global::Tower(Box::new(bad)).encode().is_err());
         let tower = Global::Tower(Box::new(tower));
+        let channel =
+            Channel { scale: Scale::Linear, unit: 0.5, is_sum: false, weights: Weights { base: 1.0, slope: -0.25 } };
+        let blend = |with| {
+            let blend = Blend { channels: vec![channel; 3] };
+            Global::Blend(Box::new(BlendGlobal { blend, graph: graph.clone(), with }))
+        };
+        assert!(blend(blend(tower.clone())).encode().is_err() && blend(Global::Graph(graph.clone())).encode().is_err());
+        let blended = blend(Global::Ials(ials()));
         let masses = graph::Settings { source_mass_exponent: 0.5, ..graph.settings };
         let balanced = Global::Graph(GraphGlobal { settings: masses, ..graph.clone() });
         let plain = Global::Graph(graph);
         let without = plain.encode().unwrap().len();
-        for part in [Global::Ials(ials()), plain, balanced, Global::Softmax(softmax), tower] {
+        for part in [Global::Ials(ials()), plain, balanced, Global::Softmax(softmax), tower, blended] {
             let bytes = part.encode().unwrap();
             assert_eq!(Global::decode(&bytes).unwrap(), part);
             let is_balanced = matches!(&part, Global::Graph(graph) if graph.settings.source_mass_exponent > 0.0);
@@ -340,7 +403,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(noise in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Global::decode(&noise);
-            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH, ALGORITHM_SOFTMAX, ALGORITHM_TOWER] {
+            for algorithm in [ALGORITHM_IALS, ALGORITHM_GRAPH, ALGORITHM_SOFTMAX, ALGORITHM_TOWER, ALGORITHM_BLEND] {
                 let _ = Global::decode(&[&header(KIND_GLOBAL, algorithm)[..], &noise].concat());
             }
         }

@@ -7,14 +7,18 @@
 //! items    "DOCM" version=1 kind=0 algorithm 0 | the items, see `table` | what the algorithm keeps of them:
 //!          1 (vectors: all but the graph filter)  count x dim f32
 //!          2 (graph)   sources u32 | sources x (fingerprint u64, length u32) | each source's (item u32, weight f32)
-//! global   "DOCM" version=1 kind=1 algorithm 0 | postcard of `IalsGlobal`, `GraphGlobal`, `SoftmaxGlobal` or `TowerGlobal`
+//!          5 (blend)   length u32 of the graph's part | that part, whole | the part with vectors, whole; both have the same items
+//! global   "DOCM" version=1 kind=1 algorithm 0 | postcard of `IalsGlobal`, `GraphGlobal`, `SoftmaxGlobal` or `TowerGlobal`; of a blend its
+//!          constants, then the global parts of its two models, whole
 //! ```
+mod blended;
 mod global;
 mod items;
 mod neighbours;
 mod table;
 
-pub use global::{CATEGORIES_MAX, Category, Global, GraphGlobal, IalsGlobal, SoftmaxGlobal, TowerGlobal};
+pub use blended::Blended;
+pub use global::{BlendGlobal, CATEGORIES_MAX, Category, Global, GraphGlobal, IalsGlobal, SoftmaxGlobal, TowerGlobal};
 pub use items::Items;
 pub use neighbours::{Neighbour, Neighbours};
 pub use table::Row;
@@ -27,6 +31,7 @@ const ALGORITHM_IALS: u8 = 1;
 const ALGORITHM_GRAPH: u8 = 2;
 const ALGORITHM_SOFTMAX: u8 = 3;
 const ALGORITHM_TOWER: u8 = 4;
+const ALGORITHM_BLEND: u8 = 5;
 /// Length of what every part begins with.
 const HEADER: usize = 8;
 
@@ -48,7 +53,7 @@ pub enum Error {
     Kind {
         /// 0 items, 1 global.
         kind: u8,
-        /// 1 iALS, 2 graph, 3 sampled softmax, 4 two towers.
+        /// 1 iALS, 2 graph, 3 sampled softmax, 4 two towers, 5 blend.
         algorithm: u8,
     },
     /// Cut off, or a field contradicts another.

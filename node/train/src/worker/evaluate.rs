@@ -1,5 +1,6 @@
 //! Measuring on a user host: every item ranked for users with something held out.
 use super::{
+    blend::Blended,
     order::Order,
     session::{Session, Users},
 };
@@ -25,23 +26,25 @@ pub(super) enum Ranking {
     Vectors { dim: usize, users: Arc<Vec<f32>>, items: Vec<f32> },
     /// Neighbours of all items in their order.
     Graph { by_source: Adjacency },
+    /// A blend of such.
+    Blend(Blended),
 }
 
 type PartialSums = Vec<tree::Node<Vec<f64>>>;
 
 /// What the compute thread measures with.
-struct Measure {
-    users: Arc<Users>,
+pub(super) struct Measure {
+    pub(super) users: Arc<Users>,
     /// Positives of all items in their order.
-    positives: Vec<u32>,
+    pub(super) positives: Vec<u32>,
     /// Per touched item its number, `u32::MAX` when it is not in the model.
     places: Arc<Vec<u32>>,
     /// Users in the cluster.
     users_total: u64,
     cutoffs: Vec<u16>,
     users_max: usize,
-    kernel: Kernel,
-    threads: usize,
+    pub(super) kernel: Kernel,
+    pub(super) threads: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -53,28 +56,39 @@ impl Session {
         cutoffs: &[u16],
         users_max: u32,
     ) -> Result<TrainResponse, Error> {
-        if cutoffs.is_empty() || cutoffs.len() > 16 {
-            return Err(Error::Invalid("evaluation needs 1 to 16 cut-offs".into()));
+        let ranking = self.ranking(order).await?;
+        let measure = self.measure(order, users_max).await?.at(users_total, cutoffs)?;
+        self.measured(measure, ranking).await
+    }
+
+    /// What ranks by this run's model.
+    pub(super) async fn ranking(&self, order: &Order) -> Result<Ranking, Error> {
+        match &self.open.algorithm {
+            Algorithm::Ials(settings) => self.ranking_by_rows(settings, order).await,
+            Algorithm::Graph(_) => self.ranking_by_neighbours(order).await,
+            Algorithm::Softmax(settings) => self.ranking_by_histories(settings, order).await,
+            Algorithm::Tower(settings) => self.ranking_by_histories(&settings.base, order).await,
         }
+    }
+
+    /// What measures about so many users (0: all), at no cut-off yet.
+    pub(super) async fn measure(&self, order: &Order, users_max: u32) -> Result<Measure, Error> {
         let users = self.users()?;
-        let ranking = match &self.open.algorithm {
-            Algorithm::Ials(settings) => self.ranking_by_rows(settings, order).await?,
-            Algorithm::Graph(_) => self.ranking_by_neighbours(order).await?,
-            Algorithm::Softmax(settings) => self.ranking_by_histories(settings, order).await?,
-            Algorithm::Tower(settings) => self.ranking_by_histories(&settings.base, order).await?,
-        };
-        let options = &self.context.options;
-        let measure = Measure {
+        Ok(Measure {
             positives: self.positives(order).await?,
             places: Arc::new(self.places(&users, order).await?),
             users,
-            users_total,
-            cutoffs: cutoffs.to_vec(),
+            users_total: 0,
+            cutoffs: Vec::new(),
             users_max: if users_max == 0 { usize::MAX } else { users_max.div_ceil(u32::from(VWORKERS)) as usize },
             kernel: self.context.kernel,
-            threads: options.threads,
+            threads: self.context.options.threads,
             stop: self.stop.clone(),
-        };
+        })
+    }
+
+    /// Measures on the compute thread.
+    pub(super) async fn measured(&self, measure: Measure, ranking: Ranking) -> Result<TrainResponse, Error> {
         let (sums, shown) = self.context.compute.run(move || measure.run(&ranking)).await??;
         self.state().shown = Some(shown.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>().into());
         Ok(TrainResponse::Evaluated { sums, bytes_pulled: self.bytes_pulled() })
@@ -138,7 +152,13 @@ impl Session {
 
 impl Ranking {
     /// The `n` best items of each of `users`, best first, without what each has (`seen`, ascending).
-    fn lists(&self, measure: &Measure, users: &[usize], seen: &[&[u32]], n: usize) -> Result<Vec<Vec<u32>>, Error> {
+    pub(super) fn lists(
+        &self,
+        measure: &Measure,
+        users: &[usize],
+        seen: &[&[u32]],
+        n: usize,
+    ) -> Result<Vec<Vec<u32>>, Error> {
         match self {
             Self::Vectors { dim, users: rows, items } => {
                 let rows: Vec<f32> = users.iter().flat_map(|user| rows[user * dim..][..*dim].iter().copied()).collect();
@@ -154,11 +174,20 @@ impl Ranking {
                 );
                 Ok(lists)
             }
+            Self::Blend(blended) => blended.lists(measure, users, seen, n),
         }
     }
 }
 
 impl Measure {
+    /// At these cut-offs, in a cluster of so many users.
+    pub(super) fn at(self, users_total: u64, cutoffs: &[u16]) -> Result<Self, Error> {
+        match cutoffs.len() {
+            1..=16 => Ok(Self { users_total, cutoffs: cutoffs.to_vec(), ..self }),
+            _ => Err(Error::Invalid("evaluation needs 1 to 16 cut-offs".into())),
+        }
+    }
+
     /// Partial sums, and in how many lists each item is, cut-off by cut-off.
     fn run(&self, ranking: &Ranking) -> Result<(PartialSums, Vec<u32>), Error> {
         let mut shown = vec![0; self.cutoffs.len() * self.positives.len()];
@@ -170,8 +199,8 @@ impl Measure {
         Ok((tree::fold(leaves), shown))
     }
 
-    /// Sums over the users of one virtual worker, cut-off by cut-off.
-    fn vworker(&self, ranking: &Ranking, range: Range<usize>, shown: &mut [u32]) -> Result<Vec<f64>, Error> {
+    /// The users of a virtual worker that are measured, and what each has: numbers of items, ascending.
+    pub(super) fn measured(&self, range: Range<usize>) -> Result<(Vec<usize>, Vec<Vec<u32>>), Error> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
@@ -182,13 +211,22 @@ impl Measure {
             measured.truncate(self.users_max);
             measured.sort_unstable();
         }
-        let in_table = |touched: &[u32]| {
-            let mut list: Vec<u32> =
-                touched.iter().map(|at| self.places[*at as usize]).filter(|row| *row != u32::MAX).collect();
-            list.sort_unstable();
-            list
-        };
-        let seen: Vec<Vec<u32>> = measured.iter().map(|user| in_table(side.adjacency.row(*user).0)).collect();
+        let seen = measured.iter().map(|user| self.in_table(side.adjacency.row(*user).0)).collect();
+        Ok((measured, seen))
+    }
+
+    /// Numbers of touched items, ascending; of those that the model has.
+    pub(super) fn in_table(&self, touched: &[u32]) -> Vec<u32> {
+        let places = touched.iter().map(|at| self.places[*at as usize]);
+        let mut list: Vec<u32> = places.filter(|row| *row != u32::MAX).collect();
+        list.sort_unstable();
+        list
+    }
+
+    /// Sums over the users of one virtual worker, cut-off by cut-off.
+    fn vworker(&self, ranking: &Ranking, range: Range<usize>, shown: &mut [u32]) -> Result<Vec<f64>, Error> {
+        let side = &self.users.side;
+        let (measured, seen) = self.measured(range)?;
         let seen: Vec<&[u32]> = seen.iter().map(Vec::as_slice).collect();
         let deepest = self.cutoffs.iter().copied().max().unwrap_or(1);
         let lists = ranking.lists(self, &measured, &seen, usize::from(deepest))?;
@@ -197,7 +235,7 @@ impl Measure {
         for (user, list) in measured.iter().zip(lists) {
             let judged = Judged {
                 list: &list,
-                truth: &in_table(&side.held_out[*user]),
+                truth: &self.in_table(&side.held_out[*user]),
                 truths: side.held_out[*user].len(),
                 positives: side.adjacency.row(*user).0.len() as u32,
                 weights: &weights(side.lots[*user]),

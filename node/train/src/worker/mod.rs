@@ -1,9 +1,11 @@
 //! One host's side of training: sessions by job, fenced by epoch.
+mod blend;
 mod checkpoint;
 mod compute;
 mod evaluate;
 mod graph;
 mod ials;
+mod odds;
 mod order;
 mod panel;
 mod publish;
@@ -116,6 +118,13 @@ impl Worker {
             | TrainRequest::Evaluate { key, .. }
             | TrainRequest::Keep { key, .. }
             | TrainRequest::Restore { key, .. }
+            | TrainRequest::Rank { key, .. }
+            | TrainRequest::Candidates { key, .. }
+            | TrainRequest::Gains { key, .. }
+            | TrainRequest::Judge { key, .. }
+            | TrainRequest::Odds { key, .. }
+            | TrainRequest::Shelve(key)
+            | TrainRequest::Compose(key)
             | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
         }
     }
@@ -133,7 +142,7 @@ impl Worker {
         open.algorithm.validate()?;
         open.hosts.validate()?;
         let key = open.key;
-        let make = || Arc::new(Session::new(self.context.clone(), open));
+        let make = |shelf| Arc::new(Session::new(self.context.clone(), open, shelf));
         self.registry().open(key, make).map(|()| TrainResponse::Done)
     }
 

@@ -1,5 +1,5 @@
 //! Writing an owner's parts.
-use super::{Context, session::Session};
+use super::{Context, blend::Shelf, session::Session};
 use crate::{
     Error, ItemInfo, PartInfo, SLOTS_OF_VWORKER, TrainResponse,
     link::ItemSide,
@@ -26,30 +26,42 @@ struct Writer {
     open: Arc<Open>,
     items: Arc<ItemSide>,
     stop: Arc<AtomicBool>,
+    /// Where parts go that are part of a blend's; else to the node's sink.
+    shelf: Option<Arc<Shelf>>,
 }
 
 type Sums = Vec<tree::Node<CategorySums>>;
 
 impl Session {
-    pub(super) async fn publish(&self) -> Result<TrainResponse, Error> {
-        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
-        let writer = Writer { context, open, items: self.items()?, stop };
+    /// Writes parts, to the node's sink or to the shelf of a blend.
+    pub(super) async fn publish(&self, shelf: Option<Arc<Shelf>>) -> Result<TrainResponse, Error> {
+        let writer = self.writer(shelf)?;
         let parts = match &self.open.algorithm {
             Algorithm::Ials(settings) => {
                 let rows = self.rows(Side::Items, u32::from(settings.epochs))?;
                 self.publish_rows(writer, rows, settings.dim).await?
             }
-            Algorithm::Softmax(settings) => {
-                self.publish_rows(writer, Arc::new(self.trained_rows()?), settings.dim).await?
-            }
-            Algorithm::Tower(settings) => {
-                self.publish_rows(writer, Arc::new(self.trained_rows()?), settings.base.dim).await?
+            Algorithm::Softmax(_) | Algorithm::Tower(_) => {
+                let (rows, dim) = self.published_rows()?;
+                self.publish_rows(writer, Arc::new(rows), dim).await?
             }
             Algorithm::Graph(_) => {
                 let weights = self.weights().await?;
                 self.context.compute.run(move || writer.neighbours(weights)).await??
             }
         };
+        Ok(TrainResponse::Published { parts })
+    }
+
+    fn writer(&self, shelf: Option<Arc<Shelf>>) -> Result<Writer, Error> {
+        let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
+        Ok(Writer { context, open, items: self.items()?, stop, shelf })
+    }
+
+    /// Writes the parts of a blend from those on its shelf.
+    pub(super) async fn compose(&self) -> Result<TrainResponse, Error> {
+        let (writer, shelf) = (self.writer(None)?, self.shelf.clone());
+        let parts = self.context.compute.run(move || writer.compose(&shelf)).await??;
         Ok(TrainResponse::Published { parts })
     }
 
@@ -96,6 +108,20 @@ impl Writer {
         Ok(parts)
     }
 
+    /// Parts of a blend.
+    fn compose(&self, shelf: &Shelf) -> Result<Vec<PartInfo>, Error> {
+        let mut parts = Vec::new();
+        for (vworker, range) in &self.items.vworkers {
+            let slots = slots(*vworker);
+            let broken = |error: part::Error| Error::Internal(format!("a part on the shelf: {error}"));
+            let (neighbours, rows) = shelf.take_parts(slots)?;
+            let neighbours = part::Neighbours::decode(&neighbours).map_err(broken)?;
+            let rows = part::Items::decode(&rows).map_err(broken)?;
+            parts.push(self.put(slots, range, part::Blended { neighbours, rows }.encode())?);
+        }
+        Ok(parts)
+    }
+
     /// The items of a part.
     fn table(&self, range: &Range<usize>) -> Vec<Row> {
         let of_row = |at: usize| {
@@ -117,7 +143,10 @@ impl Writer {
         }
         let bytes = bytes.map_err(|error| Error::Diverged(error.to_string()))?;
         let info = part::describe(&bytes, Some(slots), range.len() as u64, self.context.options.node);
-        self.context.parts.sink.put(&info, bytes)?;
+        match &self.shelf {
+            Some(shelf) => shelf.put_part(self.open.key.run, slots, bytes),
+            None => self.context.parts.sink.put(&info, bytes)?,
+        }
         Ok(info)
     }
 }

@@ -1,5 +1,5 @@
 //! Which sessions are open, and which epochs are over.
-use super::session::Session;
+use super::{blend::Shelf, session::Session};
 use crate::{Error, message::Key};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +20,7 @@ impl Registry {
     }
 
     /// Opens a session, or finds it open; ends the job's older ones.
-    pub(super) fn open(&mut self, key: Key, make: impl FnOnce() -> Arc<Session>) -> Result<(), Error> {
+    pub(super) fn open(&mut self, key: Key, make: impl FnOnce(Arc<Shelf>) -> Arc<Session>) -> Result<(), Error> {
         self.check(key)?;
         self.fences.insert(key.job, (key.epoch, key.run));
         if self.fences.len() > FENCES_MAX {
@@ -29,13 +29,16 @@ impl Registry {
         if self.sessions.iter().any(|(open, _)| *open == key) {
             return Ok(());
         }
+        // What earlier runs of the attempt left for this one.
+        let same = self.sessions.iter().find(|(open, _)| (open.job, open.epoch) == (key.job, key.epoch));
+        let shelf = same.map(|(_, session)| session.shelf.clone()).unwrap_or_default();
         self.end(|open| open.job == key.job);
         while self.sessions.len() >= self.sessions_max {
             let (oldest, session) = self.sessions.remove(0);
             tracing::warn!(job = oldest.job, "a training session is ended to make room for another");
             session.stop();
         }
-        self.sessions.push((key, make()));
+        self.sessions.push((key, make(shelf)));
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! A job on one host: its input, tables and phases.
 use super::{
-    Context, graph, ials,
+    Context,
+    blend::{Chosen, Shelf},
+    graph, ials,
+    odds::Odds,
     order::Order,
     softmax::{self, Owners},
     tower,
@@ -27,6 +30,8 @@ use std::{
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
     pub(super) open: Arc<Open>,
+    /// Shared with the other runs of the attempt.
+    pub(super) shelf: Arc<Shelf>,
     pub(super) stop: Arc<AtomicBool>,
     /// Serialises phases and remembers the last one's answer, for a driver that asks again.
     last: tokio::sync::Mutex<Option<(TrainRequest, TrainResponse)>>,
@@ -48,8 +53,12 @@ pub(super) struct State {
     pub(super) graph: graph::Graph,
     /// Of a model that is trained by gradients.
     pub(super) softmax: softmax::Softmax,
+    /// Where items count beside their rows.
+    pub(super) odds: Option<Arc<Odds>>,
     /// Of two towers, beside what they share with the one before.
     pub(super) tower: tower::Towers,
+    /// Of a blend's last measured run: what weights are found on.
+    pub(super) chosen: Option<Arc<Chosen>>,
     /// Blobs as they were written last: the pages of one are asked for one after the other.
     written: VecDeque<(Blob, Bytes)>,
 }
@@ -67,10 +76,11 @@ pub(super) struct Users {
 }
 
 impl Session {
-    pub(super) fn new(context: Arc<Context>, open: Open) -> Self {
+    pub(super) fn new(context: Arc<Context>, open: Open, shelf: Arc<Shelf>) -> Self {
         Self {
             context,
             open: Arc::new(open),
+            shelf,
             stop: Arc::default(),
             last: tokio::sync::Mutex::default(),
             state: Mutex::default(),
@@ -110,7 +120,16 @@ impl Session {
             TrainRequest::Evaluate { items, users, cutoffs, users_max, .. } => {
                 self.evaluate(&Order::new(items)?, *users, cutoffs, *users_max).await
             }
-            TrainRequest::Publish(_) => self.publish().await,
+            TrainRequest::Rank { items, .. } => self.rank(&Order::new(items)?).await,
+            TrainRequest::Candidates { items, users_max, .. } => self.candidates(&Order::new(items)?, *users_max).await,
+            TrainRequest::Gains { blend, proposals, .. } => self.gains(blend, proposals).await,
+            TrainRequest::Judge { items, users, cutoffs, users_max, blend, .. } => {
+                self.judge(&Order::new(items)?, *users, cutoffs, *users_max, blend).await
+            }
+            TrainRequest::Odds { items, exponent, .. } => self.odds(&Order::new(items)?, *exponent).await,
+            TrainRequest::Publish(_) => self.publish(None).await,
+            TrainRequest::Shelve(_) => self.publish(Some(self.shelf.clone())).await,
+            TrainRequest::Compose(_) => self.compose().await,
             TrainRequest::Keep { barrier, keepers, memo, .. } => self.keep(*barrier, keepers, memo).await,
             TrainRequest::Restore { barrier, holders, items, .. } => {
                 self.restore(*barrier, holders, Order::new(items)?).await

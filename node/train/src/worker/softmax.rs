@@ -136,7 +136,7 @@ pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -
 }
 
 impl Session {
-    fn softmax_settings(&self) -> Result<&Settings, Error> {
+    pub(super) fn softmax_settings(&self) -> Result<&Settings, Error> {
         match &self.open.algorithm {
             Algorithm::Softmax(settings) => Ok(settings),
             Algorithm::Tower(settings) => Ok(&settings.base),
@@ -190,27 +190,24 @@ impl Session {
         let items: Vec<u32> = read.rows.keys().copied().collect();
         // In numbers of the step's own items.
         let number = |item: u32| items.binary_search(&item).map_or(u32::MAX, |at| at as u32);
-        let cut = histories.iter().map(|histories| {
-            let mut rows = Adjacency::new();
-            for (of_user, confidences) in histories {
-                rows.push_row(
-                    of_user.iter().map(|item| number(places[*item as usize])).zip(confidences.iter().copied()),
-                );
-            }
-            rows
-        });
-        let cut: Vec<Adjacency> = cut.collect();
+        let row = |item: &u32| number(places[*item as usize]);
+        let cut: Vec<Adjacency> = histories.iter().map(|histories| numbered(histories, row)).collect();
         let drawn: Vec<(u32, f32)> = read.negatives.iter().map(|(item, weight)| (number(*item), *weight)).collect();
+        let odds = self.odds_of(&items)?;
         let (kernel, threads) = (self.context.kernel, self.context.options.threads);
         let towers = self.towers(at)?;
         let work = move || -> Result<Pushed, Error> {
             let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
             let table: Vec<f32> = read.rows.into_values().flatten().collect();
             let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
-            let steps: Vec<Step<'_>> = cut
-                .iter()
-                .map(|own| Step::new(&settings, kernel, own, &table, &negatives)?.with_tower(tower))
-                .collect::<Result<_, _>>()?;
+            let step = |own| -> Result<Step<'_>, docent_model::Error> {
+                let step = Step::new(&settings, kernel, own, &table, &negatives)?.with_tower(tower)?;
+                match &odds {
+                    Some(odds) => step.with_odds(odds),
+                    None => Ok(step),
+                }
+            };
+            let steps: Vec<Step<'_>> = cut.iter().map(step).collect::<Result<_, _>>()?;
             let mut pushes = vec![Push::default(); steps.len()];
             let vworkers = users.side.vworkers.iter().map(|(vworker, _)| *vworker);
             parallel::for_each(
@@ -474,7 +471,7 @@ impl Session {
         let (dim, kernel) = (usize::from(settings.dim), self.context.kernel);
         let (users, places) = (self.users()?, self.located()?);
         let items = self.all_rows(dim, Blob::Trained, order).await?;
-        let tower = self.last_user_tower();
+        let (tower, odds, settings) = (self.last_user_tower(), self.state().odds.clone(), *settings);
         let work = move || -> Result<Ranking, Error> {
             let mut rows = Vec::with_capacity(users.side.adjacency.rows() * dim);
             for at in 0..users.side.adjacency.rows() {
@@ -488,10 +485,22 @@ impl Session {
                     of_user.iter().zip(confidences).map(row).collect::<Result<_, Error>>()?;
                 rows.extend(user::vector(kernel, tower.as_ref(), dim, &history)?);
             }
-            Ok(Ranking::Vectors { dim, users: Arc::new(rows), items })
+            Ok(match odds {
+                Some(odds) => odds.ranking(&settings, &rows, &items),
+                None => Ranking::Vectors { dim, users: Arc::new(rows), items },
+            })
         };
         self.context.compute.run(work).await?
     }
+}
+
+/// Histories with other numbers for their items.
+fn numbered(histories: &[(&[u32], &[f32])], number: impl Fn(&u32) -> u32) -> Adjacency {
+    let mut rows = Adjacency::new();
+    for (items, confidences) in histories {
+        rows.push_row(items.iter().map(&number).zip(confidences.iter().copied()));
+    }
+    rows
 }
 
 /// Rows of `dim` values on a page.

@@ -1,8 +1,9 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
-    Algorithm, CheckpointStore, Checkpoints, Error, Hosts, ItemInfo, ItemInput, JobPlan, JobSettings, Outcome,
-    PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    Algorithm, CheckpointStore, Checkpoints, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput, JobPlan,
+    JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory,
+    UserInput, Worker,
     driver::Driver,
     input::Inputs,
     worker::{Options, Parts},
@@ -247,8 +248,23 @@ pub(crate) fn tower_plan(hosts: Hosts) -> JobPlan {
     job(Algorithm::Tower(settings), hosts)
 }
 
+/// Sampled softmax with a bias by popularity.
+pub(crate) fn biased_plan(hosts: Hosts) -> JobPlan {
+    let JobPlan { settings, .. } = softmax_plan(hosts.clone());
+    JobPlan { settings: JobSettings { bias: 0.5, ..settings }, ..softmax_plan(hosts) }
+}
+
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 4] = [plan, graph_plan, softmax_plan, tower_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 5] = [plan, graph_plan, softmax_plan, tower_plan, biased_plan];
+
+/// A blend of the graph filter and iALS.
+pub(crate) fn blend_plan(hosts: Hosts) -> JobPlan {
+    let Algorithm::Graph(filter) = graph_plan(hosts.clone()).settings.algorithm else { panic!("another family") };
+    let JobPlan { settings, .. } = plan(hosts.clone());
+    let evaluate = Evaluate { hold_out: HoldOut::Random(0.25), cutoffs: vec![5, 20], ..Evaluate::default() };
+    let settings = JobSettings { filter: Some(filter), evaluate: Some(evaluate), ..settings };
+    JobPlan { settings, ..plan(hosts) }
+}
 
 /// The plan with a checkpoint at every barrier; the second copy is with the node behind the host.
 pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {
@@ -263,7 +279,7 @@ fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
     JobPlan {
         job: 5,
         epoch: 1,
-        settings: JobSettings { algorithm, seed: 7, evaluate: None },
+        settings: JobSettings { algorithm, filter: None, bias: 0.0, seed: 7, evaluate: None },
         hosts,
         checkpoints: None,
         phase_timeout: Duration::from_secs(60),

@@ -1,5 +1,6 @@
 //! Whole jobs over several workers in one process.
 #![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+mod blend;
 mod checkpoints;
 mod fixture;
 mod tower;

@@ -1,5 +1,5 @@
 //! What two towers have beside the steps of sampled softmax: dense weights, features, and parts that a reader makes users of.
-use crate::fixture::{CLUSTERS, Cluster, Data, hosts, tower_plan};
+use crate::fixture::{CLUSTERS, Cluster, Data, biased_plan, hosts, tower_plan};
 use docent_model::{
     Kernel,
     tower::{Dense, FEATURES_MAX, user},
@@ -8,6 +8,7 @@ use docent_train::{
     Algorithm, Error, Hosts, JobPlan, TrainRequest, TrainResponse,
     message::{At, Blob, Key, Open},
     part,
+    plan::JobSettings,
 };
 use std::sync::Arc;
 
@@ -83,6 +84,38 @@ async fn a_reader_makes_users_of_the_published_parts() {
     let user = user::vector(Kernel::detect(), tower.as_ref(), 12, &history).unwrap();
     let mean = |items: &[Vec<f32>]| items.iter().map(|item| dot(&user, item)).sum::<f32>() / items.len() as f32;
     assert!(mean(&of_cluster[0][3..]) > mean(&of_cluster[1]) + 0.2);
+}
+
+/// `docent_model` has the loss with odds; here is what a reader takes.
+#[tokio::test]
+async fn published_rows_have_the_bias_that_their_odds_make_behind_the_vector() {
+    let data = Data::planted(300, 90);
+    let cluster = Cluster::healthy(3, &data);
+    let plan = biased_plan(hosts(3, 0));
+    let (Algorithm::Softmax(settings), exponent) = (plan.settings.algorithm.clone(), plan.settings.bias) else {
+        panic!("another family")
+    };
+    let wrong = |settings: JobSettings| cluster.run(JobPlan { settings, ..biased_plan(hosts(3, 0)) });
+    let of_ials = JobSettings { bias: 0.5, ..crate::fixture::plan(hosts(3, 0)).settings };
+    let large = JobSettings { bias: f32::NAN, ..biased_plan(hosts(3, 0)).settings };
+    assert!(matches!(wrong(of_ials).await, Err(Error::Invalid(_))));
+    assert!(matches!(wrong(large).await, Err(Error::Invalid(_))));
+    let outcome = cluster.run(plan).await.unwrap();
+    let part::Global::Softmax(global) = part::Global::decode(&outcome.global).unwrap() else {
+        panic!("another family")
+    };
+    assert_eq!(global.mean.len(), 13);
+    let stored = cluster.parts.lock().unwrap();
+    for info in &outcome.parts[..64] {
+        let part = part::Items::decode(&stored[&info.blake3]).unwrap();
+        assert_eq!(part.dim, 13);
+        for (at, item) in part.items.iter().enumerate() {
+            let (bias, vector) = part.vector(at).unwrap().split_last().unwrap();
+            assert!((dot(vector, vector) - 1.0).abs() < 1e-5);
+            let expected = settings.temperature * (item.positives as f32 + 1.0).powf(exponent).ln();
+            assert!((bias - expected).abs() < 1e-5, "{bias}, {expected}");
+        }
+    }
 }
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {

@@ -1,0 +1,177 @@
+//! Settings as they are stored and sent between members: one layout a format that changed them (decision 0012).
+use super::{Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Softmax, Split, Tower, TrainSettings};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// The layout of format 2, when every model was of iALS and the newest positives were held out.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Then {
+    algorithm: String,
+    ials: Ials,
+    seed: u64,
+    holdout: f64,
+    refit: bool,
+    activate: bool,
+}
+
+impl Then {
+    pub(super) fn can_say(settings: &TrainSettings) -> bool {
+        matches!(settings.algorithm, Algorithm::Ials(_)) && settings.split == Split::Time
+    }
+}
+
+/// The layout of format 4: an empty name stands before it, which no algorithm of format 2 has.
+#[derive(Serialize, Deserialize)]
+struct Now {
+    algorithm: Algorithm,
+    seed: u64,
+    holdout: f64,
+    split: Split,
+    refit: bool,
+    activate: bool,
+}
+
+/// The stored layout of an algorithm; the order of the variants is part of it.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Stored {
+    Ials(Ials),
+    Graph(Plain),
+    Softmax(Box<Softmax>),
+    Tower(Box<Tower>),
+    Balanced(Graph),
+    Blend(Box<Blend>),
+    /// With the exponent of a bias by popularity.
+    BiasedSoftmax(Box<Softmax>, f64),
+    BiasedTower(Box<Tower>, f64),
+    BiasedBlend(Box<Blend>, f64),
+}
+
+/// The graph filter of format 4, which has no masses.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Plain {
+    user_exponent: f64,
+    source_exponent: f64,
+    target_exponent: f64,
+    power: f64,
+    neighbours: u32,
+}
+
+impl Plain {
+    /// Whether members of format 4 take such settings.
+    pub(super) fn can_say(graph: &Graph) -> bool {
+        graph.source_mass_exponent == 0.0 && graph.target_mass_exponent == 0.0 && graph.power <= 2.0
+    }
+}
+
+/// With the bias that its layout keeps beside it.
+fn biased(mut algorithm: Algorithm, bias: f64) -> Algorithm {
+    if let Some(softmax) = algorithm.softmax_mut() {
+        softmax.popularity_bias = bias;
+    }
+    algorithm
+}
+
+impl From<Algorithm> for Stored {
+    fn from(algorithm: Algorithm) -> Stored {
+        let bias = algorithm.popularity_bias();
+        match algorithm {
+            Algorithm::Softmax(softmax) if bias != 0.0 => Stored::BiasedSoftmax(softmax, bias),
+            Algorithm::Tower(tower) if bias != 0.0 => Stored::BiasedTower(tower, bias),
+            Algorithm::Blend(blend) if bias != 0.0 => Stored::BiasedBlend(blend, bias),
+            Algorithm::Ials(ials) => Stored::Ials(ials),
+            Algorithm::Graph(graph) if Plain::can_say(&graph) => {
+                let Graph { user_exponent, source_exponent, target_exponent, power, neighbours, .. } = graph;
+                Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours })
+            }
+            Algorithm::Graph(graph) => Stored::Balanced(graph),
+            Algorithm::Softmax(softmax) => Stored::Softmax(softmax),
+            Algorithm::Tower(tower) => Stored::Tower(tower),
+            Algorithm::Blend(blend) => Stored::Blend(blend),
+        }
+    }
+}
+
+impl From<Stored> for Algorithm {
+    fn from(stored: Stored) -> Algorithm {
+        match stored {
+            Stored::Ials(ials) => Algorithm::Ials(ials),
+            Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours }) => {
+                let (source_mass_exponent, target_mass_exponent) = (0.0, 0.0);
+                Algorithm::Graph(Graph {
+                    user_exponent,
+                    source_exponent,
+                    target_exponent,
+                    power,
+                    neighbours,
+                    source_mass_exponent,
+                    target_mass_exponent,
+                })
+            }
+            Stored::Balanced(graph) => Algorithm::Graph(graph),
+            Stored::Softmax(softmax) => Algorithm::Softmax(softmax),
+            Stored::Tower(tower) => Algorithm::Tower(tower),
+            Stored::Blend(blend) => Algorithm::Blend(blend),
+            Stored::BiasedSoftmax(softmax, bias) => biased(Algorithm::Softmax(softmax), bias),
+            Stored::BiasedTower(tower, bias) => biased(Algorithm::Tower(tower), bias),
+            Stored::BiasedBlend(blend, bias) => biased(Algorithm::Blend(blend), bias),
+        }
+    }
+}
+
+impl Serialize for TrainSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return GivenSettings::from(self).serialize(serializer);
+        }
+        let TrainSettings { algorithm, seed, holdout, split, refit, activate } = self.clone();
+        match algorithm {
+            Algorithm::Ials(ials) if Then::can_say(self) => {
+                Then { algorithm: IALS.to_owned(), ials, seed, holdout, refit, activate }.serialize(serializer)
+            }
+            algorithm => ("", Now { algorithm, seed, holdout, split, refit, activate }).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TrainSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return GivenSettings::deserialize(deserializer)?.settings().map_err(de::Error::custom);
+        }
+        // As many elements as the longer layout has; the shorter one leaves the rest of them to what follows.
+        deserializer.deserialize_tuple(6, Layouts)
+    }
+}
+
+/// Reads either layout by the name that it begins with.
+struct Layouts;
+
+impl<'de> Visitor<'de> for Layouts {
+    type Value = TrainSettings;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the settings of a training job")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<TrainSettings, A::Error> {
+        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
+            seq.next_element()?.ok_or_else(|| de::Error::custom("the settings of a training job are cut off"))
+        }
+        match next::<String, A>(&mut seq)?.as_str() {
+            "" => {
+                let Now { algorithm, seed, holdout, split, refit, activate } = next(&mut seq)?;
+                Ok(TrainSettings { algorithm, seed, holdout, split, refit, activate })
+            }
+            IALS => Ok(TrainSettings {
+                algorithm: Algorithm::Ials(next(&mut seq)?),
+                seed: next(&mut seq)?,
+                holdout: next(&mut seq)?,
+                split: Split::Time,
+                refit: next(&mut seq)?,
+                activate: next(&mut seq)?,
+            }),
+            other => Err(de::Error::custom(format!("unknown algorithm {other:?}"))),
+        }
+    }
+}

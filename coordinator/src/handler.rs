@@ -13,7 +13,7 @@ use docent_runtime::{Clock, Deadline};
 use docent_types::catalog::Catalog;
 use docent_types::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use docent_types::placement::{Cause, NodeState, PlacementChange, PlannedMove};
-use docent_types::{Error, Kind, NodeId, Result, ShardId, codec};
+use docent_types::{Error, Keyspace, Kind, NodeId, Result, ShardId, codec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +71,15 @@ impl Handler {
             Request::Activate(version) => self.activation(Command::Activate(version), deadline).await,
             Request::Rollback => self.activation(Command::Rollback, deadline).await,
             Request::Place { change, is_dry_run } => self.place(change, is_dry_run, deadline).await,
+            Request::SetSchedule(schedule) => {
+                schedule.validate()?;
+                let now_ms = self.clock.now_ms();
+                self.propose(Command::SetSchedule { schedule, now_ms }, deadline).await.map(|_| self.index())
+            }
+            Request::RemoveSchedule(name) => {
+                self.propose(Command::RemoveSchedule(name), deadline).await.map(|_| self.index())
+            }
+            Request::TellEvents { node, events } => self.tell_events(node, &events),
             Request::TellFormat { coordinator, format } => self.tell_format(coordinator, format, deadline).await,
         }
     }
@@ -144,6 +153,21 @@ impl Handler {
         for command in news {
             self.propose(command, deadline).await?;
         }
+        Ok(self.index())
+    }
+
+    /// Kept beside what else only the leader hears; a new leader is told within a heartbeat.
+    fn tell_events(&self, node: NodeId, events: &[(ShardId, u64)]) -> Result<Response> {
+        self.proposer.lead()?;
+        let hosts = |catalog: &Catalog, shard: &ShardId| {
+            catalog.shards.get(shard).is_some_and(|known| shard.keyspace == Keyspace::Items && known.is_on(node))
+        };
+        let known: Vec<_> = self
+            .machine
+            .read(|state| events.iter().filter(|(shard, _)| hosts(state.catalog(), shard)).copied().collect());
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        known.into_iter().for_each(|(shard, events)| health.count(shard, events));
+        drop(health);
         Ok(self.index())
     }
 
@@ -304,6 +328,9 @@ fn name(request: &Request) -> &'static str {
         Request::Rollback => "rollback",
         Request::Place { .. } => "place",
         Request::TellFormat { .. } => "tell_format",
+        Request::SetSchedule(_) => "set_schedule",
+        Request::RemoveSchedule(_) => "remove_schedule",
+        Request::TellEvents { .. } => "tell_events",
     }
 }
 

@@ -4,7 +4,7 @@
 
 use docent_proto::internal::coordinator::{Condition, Membership, ReplicaReport};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelState};
-use docent_types::{NodeId, ReplicaId, ShardId};
+use docent_types::{Keyspace, NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub struct Health {
     validated: BTreeMap<u64, Duration>,
     dead: BTreeMap<NodeId, Duration>,
     replicas: BTreeMap<NodeId, Vec<ReplicaReport>>,
+    events: BTreeMap<ShardId, u64>,
 }
 
 /// What changes while a job is not stuck.
@@ -42,6 +43,11 @@ impl Health {
     /// What a node said of all its replicas.
     pub fn report(&mut self, node: NodeId, replicas: Vec<ReplicaReport>) {
         self.replicas.insert(node, replicas);
+    }
+
+    /// How many events the items of a shard have, as its leader said.
+    pub fn count(&mut self, shard: ShardId, events: u64) {
+        self.events.insert(shard, events);
     }
 
     /// Notes what is new in the catalog and forgets what is gone.
@@ -90,6 +96,11 @@ impl Health {
             _ => None,
         });
         led.max_by_key(|membership| (membership.term, membership.index))
+    }
+
+    /// The events of all items, once the leader of every shard of items has said its own.
+    pub(crate) fn events(&self, catalog: &Catalog) -> Option<u64> {
+        catalog.shards_of(Keyspace::Items).map(|shard| self.events.get(&shard.id)).sum()
     }
 
     /// Whether a replica was reported as lost.

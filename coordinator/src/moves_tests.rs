@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::catalog::properties::{Log, joining};
-use crate::plan;
 use crate::plan::tests::policy;
+use crate::plan::{self, Moment};
 use docent_proto::internal::coordinator::{Condition, Membership, ReplicaReport};
 use docent_types::ShardId;
 
@@ -63,7 +63,7 @@ impl Case {
 
     fn due(&mut self) -> Vec<Command> {
         self.health.observe(self.log.state.catalog(), MS(self.now));
-        plan::next(&policy(), &self.log.state, &self.health, MS(self.now))
+        plan::next(&policy(), &self.log.state, &self.health, Moment { monotonic: MS(self.now), wall_ms: 0 })
     }
 
     fn step(&mut self) -> Vec<Command> {

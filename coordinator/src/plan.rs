@@ -1,10 +1,11 @@
 //! What the leader does next. Pure: catalog + health + moment -> commands, each of which is done when applied, so that planning
 //! again from the result asks for nothing twice.
 
-use crate::catalog::{Attempt, Command, State, old};
+use crate::catalog::{Attempt, Command, State, may_queue, old};
 use crate::health::Health;
 use crate::moves;
 use docent_types::catalog::{Catalog, Cluster, Job, JobState, Model, ModelState, Shard};
+use docent_types::schedule::Scheduled;
 use docent_types::{NodeId, ShardId};
 use std::time::Duration;
 
@@ -44,8 +45,18 @@ pub struct Policy {
     pub auto_finalize: bool,
 }
 
-/// The commands that are due at `now`, in order.
-pub fn next(policy: &Policy, state: &State, health: &Health, now: Duration) -> Vec<Command> {
+/// A moment: by the monotonic clock of this process, and by its wall clock, on which only schedules go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// What health is measured against.
+    pub monotonic: Duration,
+    /// Milliseconds since 1970.
+    pub wall_ms: i64,
+}
+
+/// The commands that are due at a moment, in order.
+pub fn next(policy: &Policy, state: &State, health: &Health, moment: Moment) -> Vec<Command> {
+    let now = moment.monotonic;
     let catalog = state.catalog();
     if catalog.cluster.is_none() {
         return vec![Command::Birth(policy.birth.clone())];
@@ -56,6 +67,7 @@ pub fn next(policy: &Policy, state: &State, health: &Health, now: Duration) -> V
     due.extend(liveness(policy, catalog, health, now));
     due.extend(placement(catalog));
     due.extend(moves::due(policy, catalog, health, now));
+    due.extend(schedules(catalog, health, moment.wall_ms));
     due.extend(jobs(policy, catalog, health, now));
     due.extend(models(policy, state, health, now));
     if !old(catalog, policy.staged_models_max, policy.model_records_max).is_empty() {
@@ -110,6 +122,18 @@ fn alive(catalog: &Catalog) -> impl Iterator<Item = NodeId> + '_ {
 
 fn is_alive(catalog: &Catalog, node: NodeId) -> bool {
     catalog.nodes.get(&node).is_some_and(|node| node.is_alive)
+}
+
+/// The next job of every schedule that is due and whose last job is over.
+fn schedules(catalog: &Catalog, health: &Health, now_ms: i64) -> impl Iterator<Item = Command> {
+    let events = health.events(catalog);
+    let is_due = move |scheduled: &&Scheduled| may_queue(catalog, scheduled) && scheduled.is_due(now_ms, events);
+    catalog.schedules.values().filter(is_due).map(move |scheduled| Command::QueueScheduled {
+        name: scheduled.schedule.name.clone(),
+        run: scheduled.runs + 1,
+        now_ms,
+        events,
+    })
 }
 
 /// The running job goes first: it is taken from a dead or silent driver. Without one the oldest waiting job starts.

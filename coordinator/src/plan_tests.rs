@@ -51,7 +51,7 @@ impl Case {
 
     fn next(&mut self, at: u64) -> Vec<Command> {
         self.health.observe(self.log.state.catalog(), MS(at));
-        next(&policy(), &self.log.state, &self.health, MS(at))
+        next(&policy(), &self.log.state, &self.health, Moment { monotonic: MS(at), wall_ms: at as i64 })
     }
 
     /// Does what is due until nothing is.
@@ -93,7 +93,9 @@ fn a_new_cluster_is_born_then_told_its_coordinators_then_placed() {
 fn the_format_rises_when_every_member_understands_a_higher_one_and_never_before() {
     let mut case = Case::placed(2);
     let policy = Policy { format: 4, ..policy() };
-    let due = |case: &Case, policy: &Policy| next(policy, &case.log.state, &case.health, MS(0));
+    let due = |case: &Case, policy: &Policy| {
+        next(policy, &case.log.state, &case.health, Moment { monotonic: MS(0), wall_ms: 0 })
+    };
     let format = |case: &Case| case.log.state.catalog().format();
     let register = |by, format| Command::RegisterCoordinators { members: policy.coordinators.clone(), by, format };
     let again = |nonce: u128, format| {
@@ -334,4 +336,94 @@ fn surplus_versions_are_retired() {
     }
     assert_eq!(case.next(0), [Command::RetireOld { staged_max: 2, records_max: 10 }]);
     case.settle(0);
+}
+
+/// A schedule of a cluster whose members understand it.
+fn scheduled(every_ms: Option<u64>, after_events: Option<u64>) -> Case {
+    let mut case = Case::placed(2);
+    let format = docent_types::codec::VERSION.into();
+    let coordinators = vec![(NodeId(1), "c1:1".into()), (NodeId(2), "c2:1".into())];
+    for by in [NodeId(1), NodeId(2)] {
+        case.log.must(Command::RegisterCoordinators { members: coordinators.clone(), by, format });
+    }
+    for nonce in 1..=2u128 {
+        let previous = Some((docent_types::ClusterId(1), NodeId(100 + nonce as u64)));
+        case.log.must(Command::Join(crate::catalog::Join { previous, format, ..joining(nonce, nonce) }));
+    }
+    case.log.must(Command::Finalize(format));
+    let settings = TrainSettings::default();
+    let schedule = docent_types::schedule::Schedule { name: "s".into(), settings, every_ms, after_events };
+    case.log.must(Command::SetSchedule { schedule, now_ms: 0 });
+    case
+}
+
+impl Case {
+    /// The run that the plan asks for.
+    fn run_due(&mut self, at: u64) -> Option<Command> {
+        self.next(at).into_iter().find(|command| matches!(command, Command::QueueScheduled { .. }))
+    }
+
+    /// Ends the running job without a model.
+    fn end_job(&mut self, job: u64) {
+        self.log.must(Command::CancelJob(job));
+    }
+}
+
+#[test]
+fn a_schedule_queues_its_next_job_when_the_time_has_passed_and_the_last_one_is_over() {
+    let mut case = scheduled(Some(60_000), None);
+    assert_eq!(case.run_due(59_999), None);
+    let first = case.run_due(60_000).unwrap();
+    case.log.must(first.clone());
+    assert_eq!(case.log.apply(first).unwrap_err().kind, docent_types::Kind::Conflict, "a run is queued once");
+    assert_eq!(case.run_due(60_000), None);
+    assert_eq!(case.run_due(500_000), None, "its first job is not over");
+    case.end_job(1);
+    let second = case.run_due(500_000).unwrap();
+    assert!(matches!(second, Command::QueueScheduled { run: 2, now_ms: 500_000, .. }), "{second:?}");
+    case.log.must(second);
+    case.end_job(2);
+    assert_eq!(case.run_due(559_999), None, "time counts from the last job");
+    case.log.must(Command::RemoveSchedule("s".into()));
+    assert_eq!(case.run_due(900_000), None);
+    assert_eq!(case.log.apply(Command::RemoveSchedule("s".into())).unwrap_err().kind, docent_types::Kind::NotFound);
+}
+
+#[test]
+fn a_schedule_counts_events_from_its_last_job_even_under_a_new_leader() {
+    let mut case = scheduled(None, Some(100));
+    assert_eq!(case.run_due(0), None, "nobody has said how many there are");
+    let items: Vec<_> =
+        case.log.state.catalog().shards_of(docent_types::Keyspace::Items).map(|shard| shard.id).collect();
+    let count = |case: &mut Case, events| items.iter().for_each(|shard| case.health.count(*shard, events));
+    count(&mut case, 99);
+    assert_eq!(case.run_due(0), None);
+    count(&mut case, 130);
+    let run = case.run_due(0).unwrap();
+    case.log.must(run);
+    case.end_job(1);
+    case.health = Health::new(MS(0));
+    case.hear_all(0);
+    assert_eq!(case.run_due(0), None, "the new leader was told nothing yet");
+    count(&mut case, 229);
+    assert_eq!(case.run_due(0), None);
+    count(&mut case, 230);
+    assert!(case.run_due(0).is_some());
+    // Replaced, it goes on counting from its last job.
+    let mut replaced = case.log.state.catalog().schedules["s"].schedule.clone();
+    replaced.after_events = Some(101);
+    case.log.must(Command::SetSchedule { schedule: replaced, now_ms: 7 });
+    assert_eq!(case.run_due(0), None);
+    count(&mut case, 231);
+    assert!(case.run_due(0).is_some());
+}
+
+#[test]
+fn a_schedule_is_not_set_before_the_whole_cluster_understands_it() {
+    let mut case = Case::placed(2);
+    let settings = TrainSettings::default();
+    let schedule =
+        docent_types::schedule::Schedule { name: "s".into(), settings, every_ms: Some(1_000), after_events: None };
+    let error = case.log.apply(Command::SetSchedule { schedule, now_ms: 0 }).unwrap_err();
+    assert_eq!(error.kind, docent_types::Kind::Unsupported);
 }

@@ -3,7 +3,7 @@
 use crate::catalog::Command;
 use crate::health::Health;
 use crate::machine::CatalogMachine;
-use crate::plan::{self, Policy};
+use crate::plan::{self, Moment, Policy};
 use crate::proposer::Proposer;
 use docent_proto::internal::Service;
 use docent_proto::internal::coordinator::{Heartbeat, Request};
@@ -68,7 +68,7 @@ impl Reconcile {
         let due = self.machine.read(|state| {
             let mut health = self.health();
             health.observe(state.catalog(), now);
-            plan::next(&self.policy, state, &health, now)
+            plan::next(&self.policy, state, &health, Moment { monotonic: now, wall_ms: self.clock.now_ms() })
         });
         for command in due {
             tell(&command);
@@ -139,6 +139,7 @@ fn tell(command: &Command) {
         }),
         Command::PlaceShards => tracing::info!("the shards are placed"),
         Command::AssignJob { job, epoch, driver } => tracing::info!(job, epoch, %driver, "a job starts"),
+        Command::QueueScheduled { name, run, .. } => tracing::info!(schedule = name, run, "a scheduled job is due"),
         Command::JobFailed { attempt, error, .. } => tracing::info!(job = attempt.job, error, "a job's attempt failed"),
         Command::Stage(version) => tracing::info!(version, "a version is staged"),
         Command::Activate(version) => tracing::info!(version, "a version goes live"),

@@ -11,6 +11,7 @@ use docent_rpc::Peers;
 use docent_runtime::Deadline;
 use docent_types::catalog::Catalog;
 use docent_types::sabotage::{Bug, is};
+use docent_types::schedule::Scheduled;
 use docent_types::{Error, Kind, NodeId, ReplicaId, Result, ShardId, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -140,7 +141,7 @@ fn is_unknown(kind: Kind) -> bool {
 
 /// Whether carrying a request out twice is the same as once.
 fn is_repeatable(request: &Request) -> bool {
-    !matches!(request, Request::StartTraining(_) | Request::Rollback)
+    !matches!(request, Request::StartTraining(_) | Request::Rollback | Request::RemoveSchedule(_))
 }
 
 impl docent_gateway::Coordinator for Coordinators {
@@ -303,6 +304,7 @@ pub(crate) async fn beat(
     mut staged: Staged,
     shards: Arc<Shards>,
     buried: watch::Receiver<BTreeSet<ReplicaId>>,
+    catalog: watch::Receiver<Arc<Catalog>>,
 ) -> Result<()> {
     let mut pulse = shards.pulse();
     loop {
@@ -327,6 +329,16 @@ pub(crate) async fn beat(
                 false
             }
         };
+        // Who asks for it knows the request.
+        let waits = |scheduled: &Scheduled| scheduled.schedule.after_events.is_some();
+        let is_asked = catalog.borrow().schedules.values().any(waits);
+        let events = if is_asked { shards.events() } else { Vec::new() };
+        if !events.is_empty() {
+            let told = Request::TellEvents { node, events };
+            if let Err(error) = coordinators.call(&told, Deadline::after(ATTEMPT)).await {
+                tracing::debug!(%error, "the number of events was not heard");
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(every) => {} // the interval
             changed = staged.changed() => if changed.is_err() { return Ok(()) },

@@ -313,6 +313,16 @@ impl Shards {
         });
         hosted.chain(lost).collect()
     }
+
+    /// The events of the items on each shard of items that this node leads.
+    pub fn events(&self) -> Vec<(ShardId, u64)> {
+        let led = self.all().into_iter().filter(|hosted| hosted.group.status().is_leader());
+        led.filter_map(|hosted| match &hosted.role {
+            Role::Items(items) => Some((hosted.id, items.serving.events())),
+            Role::Users(_) => None,
+        })
+        .collect()
+    }
 }
 
 fn condition(status: &Status) -> Condition {

@@ -338,7 +338,8 @@ impl Ground {
         };
         supervisor.spawn_cancellable("staging", OnExit::Fatal, staging.follow(catalog.clone()));
         let every = Duration::from_millis(self.settings.heartbeat_interval_ms);
-        let beat = membership::beat(id, every, self.coordinators.clone(), told, shards.clone(), buried);
+        let coordinators = self.coordinators.clone();
+        let beat = membership::beat(id, every, coordinators, told, shards.clone(), buried, catalog.clone());
         supervisor.spawn_cancellable("heartbeat", OnExit::Fatal, beat);
         let drive = Drive {
             node: id,

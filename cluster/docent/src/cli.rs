@@ -2,8 +2,8 @@
 
 use crate::client::Cluster;
 use crate::commands::{
-    backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, secret,
-    status, train, up, users, verify,
+    backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, schedule,
+    secret, status, train, up, users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -116,6 +116,9 @@ enum Command {
     Jobs,
     /// Cancel a training job
     Cancel(train::CancelArgs),
+    /// Training that begins by itself: every so often, or after so many new events
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
     /// Model versions
     #[command(subcommand)]
     Models(models::Models),
@@ -184,6 +187,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Evaluate(args) => evaluate::run(shared, &args).await,
         Command::Jobs => train::jobs(shared).await,
         Command::Cancel(args) => train::cancel(shared, &args).await,
+        Command::Schedule(command) => schedule::run(shared, &command).await,
         Command::Models(command) => models::run(shared, &command).await,
         Command::Users(command) => users::run(shared, &command).await,
         Command::Items(command) => items::run(shared, &command).await,

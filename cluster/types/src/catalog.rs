@@ -3,22 +3,24 @@
 //! This is the data alone; the commands that change it and the rules they obey are `docent-coordinator`'s. A watcher gets whole
 //! catalogs with a rising [`Catalog::index`] and never goes back to a lower one.
 
+mod stored;
+
 use crate::codec;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ClusterId, NodeId, ReplicaId};
 use crate::placement::{Change, Grave, NodeState};
+use crate::schedule::Scheduled;
 use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
 use crate::training::TrainSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The replicated catalog at one log index.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     /// The coordinator log index that this catalog reflects.
     pub index: u64,
     /// The cluster's identity, once born.
-    #[serde(with = "born")]
     pub cluster: Option<Cluster>,
     /// Coordinators, by id.
     pub coordinators: BTreeMap<NodeId, Member>,
@@ -34,6 +36,10 @@ pub struct Catalog {
     pub jobs: BTreeMap<u64, Job>,
     /// Replicas that belong to no group any more and must be destroyed where they lie.
     pub graves: BTreeMap<ReplicaId, Grave>,
+    /// Training that begins by itself, by name.
+    pub schedules: BTreeMap<String, Scheduled>,
+    /// How far each of the latest jobs was when, oldest first. Each step is the last one told of its phase and epoch, of the current attempt.
+    pub courses: BTreeMap<u64, Vec<JobProgress>>,
 }
 
 /// What is fixed at the birth of a cluster, and the format that its members agree on.
@@ -58,38 +64,6 @@ pub struct Cluster {
 
 fn oldest() -> u32 {
     codec::OLDEST.into()
-}
-
-/// A cluster of format 2 is laid out as it was before there were others; from 3 on, the format stands behind it. Whoever writes a
-/// catalog marks it with [`Catalog::format`].
-mod born {
-    use super::{Cluster, oldest};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    /// postcard writes the first two as `None` and `Some` of an `Option`.
-    #[derive(Serialize, Deserialize)]
-    enum Born {
-        No,
-        Oldest(Cluster),
-        Raised(Cluster, u32),
-    }
-
-    pub(super) fn serialize<S: Serializer>(cluster: &Option<Cluster>, serializer: S) -> Result<S::Ok, S::Error> {
-        let born = match cluster.clone() {
-            None => Born::No,
-            Some(cluster) if cluster.format <= oldest() => Born::Oldest(cluster),
-            Some(cluster) => Born::Raised(cluster.clone(), cluster.format),
-        };
-        born.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cluster>, D::Error> {
-        Ok(match Born::deserialize(deserializer)? {
-            Born::No => None,
-            Born::Oldest(cluster) => Some(cluster),
-            Born::Raised(cluster, format) => Some(Cluster { format, ..cluster }),
-        })
-    }
 }
 
 /// A coordinator or a node.

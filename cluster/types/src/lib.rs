@@ -12,6 +12,7 @@
 //! | [`item`] | item metadata |
 //! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
 //! | [`training`] | settings of a training job, family by family |
+//! | [`schedule`] | training that begins by itself |
 //! | [`quality`] | how model versions compare |
 //! | [`query`] | queries and answers: coverage, scored items, reasons |
 //! | [`placement`] | how replicas come and go |
@@ -33,6 +34,7 @@ pub mod placement;
 pub mod quality;
 pub mod query;
 pub mod sabotage;
+pub mod schedule;
 pub mod shard;
 pub mod training;
 pub mod user;

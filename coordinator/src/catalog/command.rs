@@ -5,6 +5,7 @@
 use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica};
 use docent_types::placement::{Cause, NodeState};
+use docent_types::schedule::Schedule;
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,26 @@ pub enum Command {
     ForgetNode(NodeId),
     /// Every member understands this format: from now on it is the cluster's, and no member may know less. Written in that format.
     Finalize(u32),
+    /// Training that begins by itself from now on; one of the same name does this instead.
+    SetSchedule {
+        /// What, and when.
+        schedule: Schedule,
+        /// The proposer's clock.
+        now_ms: i64,
+    },
+    /// It no longer begins by itself.
+    RemoveSchedule(String),
+    /// The next job of a schedule that is due.
+    QueueScheduled {
+        /// Which schedule.
+        name: String,
+        /// The number of this run, one more than the last.
+        run: u64,
+        /// The proposer's clock.
+        now_ms: i64,
+        /// The items' events, where the proposer knows them.
+        events: Option<u64>,
+    },
 }
 
 impl Command {
@@ -191,6 +212,8 @@ impl Command {
             | Command::Bury { .. }
             | Command::ForgetNode(_) => 2,
             Command::QueueJob { settings, .. } => settings.format(),
+            Command::SetSchedule { schedule, .. } => schedule.format(),
+            Command::RemoveSchedule(_) | Command::QueueScheduled { .. } => 6,
             Command::Finalize(format) => *format,
         }
     }

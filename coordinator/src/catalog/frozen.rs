@@ -15,6 +15,7 @@ use docent_types::command::{ItemCommand, ItemOutcome, RestoreEnd, RestorePart, U
 use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
+use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::training::{Algorithm, Blend, Graph, Partner, Softmax, Split, Tower, TrainSettings};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
@@ -296,6 +297,27 @@ fn graph(bytes: &mut Bytes, position: Position) {
         shards: vec![shard::ShardFilter { shard: SHARD, exclude: Vec::new() }],
     };
     bytes.add("shard_request.blend", blended.format(), &blended);
+    schedules(bytes);
+}
+
+/// Training that begins by itself, and courses of jobs.
+fn schedules(bytes: &mut Bytes) {
+    let settings = TrainSettings::default();
+    let schedule = Schedule { name: "s".into(), settings, every_ms: Some(60_000), after_events: Some(9) };
+    let set = Command::SetSchedule { schedule: schedule.clone(), now_ms: 5 };
+    let queue = Command::QueueScheduled { name: "s".into(), run: 1, now_ms: 6, events: Some(7) };
+    bytes.each("command.schedule", &[set, Command::RemoveSchedule("s".into()), queue], Command::format);
+    let tell = Request::TellEvents { node: NodeId(101), events: vec![(SHARD, 300)] };
+    let requests = [Request::SetSchedule(schedule.clone()), Request::RemoveSchedule("s".into()), tell];
+    bytes.each("request.schedule", &requests, Request::format);
+    let scheduled = Scheduled { schedule, runs: 1, since_ms: 6, since_events: 7, last_job: Some(2) };
+    let catalog = Catalog {
+        cluster: Some(Cluster { format: 6, ..cluster(1) }),
+        schedules: [("s".to_owned(), scheduled)].into(),
+        courses: [(2, vec![JobProgress { phase: "train".into(), loss: Some(0.5), ..JobProgress::default() }])].into(),
+        ..Catalog::default()
+    };
+    bytes.add("catalog.schedules", catalog.format(), &catalog);
 }
 
 #[test]

@@ -11,9 +11,15 @@ pub const ATTEMPTS_MAX: u32 = 3;
 /// Attempts in all, those included whose driver died: a job that kills its drivers must end too.
 pub const EPOCHS_MAX: u64 = 10;
 /// Jobs that may wait.
-const QUEUED_MAX: usize = 100;
+pub(super) const QUEUED_MAX: usize = 100;
 /// Finished jobs that are remembered.
 const FINISHED_MAX: usize = 100;
+/// The format whose catalogs have courses.
+const COURSES: u32 = 6;
+/// Jobs whose course is kept: everybody watches whole catalogs.
+const COURSES_MAX: usize = 10;
+/// Steps of a course.
+const STEPS_MAX: usize = 128;
 
 impl State {
     pub(super) fn queue_job(&mut self, settings: TrainSettings, now_ms: i64) -> Applied {
@@ -60,6 +66,7 @@ impl State {
         if !self.catalog.nodes.contains_key(&driver) {
             return Err(not_found(format!("node {driver} does not exist; it cannot drive job {id}")));
         }
+        self.catalog_mut().courses.remove(&id);
         let job = self.job_mut(id)?;
         job.progress = None;
         if epoch > EPOCHS_MAX {
@@ -78,6 +85,13 @@ impl State {
 
     pub(super) fn job_progress(&mut self, attempt: Attempt, progress: JobProgress) -> Applied {
         self.current(attempt)?;
+        if self.catalog.format() >= COURSES {
+            let courses = &mut self.catalog_mut().courses;
+            step(courses.entry(attempt.job).or_default(), progress.clone());
+            while courses.len() > COURSES_MAX {
+                courses.pop_first();
+            }
+        }
         self.job_mut(attempt.job)?.progress = Some(progress);
         Ok(Step::Changed(Answer::Done))
     }
@@ -142,9 +156,31 @@ impl State {
         let finished: Vec<u64> = finished.map(|job| job.id).collect();
         for id in finished.iter().take(finished.len().saturating_sub(FINISHED_MAX)) {
             self.catalog_mut().jobs.remove(id);
+            self.catalog_mut().courses.remove(id);
             self.book.failures.remove(id);
         }
     }
+}
+
+/// Enters a step into a course. One that has grown too long keeps every second epoch: each phase still has its first and its last.
+fn step(course: &mut Vec<JobProgress>, progress: JobProgress) {
+    let is_same = |last: &&mut JobProgress| last.phase == progress.phase && last.epoch == progress.epoch;
+    match course.last_mut().filter(is_same) {
+        Some(last) => *last = progress,
+        None => course.push(progress),
+    }
+    if course.len() <= STEPS_MAX {
+        return;
+    }
+    let stays = |at: usize| {
+        let phase = |at: usize| course.get(at).map(|step| &step.phase);
+        at == 0 || at % 2 == 0 || phase(at - 1) != phase(at) || phase(at + 1) != phase(at)
+    };
+    let kept: Vec<bool> = (0..course.len()).map(stays).collect();
+    let mut kept = kept.into_iter();
+    course.retain(|_| kept.next().unwrap_or(true));
+    // Of more phases than that, the first go.
+    course.drain(..course.len().saturating_sub(STEPS_MAX));
 }
 
 /// Before the initial placement there is nowhere to keep or train anything.
@@ -164,5 +200,31 @@ pub(super) fn name(state: JobState) -> &'static str {
         JobState::Succeeded => "succeeded",
         JobState::Failed => "failed",
         JobState::Cancelled => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(phase: &str, epoch: u32) -> JobProgress {
+        JobProgress { phase: phase.into(), epoch, ..JobProgress::default() }
+    }
+
+    #[test]
+    fn a_course_has_the_last_step_of_each_epoch_and_stays_short() {
+        let mut course = Vec::new();
+        for progress in [at("load", 0), JobProgress { bytes: 1, ..at("train", 1) }, at("train", 1), at("train", 2)] {
+            step(&mut course, progress);
+        }
+        assert_eq!(course, [at("load", 0), at("train", 1), at("train", 2)]);
+        (3..=1_000).for_each(|epoch| step(&mut course, at("train", epoch)));
+        step(&mut course, at("publish", 0));
+        assert!((STEPS_MAX / 2..=STEPS_MAX).contains(&course.len()), "{}", course.len());
+        let is_there = |phase: &str, epoch| course.contains(&at(phase, epoch));
+        assert!(is_there("load", 0) && is_there("train", 1) && is_there("train", 1_000) && is_there("publish", 0));
+        assert!(course.windows(2).all(|pair| pair[0].phase != pair[1].phase || pair[0].epoch < pair[1].epoch));
+        (0..1_000).for_each(|n| step(&mut course, at(&n.to_string(), 0)));
+        assert_eq!(course.len(), STEPS_MAX);
     }
 }

@@ -6,6 +6,7 @@
 //! | `members` | birth, coordinators, joining, liveness, the finalised format, the initial placement |
 //! | `placement` | nodes that drain or go, replicas that move |
 //! | `jobs` | the life of a training job |
+//! | `schedules` | training that begins by itself |
 //! | `models` | the life of a model version |
 
 pub mod command;
@@ -17,12 +18,14 @@ mod models;
 mod placement;
 #[cfg(test)]
 pub(crate) mod properties;
+mod schedules;
 
 pub use command::{Answer, Attempt, Command, Join, Outcome};
 pub use jobs::{ATTEMPTS_MAX, EPOCHS_MAX};
 pub use members::{FIRST_NODE, LAST_COORDINATOR};
 pub(crate) use models::old;
 pub(crate) use placement::holds;
+pub(crate) use schedules::may_queue;
 
 use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId};
@@ -114,6 +117,9 @@ impl State {
             Command::Bury { node, replicas } => Ok(self.bury(node, &replicas)),
             Command::ForgetNode(node) => self.forget_node(node),
             Command::Finalize(format) => self.finalize(format),
+            Command::SetSchedule { schedule, now_ms } => self.set_schedule(schedule, now_ms),
+            Command::RemoveSchedule(name) => self.remove_schedule(&name),
+            Command::QueueScheduled { name, run, now_ms, events } => self.queue_scheduled(&name, run, now_ms, events),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::*;
+use docent_types::schedule::Schedule;
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, Keyspace, NodeId, ShardId, SlotRange, codec};
 use proptest::prelude::*;
@@ -372,14 +373,46 @@ fn commands() -> impl Strategy<Value = Command> {
         (1u64..4).prop_map(|version| Command::FailModel { version, error: "e".into() }),
         (1u64..4).prop_map(Command::Activate),
         Just(Command::Rollback),
+        schedules(),
         (1u32..4).prop_map(Command::Finalize),
         (0u32..3, 0u32..3).prop_map(|(staged_max, records_max)| Command::RetireOld { staged_max, records_max }),
     ]
 }
 
+fn schedule(name: &str, every_ms: u64) -> Schedule {
+    let settings = TrainSettings::default();
+    Schedule { name: name.into(), settings, every_ms: Some(every_ms), after_events: Some(9) }
+}
+
+fn schedules() -> impl Strategy<Value = Command> {
+    let name = prop_oneof![Just("a"), Just("b")];
+    prop_oneof![
+        (name.clone(), 1_000u64..1_003)
+            .prop_map(|(name, every)| Command::SetSchedule { schedule: schedule(name, every), now_ms: 3 }),
+        name.clone().prop_map(|name| Command::RemoveSchedule(name.into())),
+        (name, 1u64..3, proptest::option::of(0u64..20)).prop_map(|(name, run, events)| Command::QueueScheduled {
+            name: name.into(),
+            run,
+            now_ms: 4,
+            events
+        }),
+    ]
+}
+
+/// The members of the logs' clusters, upgraded to the newest format.
+fn upgraded() -> Vec<Command> {
+    let format = u32::from(codec::VERSION);
+    let back = |nonce: u128| {
+        let previous = Some((ClusterId(1), NodeId(100 + nonce as u64)));
+        Command::Join(Join { previous, format, ..joining(nonce, nonce) })
+    };
+    vec![back(1), back(2), Command::Finalize(format)]
+}
+
 /// A cluster that is born and placed, then anything: the deep states are reached often enough this way.
 fn logs() -> impl Strategy<Value = Vec<Command>> {
-    (any::<bool>(), proptest::collection::vec(commands(), 0..120)).prop_map(|(is_placed, tail)| {
+    let tail = proptest::collection::vec(commands(), 0..120);
+    (any::<bool>(), any::<bool>(), tail).prop_map(|(is_placed, is_upgraded, tail)| {
         let head = [
             Command::Birth(cluster(1)),
             Command::Join(joining(1, 1)),
@@ -388,7 +421,8 @@ fn logs() -> impl Strategy<Value = Vec<Command>> {
             Command::QueueJob { settings: TrainSettings::default(), now_ms: 0 },
             Command::AssignJob { job: 1, epoch: 1, driver: NodeId(101) },
         ];
-        head.into_iter().filter(|_| is_placed).chain(tail).collect()
+        let upgraded = upgraded().into_iter().filter(|_| is_placed && is_upgraded);
+        head.into_iter().filter(|_| is_placed).chain(upgraded).chain(tail).collect()
     })
 }
 
@@ -451,6 +485,7 @@ proptest! {
             let decoded: Command = codec::decode("command", &bytes).unwrap();
             prop_assert_eq!(whole.apply(index, command), resumed.apply(index, decoded));
         }
+        prop_assert_eq!(&whole, &resumed);
         prop_assert_eq!(codec::encode(&whole), codec::encode(&resumed));
     }
 

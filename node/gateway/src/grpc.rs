@@ -15,6 +15,7 @@ use docent_proto::v1::docent_server::Docent;
 use docent_types::catalog::Model;
 use docent_types::item::Item;
 use docent_types::query::Recommend;
+use docent_types::schedule::Scheduled;
 use docent_types::training::GivenSettings;
 use docent_types::user::Profile;
 use docent_types::{Error, ItemId, NodeId, UserId};
@@ -217,11 +218,25 @@ impl Docent for Grpc {
     }
 
     async fn list_jobs(&self, _request: Request<v1::ListJobsRequest>) -> Answer<v1::ListJobsResponse> {
-        answer(self.0.jobs().await, |jobs| v1::ListJobsResponse { jobs: jobs.iter().map(Into::into).collect() })
+        answer(self.0.jobs().await, |jobs| v1::ListJobsResponse { jobs: jobs.iter().map(catalog::job).collect() })
     }
 
     async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Answer<v1::Job> {
         answer(self.0.cancel_job(request.into_inner().job).await, |job| (&job).into())
+    }
+
+    async fn set_schedule(&self, request: Request<v1::SetScheduleRequest>) -> Answer<v1::Schedule> {
+        let schedule = request.into_inner().schedule.unwrap_or_default().try_into().map_err(status)?;
+        answer(self.0.set_schedule(schedule).await, |set| (&set).into())
+    }
+
+    async fn list_schedules(&self, _: Request<v1::ListSchedulesRequest>) -> Answer<v1::ListSchedulesResponse> {
+        let view = |all: Vec<Scheduled>| v1::ListSchedulesResponse { schedules: all.iter().map(Into::into).collect() };
+        answer(self.0.schedules().await, view)
+    }
+
+    async fn remove_schedule(&self, request: Request<v1::RemoveScheduleRequest>) -> Answer<v1::RemoveScheduleResponse> {
+        answer(self.0.remove_schedule(request.into_inner().name).await, |()| v1::RemoveScheduleResponse {})
     }
 
     async fn change_placement(

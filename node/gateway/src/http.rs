@@ -9,6 +9,7 @@
 //! | [`data`] | handlers of events, users, items |
 //! | [`ask`] | handlers of queries |
 //! | [`admin`] | handlers of cluster, models, jobs, health |
+//! | [`schedule`] | schedules: body, handlers, view |
 
 mod admin;
 mod ask;
@@ -16,6 +17,7 @@ mod body;
 mod data;
 mod problem;
 mod query;
+mod schedule;
 mod view;
 
 use crate::gateway::Gateway;
@@ -65,6 +67,8 @@ pub(crate) fn router(gateway: Gateway, render_metrics: RenderMetrics) -> Router 
         .route("/v1/models/{version}", post(admin::model_action))
         .route("/v1/jobs", get(admin::jobs).post(admin::start_training))
         .route("/v1/jobs/{job}", post(admin::job_action))
+        .route("/v1/schedules", get(schedule::list))
+        .route("/v1/schedules/{name}", put(schedule::set).delete(schedule::remove))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

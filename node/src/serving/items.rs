@@ -161,4 +161,9 @@ impl Items {
         let popularity = self.popularity.read().unwrap_or_else(PoisonError::into_inner);
         (popularity.top(n, exclude), popularity.shown())
     }
+
+    /// How many events all items of the shard have.
+    pub fn events(&self) -> u64 {
+        self.popularity.read().unwrap_or_else(PoisonError::into_inner).events()
+    }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Popularity {
     items: BTreeMap<ItemId, Entry>,
     ranked: BTreeSet<(Reverse<u64>, ItemId)>,
+    events: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +37,9 @@ impl Popularity {
         if entry.is_shown {
             self.ranked.remove(&(Reverse(entry.events), id.clone()));
         }
+        self.events -= entry.events;
         change(entry);
+        self.events += entry.events;
         if entry.is_shown {
             self.ranked.insert((Reverse(entry.events), id.clone()));
         }
@@ -45,6 +48,7 @@ impl Popularity {
     /// Forgets an item.
     pub fn remove(&mut self, id: &ItemId) {
         if let Some(entry) = self.items.remove(id) {
+            self.events -= entry.events;
             self.ranked.remove(&(Reverse(entry.events), id.clone()));
         }
     }
@@ -58,6 +62,11 @@ impl Popularity {
     pub fn top(&self, n: usize, exclude: &[ItemId]) -> Vec<ScoredItem> {
         let allowed = self.ranked.iter().filter(|(_, id)| exclude.binary_search(id).is_err());
         allowed.take(n).map(|(Reverse(events), id)| ScoredItem { item_id: id.clone(), score: *events as f32 }).collect()
+    }
+
+    /// How many events all items have, those that may not be shown included.
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// How many items may be shown.
@@ -86,13 +95,17 @@ mod tests {
         }
         popularity.set_events(&id("b"), 5);
         popularity.set_events(&id("unknown"), 9);
+        assert_eq!(popularity.events(), 5);
         assert_eq!(top(&popularity, 3, &[]), ["b", "a", "c"]);
         assert_eq!(top(&popularity, 2, &[id("a")]), ["b", "c"]);
         popularity.set_shown(&id("b"), false);
         assert_eq!(top(&popularity, 3, &[]), ["a", "c"]);
         popularity.set_events(&id("b"), 7);
         popularity.set_shown(&id("b"), true);
+        popularity.set_events(&id("a"), 2);
+        assert_eq!(popularity.events(), 9);
         popularity.remove(&id("a"));
+        assert_eq!(popularity.events(), 7);
         assert_eq!(top(&popularity, 3, &[]), ["b", "c"]);
         assert_eq!(popularity.shown(), 2);
     }

@@ -1,9 +1,10 @@
-//! Members, shards, models, jobs and training settings.
+//! Members, shards, models, jobs, schedules and training settings.
 
 use super::keyspace_name;
 use crate::v1;
 use docent_types::catalog::{Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard};
 use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::training::{GivenSettings, TrainSettings};
 use docent_types::{Error, NodeId, Result};
 
@@ -246,6 +247,36 @@ impl From<&Job> for v1::Job {
             error: job.error.clone().unwrap_or_default(),
             version: job.version.unwrap_or_default(),
             created_ms: job.created_ms,
+            course: Vec::new(),
+        }
+    }
+}
+
+/// A job with its course.
+pub fn job((job, course): &(Job, Vec<JobProgress>)) -> v1::Job {
+    v1::Job { course: course.iter().map(Into::into).collect(), ..job.into() }
+}
+
+impl TryFrom<v1::Schedule> for Schedule {
+    type Error = Error;
+
+    fn try_from(given: v1::Schedule) -> Result<Schedule> {
+        let settings = GivenSettings::from(given.settings.unwrap_or_default()).settings()?;
+        Ok(Schedule { name: given.name, settings, every_ms: given.every_ms, after_events: given.after_events })
+    }
+}
+
+impl From<&Scheduled> for v1::Schedule {
+    fn from(scheduled: &Scheduled) -> v1::Schedule {
+        let schedule = &scheduled.schedule;
+        v1::Schedule {
+            name: schedule.name.clone(),
+            settings: Some((&schedule.settings).into()),
+            every_ms: schedule.every_ms,
+            after_events: schedule.after_events,
+            runs: scheduled.runs,
+            last_job: scheduled.last_job.unwrap_or_default(),
+            since_ms: scheduled.since_ms,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica};
 use docent_types::placement::{PlacementChange, PlannedMove};
+use docent_types::schedule::Schedule;
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, Position, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,17 @@ pub enum Request {
         /// The highest format.
         format: u32,
     },
+    /// Training that begins by itself from now on.
+    SetSchedule(Schedule),
+    /// It no longer does.
+    RemoveSchedule(String),
+    /// The events of the items on the shards that a node leads, told while a schedule waits for events.
+    TellEvents {
+        /// Who.
+        node: NodeId,
+        /// Of each shard of items.
+        events: Vec<(ShardId, u64)>,
+    },
 }
 
 impl Request {
@@ -53,6 +65,8 @@ impl Request {
             | Request::Place { .. } => 2,
             Request::StartTraining(settings) => settings.format(),
             Request::TellFormat { .. } => 3,
+            Request::SetSchedule(schedule) => schedule.format(),
+            Request::RemoveSchedule(_) | Request::TellEvents { .. } => 6,
         }
     }
 }
@@ -178,7 +192,7 @@ pub enum Response {
         /// The node's id.
         node: NodeId,
     },
-    /// To `Heartbeat` and `ReportJob`: the catalog's index, so that a watcher knows when it lags.
+    /// To `Heartbeat`, `ReportJob`, `TellEvents` and changes of schedules: the catalog's index, so that a watcher knows when it lags.
     Index(u64),
     /// To `StartTraining` and `CancelJob`.
     Job(Box<Job>),

@@ -113,9 +113,9 @@ pub struct ModelArgs {
     split: Option<String>,
 }
 
-/// Flags of `docent train`.
+/// What a job does beside the model.
 #[derive(Debug, Default, clap::Args)]
-pub struct TrainArgs {
+pub struct JobArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Do not train again on everything after the evaluation
@@ -124,6 +124,24 @@ pub struct TrainArgs {
     /// Do not make the version live
     #[arg(long)]
     no_activate: bool,
+}
+
+impl JobArgs {
+    /// The settings that the flags name; the others are left to the cluster.
+    pub fn settings(&self) -> v1::TrainSettings {
+        v1::TrainSettings {
+            refit: self.no_refit.then_some(false),
+            activate: self.no_activate.then_some(false),
+            ..self.model.settings()
+        }
+    }
+}
+
+/// Flags of `docent train`.
+#[derive(Debug, Default, clap::Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    job: JobArgs,
     /// Wait until the version is live (or staged, with --no-activate), with progress
     #[arg(long)]
     wait: bool,
@@ -179,12 +197,8 @@ impl ModelArgs {
 /// Starts a job; waits for its version where asked to.
 pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
     let cluster = shared.cluster()?;
-    let settings = v1::TrainSettings {
-        refit: args.no_refit.then_some(false),
-        activate: args.no_activate.then_some(false),
-        ..args.model.settings()
-    };
-    let job = start(&cluster, settings).await?;
+    let no_activate = args.job.no_activate;
+    let job = start(&cluster, args.job.settings()).await?;
     if !args.wait {
         match shared.is_json() {
             true => show::json(&json::write::job(&job)),
@@ -192,8 +206,8 @@ pub async fn train(shared: &Shared, args: &TrainArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let (job, mut model) = wait(&cluster, job.id, !args.no_activate).await?;
-    if !args.no_activate && !model.held_back.is_empty() {
+    let (job, mut model) = wait(&cluster, job.id, !no_activate).await?;
+    if !no_activate && !model.held_back.is_empty() {
         let version = model.version;
         if !args.force {
             return Err(Failure::failed(format!(

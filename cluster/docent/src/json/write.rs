@@ -158,6 +158,15 @@ pub fn job(job: &v1::Job) -> Value {
     })
 }
 
+/// A schedule.
+pub fn schedule(schedule: &v1::Schedule) -> Value {
+    json!({
+        "name": schedule.name, "settings": settings(schedule.settings.as_ref()), "every_ms": schedule.every_ms,
+        "after_events": schedule.after_events, "runs": schedule.runs, "last_job": schedule.last_job,
+        "since_ms": schedule.since_ms,
+    })
+}
+
 /// A model version.
 pub fn model(model: &v1::Model) -> Value {
     let parts: Vec<Value> = model

@@ -361,6 +361,15 @@ pub(crate) struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
     created_ms: i64,
+    /// Of the latest jobs: the last progress told of each phase and epoch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    course: Vec<JobProgress>,
+}
+
+impl From<(catalog::Job, Vec<JobProgress>)> for Job {
+    fn from((job, course): (catalog::Job, Vec<JobProgress>)) -> Job {
+        Job { course, ..job.into() }
+    }
 }
 
 impl From<catalog::Job> for Job {
@@ -375,6 +384,7 @@ impl From<catalog::Job> for Job {
             error: job.error,
             version: job.version,
             created_ms: job.created_ms,
+            course: Vec::new(),
         }
     }
 }

@@ -96,6 +96,10 @@ fn bad_queries(client: &Client) {
         case("unknown path", client.get("/v1/nowhere"), 404, ""),
         case("unknown version", client.post("/v1/models/99:activate", &json!({})), 404, "99"),
         case("unknown job", client.post("/v1/jobs/99:cancel", &json!({})), 404, "99"),
+        case("unknown schedule", client.delete("/v1/schedules/none"), 404, "none"),
+        case("never due", client.put("/v1/schedules/s", &json!({})), 400, "every"),
+        case("no time", client.put("/v1/schedules/s", &json!({ "every": "soon" })), 400, "every"),
+        case("no name", client.put("/v1/schedules/A%20b", &json!({ "every": "6h" })), 400, "name"),
         case("bad setting", client.post("/v1/jobs", &json!({ "dim": 0 })), 400, "dim"),
         case("consent that is not a flag", client.put("/v1/users/u/consent", &json!({ "train": "no" })), 400, "train"),
         case(

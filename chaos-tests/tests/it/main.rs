@@ -25,6 +25,7 @@ mod quorum;
 mod readme;
 mod recovery;
 mod rounds;
+mod schedule;
 mod storage;
 mod tidy;
 mod training;

@@ -195,6 +195,10 @@ impl Handler {
                 shorten(&mut progress.phase, NAME_BYTES_MAX);
                 Command::JobProgress { attempt, progress }
             }
+            JobUpdate::Step(mut step) => {
+                shorten(&mut step.progress.phase, NAME_BYTES_MAX);
+                Command::JobStep { attempt, step }
+            }
             JobUpdate::Failed { mut error, is_retryable } => {
                 shorten(&mut error, TEXT_BYTES_MAX);
                 Command::JobFailed { attempt, error, is_retryable }

@@ -57,6 +57,8 @@ fn a_schedule_trains_after_new_events_whichever_coordinator_is_left() {
     let course: Vec<&str> =
         ended["course"].as_array().unwrap().iter().filter_map(|step| step["phase"].as_str()).collect();
     assert!(course.contains(&"count"), "{ended}");
+    let page = lab.docent(&["report", &second.to_string()]).unwrap();
+    assert!(page.contains(&format!("Training job {second}: succeeded")) && page.contains("<svg"), "{page}");
     assert_eq!(schedule(&lab.client(0), "fresh").unwrap()["runs"], 2, "no job without new events");
 
     let body = json!({ "every": "1s", "settings": { "algorithm": "graph", "neighbours": 20, "holdout": 0.0 } });

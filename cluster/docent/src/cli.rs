@@ -2,8 +2,8 @@
 
 use crate::client::Cluster;
 use crate::commands::{
-    backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, schedule,
-    secret, status, train, up, users, verify,
+    backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, report,
+    schedule, secret, status, train, up, users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -114,6 +114,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Training jobs
     Jobs,
+    /// A training job as a page: how good its model is, and how the job went
+    Report(report::ReportArgs),
     /// Cancel a training job
     Cancel(train::CancelArgs),
     /// Training that begins by itself: every so often, or after so many new events
@@ -186,6 +188,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::train(shared, &args).await,
         Command::Evaluate(args) => evaluate::run(shared, &args).await,
         Command::Jobs => train::jobs(shared).await,
+        Command::Report(args) => report::run(shared, &args).await,
         Command::Cancel(args) => train::cancel(shared, &args).await,
         Command::Schedule(command) => schedule::run(shared, &command).await,
         Command::Models(command) => models::run(shared, &command).await,

@@ -15,6 +15,7 @@
 //! | [`backup`] | backups: their files, creation, restoration |
 //! | [`generate`] | the deterministic data generator |
 //! | [`local`] | a local cluster of separate processes: `docent up` |
+//! | [`report`] | a training job as a page |
 //! | [`commands`] | one file a command |
 
 pub mod backup;
@@ -26,5 +27,6 @@ pub mod generate;
 pub mod import;
 pub mod json;
 pub mod local;
+pub mod report;
 pub mod show;
 pub mod target;

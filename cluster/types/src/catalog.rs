@@ -39,7 +39,7 @@ pub struct Catalog {
     /// Training that begins by itself, by name.
     pub schedules: BTreeMap<String, Scheduled>,
     /// How far each of the latest jobs was when, oldest first. Each step is the last one told of its phase and epoch, of the current attempt.
-    pub courses: BTreeMap<u64, Vec<JobProgress>>,
+    pub courses: BTreeMap<u64, Vec<Step>>,
 }
 
 /// What is fixed at the birth of a cluster, and the format that its members agree on.
@@ -243,6 +243,17 @@ pub struct JobProgress {
     pub seconds: f64,
     /// Bytes exchanged between nodes so far.
     pub bytes: u64,
+}
+
+/// A step of a job's course.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// How far it was.
+    pub progress: JobProgress,
+    /// What hosts spent since the attempt began between their own answers and the slowest host's, in seconds, summed over hosts.
+    pub waited_seconds: f64,
+    /// How many hosts there were.
+    pub hosts: u32,
 }
 
 impl Shard {

@@ -3,7 +3,7 @@
 //! Whatever a clock, a random number or a setting decides is in the command: the proposer put it there.
 
 use docent_proto::internal::coordinator::TrainedModel;
-use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica};
+use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica, Step};
 use docent_types::placement::{Cause, NodeState};
 use docent_types::schedule::Schedule;
 use docent_types::training::TrainSettings;
@@ -181,6 +181,13 @@ pub enum Command {
         /// The items' events, where the proposer knows them.
         events: Option<u64>,
     },
+    /// The current attempt goes on: `JobProgress` with what a course has besides.
+    JobStep {
+        /// Which attempt of which job, by whom.
+        attempt: Attempt,
+        /// How far it is.
+        step: Step,
+    },
 }
 
 impl Command {
@@ -213,7 +220,7 @@ impl Command {
             | Command::ForgetNode(_) => 2,
             Command::QueueJob { settings, .. } => settings.format(),
             Command::SetSchedule { schedule, .. } => schedule.format(),
-            Command::RemoveSchedule(_) | Command::QueueScheduled { .. } => 6,
+            Command::RemoveSchedule(_) | Command::QueueScheduled { .. } | Command::JobStep { .. } => 6,
             Command::Finalize(format) => *format,
         }
     }

@@ -10,7 +10,7 @@ use docent_proto::internal::coordinator::{
     Condition, Heartbeat, JobReport, JobUpdate, Join as Asks, Membership, ReplicaReport, Request, Response, Watch,
 };
 use docent_proto::internal::shard;
-use docent_types::catalog::{Cluster, Job, JobProgress, JobState, Replica};
+use docent_types::catalog::{Cluster, Job, JobProgress, JobState, Replica, Step};
 use docent_types::command::{ItemCommand, ItemOutcome, RestoreEnd, RestorePart, UserCommand, UserOutcome};
 use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
@@ -307,6 +307,13 @@ fn schedules(bytes: &mut Bytes) {
     let set = Command::SetSchedule { schedule: schedule.clone(), now_ms: 5 };
     let queue = Command::QueueScheduled { name: "s".into(), run: 1, now_ms: 6, events: Some(7) };
     bytes.each("command.schedule", &[set, Command::RemoveSchedule("s".into()), queue], Command::format);
+    let progress = JobProgress { phase: "train".into(), loss: Some(0.5), ..JobProgress::default() };
+    let step = Step { progress, waited_seconds: 1.5, hosts: 3 };
+    let attempt = Attempt { job: 1, epoch: 2, driver: NodeId(101) };
+    bytes.add("command.step", 6, &Command::JobStep { attempt, step: step.clone() });
+    let update = JobUpdate::Step(step.clone());
+    let report = Request::ReportJob(JobReport { job: 1, epoch: 2, driver: NodeId(101), update });
+    bytes.add("request.step", report.format(), &report);
     let tell = Request::TellEvents { node: NodeId(101), events: vec![(SHARD, 300)] };
     let requests = [Request::SetSchedule(schedule.clone()), Request::RemoveSchedule("s".into()), tell];
     bytes.each("request.schedule", &requests, Request::format);
@@ -314,7 +321,7 @@ fn schedules(bytes: &mut Bytes) {
     let catalog = Catalog {
         cluster: Some(Cluster { format: 6, ..cluster(1) }),
         schedules: [("s".to_owned(), scheduled)].into(),
-        courses: [(2, vec![JobProgress { phase: "train".into(), loss: Some(0.5), ..JobProgress::default() }])].into(),
+        courses: [(2, vec![step])].into(),
         ..Catalog::default()
     };
     bytes.add("catalog.schedules", catalog.format(), &catalog);

@@ -2,7 +2,7 @@
 //! under a higher epoch so that a driver that was given up cannot speak for it.
 
 use super::{Answer, Applied, Attempt, State, Step, conflict, not_found, unborn};
-use docent_types::catalog::{Catalog, Job, JobProgress, JobState};
+use docent_types::catalog::{self, Catalog, Job, JobProgress, JobState};
 use docent_types::training::TrainSettings;
 use docent_types::{Error, Kind, NodeId};
 
@@ -85,15 +85,20 @@ impl State {
 
     pub(super) fn job_progress(&mut self, attempt: Attempt, progress: JobProgress) -> Applied {
         self.current(attempt)?;
-        if self.catalog.format() >= COURSES {
-            let courses = &mut self.catalog_mut().courses;
-            step(courses.entry(attempt.job).or_default(), progress.clone());
-            while courses.len() > COURSES_MAX {
-                courses.pop_first();
-            }
-        }
         self.job_mut(attempt.job)?.progress = Some(progress);
         Ok(Step::Changed(Answer::Done))
+    }
+
+    pub(super) fn job_step(&mut self, attempt: Attempt, step: catalog::Step) -> Applied {
+        // Catalogs of an older format have no place for it.
+        self.catalog.require(COURSES)?;
+        let applied = self.job_progress(attempt, step.progress.clone())?;
+        let courses = &mut self.catalog_mut().courses;
+        enter(courses.entry(attempt.job).or_default(), step);
+        while courses.len() > COURSES_MAX {
+            courses.pop_first();
+        }
+        Ok(applied)
     }
 
     pub(super) fn job_failed(&mut self, attempt: Attempt, error: String, is_retryable: bool) -> Applied {
@@ -163,17 +168,17 @@ impl State {
 }
 
 /// Enters a step into a course. One that has grown too long keeps every second epoch: each phase still has its first and its last.
-fn step(course: &mut Vec<JobProgress>, progress: JobProgress) {
-    let is_same = |last: &&mut JobProgress| last.phase == progress.phase && last.epoch == progress.epoch;
-    match course.last_mut().filter(is_same) {
-        Some(last) => *last = progress,
-        None => course.push(progress),
+fn enter(course: &mut Vec<catalog::Step>, step: catalog::Step) {
+    let key = |step: &catalog::Step| (step.progress.phase.clone(), step.progress.epoch);
+    match course.last_mut().filter(|last| key(last) == key(&step)) {
+        Some(last) => *last = step,
+        None => course.push(step),
     }
     if course.len() <= STEPS_MAX {
         return;
     }
     let stays = |at: usize| {
-        let phase = |at: usize| course.get(at).map(|step| &step.phase);
+        let phase = |at: usize| course.get(at).map(|step| &step.progress.phase);
         at == 0 || at % 2 == 0 || phase(at - 1) != phase(at) || phase(at + 1) != phase(at)
     };
     let kept: Vec<bool> = (0..course.len()).map(stays).collect();
@@ -207,24 +212,27 @@ pub(super) fn name(state: JobState) -> &'static str {
 mod tests {
     use super::*;
 
-    fn at(phase: &str, epoch: u32) -> JobProgress {
-        JobProgress { phase: phase.into(), epoch, ..JobProgress::default() }
+    fn at(phase: &str, epoch: u32) -> catalog::Step {
+        let progress = JobProgress { phase: phase.into(), epoch, ..JobProgress::default() };
+        catalog::Step { progress, ..Default::default() }
     }
 
     #[test]
     fn a_course_has_the_last_step_of_each_epoch_and_stays_short() {
         let mut course = Vec::new();
-        for progress in [at("load", 0), JobProgress { bytes: 1, ..at("train", 1) }, at("train", 1), at("train", 2)] {
-            step(&mut course, progress);
-        }
+        let early = catalog::Step { waited_seconds: 1.0, ..at("train", 1) };
+        [at("load", 0), early, at("train", 1), at("train", 2)].into_iter().for_each(|step| enter(&mut course, step));
         assert_eq!(course, [at("load", 0), at("train", 1), at("train", 2)]);
-        (3..=1_000).for_each(|epoch| step(&mut course, at("train", epoch)));
-        step(&mut course, at("publish", 0));
+        (3..=1_000).for_each(|epoch| enter(&mut course, at("train", epoch)));
+        enter(&mut course, at("publish", 0));
         assert!((STEPS_MAX / 2..=STEPS_MAX).contains(&course.len()), "{}", course.len());
         let is_there = |phase: &str, epoch| course.contains(&at(phase, epoch));
         assert!(is_there("load", 0) && is_there("train", 1) && is_there("train", 1_000) && is_there("publish", 0));
-        assert!(course.windows(2).all(|pair| pair[0].phase != pair[1].phase || pair[0].epoch < pair[1].epoch));
-        (0..1_000).for_each(|n| step(&mut course, at(&n.to_string(), 0)));
+        assert!(
+            course.windows(2).all(|pair| pair[0].progress.phase != pair[1].progress.phase
+                || pair[0].progress.epoch < pair[1].progress.epoch)
+        );
+        (0..1_000).for_each(|n| enter(&mut course, at(&n.to_string(), 0)));
         assert_eq!(course.len(), STEPS_MAX);
     }
 }

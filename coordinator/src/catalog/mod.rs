@@ -117,6 +117,7 @@ impl State {
             Command::Bury { node, replicas } => Ok(self.bury(node, &replicas)),
             Command::ForgetNode(node) => self.forget_node(node),
             Command::Finalize(format) => self.finalize(format),
+            Command::JobStep { attempt, step } => self.job_step(attempt, step),
             Command::SetSchedule { schedule, now_ms } => self.set_schedule(schedule, now_ms),
             Command::RemoveSchedule(name) => self.remove_schedule(&name),
             Command::QueueScheduled { name, run, now_ms, events } => self.queue_scheduled(&name, run, now_ms, events),

@@ -5,7 +5,7 @@ use crate::route::Repeat;
 use docent_proto::internal::coordinator::{Request as Ask, Response as Told};
 use docent_proto::internal::shard::Request;
 use docent_runtime::Deadline;
-use docent_types::catalog::{Activation, Catalog, Job, JobProgress, JobState, Model};
+use docent_types::catalog::{Activation, Catalog, Job, JobState, Model, Step};
 use docent_types::command::ItemCommand;
 use docent_types::placement::{PlacementChange, PlannedMove};
 use docent_types::schedule::{Schedule, Scheduled, check_name};
@@ -99,7 +99,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `Overloaded` when too many requests are at work.
-    pub async fn jobs(&self) -> Result<Vec<(Job, Vec<JobProgress>)>> {
+    pub async fn jobs(&self) -> Result<Vec<(Job, Vec<Step>)>> {
         let work = async {
             let catalog = self.shared.route.catalog.borrow().clone();
             let course = |job: &Job| catalog.courses.get(&job.id).cloned().unwrap_or_default();

@@ -14,7 +14,7 @@ use docent_train::driver::Driver;
 use docent_train::part::Global;
 use docent_train::plan::Phase;
 use docent_train::{Checkpoints, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker};
-use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart};
+use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, Step};
 use docent_types::training::{Algorithm, Graph, Ials, Partner, Softmax, Split, Tower, TrainSettings};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the coordinator may take to hear of a job.
 const REPORT: Duration = Duration::from_secs(30);
+/// The format whose coordinators take steps.
+const STEPS: u32 = 6;
 /// How long one phase may take on a host.
 const PHASE: Duration = Duration::from_secs(3_000);
 /// How long one page between hosts may take.
@@ -85,8 +87,9 @@ impl Drive {
             let (sender, receiver) = mpsc::channel(64);
             let reporter = drive.clone();
             let attempt = (job.id, job.epoch);
+            let seen = catalog.clone();
             inner.spawn_cancellable("training reports", OnExit::Log, async move {
-                reporter.report_progress(attempt, receiver).await
+                reporter.report_progress(attempt, receiver, seen).await
             });
             let update = match drive.run(&job, &catalog, sender, token.clone()).await {
                 Ok(model) => JobUpdate::Finished(model),
@@ -120,12 +123,19 @@ impl Drive {
     }
 
     /// Reports the newest progress; older ones that wait are skipped.
-    async fn report_progress(&self, attempt: (u64, u64), mut progress: mpsc::Receiver<JobProgress>) -> Result<()> {
+    async fn report_progress(
+        &self,
+        attempt: (u64, u64),
+        mut progress: mpsc::Receiver<Step>,
+        catalog: watch::Receiver<Arc<Catalog>>,
+    ) -> Result<()> {
         while let Some(mut newest) = progress.recv().await {
             while let Ok(newer) = progress.try_recv() {
                 newest = newer;
             }
-            if let Err(error) = self.report(attempt, JobUpdate::Progress(newest)).await {
+            let is_known = catalog.borrow().format() >= STEPS;
+            let update = if is_known { JobUpdate::Step(newest) } else { JobUpdate::Progress(newest.progress) };
+            if let Err(error) = self.report(attempt, update).await {
                 tracing::debug!(%error, "progress was not heard");
             }
         }
@@ -136,7 +146,7 @@ impl Drive {
         &self,
         job: &Job,
         catalog: &watch::Receiver<Arc<Catalog>>,
-        progress: mpsc::Sender<JobProgress>,
+        progress: mpsc::Sender<Step>,
         cancel: CancellationToken,
     ) -> Result<TrainedModel> {
         let input = Asking { caller: &*self.caller, job, catalog }.input().await?;
@@ -160,7 +170,7 @@ impl Drive {
         // A full queue means that newer progress is on its way.
         let tell = move |step: Progress| {
             measure(&step);
-            drop(progress.try_send(job_progress(&step)));
+            drop(progress.try_send(job_step(&step)));
         };
         let outcome = driver.run(plan, peers, tell, cancel).await.map_err(train_error)?;
         let hash = self.parts.put(&outcome.global)?;
@@ -251,13 +261,14 @@ fn softmax_settings(softmax: &Softmax, seed: u64) -> docent_model::softmax::Sett
 fn measure(step: &Progress) {
     metrics::gauge!("docent_train_epoch").set(f64::from(step.epoch));
     metrics::gauge!("docent_train_seconds").set(step.seconds);
+    metrics::gauge!("docent_train_waited_seconds").set(step.waited_seconds);
     metrics::gauge!("docent_train_bytes_exchanged").set(step.bytes_pulled as f64);
     if let Some(loss) = step.loss {
         metrics::gauge!("docent_train_loss").set(loss);
     }
 }
 
-fn job_progress(step: &Progress) -> JobProgress {
+fn job_step(step: &Progress) -> Step {
     let phase = match (step.phase, step.is_measuring) {
         (Phase::Load, _) => "load",
         (Phase::Link, _) => "link",
@@ -269,14 +280,15 @@ fn job_progress(step: &Progress) -> JobProgress {
         (Phase::Evaluate, _) => "evaluate",
         (Phase::Publish, _) => "publish",
     };
-    JobProgress {
+    let progress = JobProgress {
         phase: phase.to_owned(),
         epoch: u32::from(step.epoch),
         epochs: u32::from(step.epochs),
         loss: step.loss,
         seconds: step.seconds,
         bytes: step.bytes_pulled,
-    }
+    };
+    Step { progress, waited_seconds: step.waited_seconds, hosts: step.hosts }
 }
 
 fn trained(node: NodeId, cut: Vec<Position>, outcome: &Outcome, global: [u8; 32]) -> Result<TrainedModel> {

@@ -282,6 +282,10 @@ pub struct Progress {
     pub seconds: f64,
     /// Bytes that hosts have pulled from one another so far.
     pub bytes_pulled: u64,
+    /// What hosts have spent between their own answers and the slowest host's so far, in seconds, summed over hosts.
+    pub waited_seconds: f64,
+    /// How many hosts there are.
+    pub hosts: u32,
 }
 
 /// Steps of a job, in order.

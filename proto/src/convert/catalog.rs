@@ -2,7 +2,9 @@
 
 use super::keyspace_name;
 use crate::v1;
-use docent_types::catalog::{Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard};
+use docent_types::catalog::{
+    Activation, Job, JobProgress, JobState, Member, Model, ModelPart, ModelState, Shard, Step,
+};
 use docent_types::placement::{PlacementChange, PlannedMove};
 use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::training::{GivenSettings, TrainSettings};
@@ -253,8 +255,14 @@ impl From<&Job> for v1::Job {
 }
 
 /// A job with its course.
-pub fn job((job, course): &(Job, Vec<JobProgress>)) -> v1::Job {
+pub fn job((job, course): &(Job, Vec<Step>)) -> v1::Job {
     v1::Job { course: course.iter().map(Into::into).collect(), ..job.into() }
+}
+
+impl From<&Step> for v1::JobStep {
+    fn from(step: &Step) -> v1::JobStep {
+        v1::JobStep { progress: Some((&step.progress).into()), waited_seconds: step.waited_seconds, hosts: step.hosts }
+    }
 }
 
 impl TryFrom<v1::Schedule> for Schedule {

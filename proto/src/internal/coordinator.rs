@@ -1,6 +1,6 @@
 //! What members ask of the coordinator. Any coordinator takes a request; one that does not lead answers `NotLeader` with a hint.
 
-use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica};
+use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica, Step};
 use docent_types::placement::{PlacementChange, PlannedMove};
 use docent_types::schedule::Schedule;
 use docent_types::training::TrainSettings;
@@ -58,13 +58,14 @@ impl Request {
         match self {
             Request::Join(_)
             | Request::Heartbeat(_)
-            | Request::ReportJob(_)
             | Request::CancelJob(_)
             | Request::Activate(_)
             | Request::Rollback
             | Request::Place { .. } => 2,
             Request::StartTraining(settings) => settings.format(),
             Request::TellFormat { .. } => 3,
+            Request::ReportJob(JobReport { update: JobUpdate::Step(_), .. }) => 6,
+            Request::ReportJob(_) => 2,
             Request::SetSchedule(schedule) => schedule.format(),
             Request::RemoveSchedule(_) | Request::TellEvents { .. } => 6,
         }
@@ -167,6 +168,8 @@ pub enum JobUpdate {
     },
     /// It made a model.
     Finished(TrainedModel),
+    /// It goes on: `Progress` with what a course has besides.
+    Step(Step),
 }
 
 /// What a job made.

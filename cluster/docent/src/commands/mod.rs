@@ -12,6 +12,7 @@ pub mod models;
 pub mod placement;
 pub mod recommend;
 pub mod recover;
+pub mod report;
 pub mod schedule;
 pub mod secret;
 pub mod status;

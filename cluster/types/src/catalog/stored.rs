@@ -1,6 +1,6 @@
 //! The layouts of the catalog (decision 0012): whoever writes one marks it with [`Catalog::format`], and what a format does not have is not there.
 
-use super::{Activation, Catalog, Cluster, Job, JobProgress, Member, Model, Shard, oldest};
+use super::{Activation, Catalog, Cluster, Job, Member, Model, Shard, Step, oldest};
 use crate::id::{NodeId, ReplicaId};
 use crate::placement::Grave;
 use crate::schedule::Scheduled;
@@ -42,7 +42,7 @@ struct Lent<'a> {
 }
 
 /// What came with format 6, behind the rest.
-type Later = (BTreeMap<String, Scheduled>, BTreeMap<u64, Vec<JobProgress>>);
+type Later = (BTreeMap<String, Scheduled>, BTreeMap<u64, Vec<Step>>);
 
 /// postcard writes the first two as `None` and `Some` of an `Option`.
 #[derive(Serialize, Deserialize)]

@@ -339,6 +339,21 @@ impl From<(catalog::Model, Option<String>)> for RegisteredModel {
     }
 }
 
+/// A step of a job's course.
+#[derive(Serialize)]
+pub(crate) struct Step {
+    #[serde(flatten)]
+    progress: JobProgress,
+    waited_seconds: f64,
+    hosts: u32,
+}
+
+impl From<catalog::Step> for Step {
+    fn from(step: catalog::Step) -> Step {
+        Step { progress: step.progress, waited_seconds: step.waited_seconds, hosts: step.hosts }
+    }
+}
+
 /// All jobs.
 #[derive(Serialize)]
 pub(crate) struct Jobs {
@@ -363,12 +378,12 @@ pub(crate) struct Job {
     created_ms: i64,
     /// Of the latest jobs: the last progress told of each phase and epoch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    course: Vec<JobProgress>,
+    course: Vec<Step>,
 }
 
-impl From<(catalog::Job, Vec<JobProgress>)> for Job {
-    fn from((job, course): (catalog::Job, Vec<JobProgress>)) -> Job {
-        Job { course, ..job.into() }
+impl From<(catalog::Job, Vec<catalog::Step>)> for Job {
+    fn from((job, course): (catalog::Job, Vec<catalog::Step>)) -> Job {
+        Job { course: course.into_iter().map(Into::into).collect(), ..job.into() }
     }
 }
 

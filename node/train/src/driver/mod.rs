@@ -20,7 +20,9 @@ use docent_model::{
     tree::{self, Node},
 };
 use futures::future::{join_all, try_join_all};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Time since some fixed moment; the node's clock.
@@ -71,6 +73,7 @@ impl Driver {
             clock: &self.clock,
             started,
             bytes_pulled: 0,
+            waited_us: AtomicU64::new(0),
             reports: Vec::new(),
             kept: started,
         };
@@ -94,6 +97,8 @@ struct Job<'a, P> {
     clock: &'a Monotonic,
     started: Duration,
     bytes_pulled: u64,
+    /// See [`Progress::waited_seconds`], in microseconds.
+    waited_us: AtomicU64,
     /// Of the model that was measured.
     reports: Vec<Report>,
     /// When the last checkpoint was made.
@@ -382,9 +387,15 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn all(&self, nodes: &[u64], request: &TrainRequest) -> Result<Vec<(u64, TrainResponse)>, Error> {
         let one = |node: u64| async move {
             let call = || self.peers.call(node, request.clone(), self.plan.phase_timeout);
-            Ok((node, page::retry(call).await?))
+            let response = page::retry(call).await?;
+            Ok::<_, Error>(((node, response), (self.clock)()))
         };
-        try_join_all(nodes.iter().map(|node| one(*node))).await
+        let answered = try_join_all(nodes.iter().map(|node| one(*node))).await?;
+        let (answers, moments): (Vec<_>, Vec<Duration>) = answered.into_iter().unzip();
+        let last = moments.iter().max().copied().unwrap_or_default();
+        let waited: Duration = moments.iter().map(|moment| last.saturating_sub(*moment)).sum();
+        self.waited_us.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(answers)
     }
 
     fn report(&mut self, phase: Phase, epoch: u16, loss: Option<f64>) {
@@ -398,6 +409,8 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             loss,
             seconds,
             bytes_pulled: self.bytes_pulled,
+            waited_seconds: Duration::from_micros(self.waited_us.load(Ordering::Relaxed)).as_secs_f64(),
+            hosts: u32::try_from(self.plan.hosts.nodes().len()).unwrap_or(u32::MAX),
         });
     }
 }

@@ -79,6 +79,14 @@ impl Handler {
             Request::RemoveSchedule(name) => {
                 self.propose(Command::RemoveSchedule(name), deadline).await.map(|_| self.index())
             }
+            Request::SetStudy(study) => {
+                study.validate()?;
+                let now_ms = self.clock.now_ms();
+                self.propose(Command::SetStudy { study, now_ms }, deadline).await.map(|_| self.index())
+            }
+            Request::RemoveStudy(name) => {
+                self.propose(Command::RemoveStudy(name), deadline).await.map(|_| self.index())
+            }
             Request::TellEvents { node, events } => self.tell_events(node, &events),
             Request::TellFormat { coordinator, format } => self.tell_format(coordinator, format, deadline).await,
         }
@@ -335,6 +343,8 @@ fn name(request: &Request) -> &'static str {
         Request::SetSchedule(_) => "set_schedule",
         Request::RemoveSchedule(_) => "remove_schedule",
         Request::TellEvents { .. } => "tell_events",
+        Request::SetStudy(_) => "set_study",
+        Request::RemoveStudy(_) => "remove_study",
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the leader does next. Pure: catalog + health + moment -> commands, each of which is done when applied, so that planning
 //! again from the result asks for nothing twice.
 
-use crate::catalog::{Attempt, Command, State, may_queue, old};
+use crate::catalog::{Attempt, Command, State, has_room, is_job_over, may_queue, old};
 use crate::health::Health;
 use crate::moves;
 use docent_types::catalog::{Catalog, Cluster, Job, JobState, Model, ModelState, Shard};
 use docent_types::schedule::Scheduled;
+use docent_types::study::Studied;
 use docent_types::{NodeId, ShardId};
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ pub fn next(policy: &Policy, state: &State, health: &Health, moment: Moment) -> 
     due.extend(placement(catalog));
     due.extend(moves::due(policy, catalog, health, now));
     due.extend(schedules(catalog, health, moment.wall_ms));
+    due.extend(studies(catalog, moment.wall_ms));
     due.extend(jobs(policy, catalog, health, now));
     due.extend(models(policy, state, health, now));
     if !old(catalog, policy.staged_models_max, policy.model_records_max).is_empty() {
@@ -134,6 +136,23 @@ fn schedules(catalog: &Catalog, health: &Health, now_ms: i64) -> impl Iterator<I
         now_ms,
         events,
     })
+}
+
+/// What each study does next: ends the trial whose job is over, begins another one, or queues the job with the best settings.
+fn studies(catalog: &Catalog, now_ms: i64) -> impl Iterator<Item = Command> {
+    let next = move |studied: &Studied| {
+        let (name, trial) = (studied.study.name.clone(), studied.trials.len() as u32);
+        if let Some(open) = studied.trials.iter().position(|trial| !trial.is_over) {
+            let is_over = is_job_over(catalog, studied.trials[open].job);
+            return is_over.then_some(Command::EndTrial { name, trial: open as u32 });
+        }
+        let values = match studied.trials.len() < studied.study.trials as usize {
+            true => studied.draw(),
+            false => studied.best()?.values.clone(),
+        };
+        (has_room(catalog) && !studied.is_over()).then_some(Command::BeginTrial { name, trial, values, now_ms })
+    };
+    catalog.studies.values().filter_map(next)
 }
 
 /// The running job goes first: it is taken from a dead or silent driver. Without one the oldest waiting job starts.

@@ -338,8 +338,8 @@ fn surplus_versions_are_retired() {
     case.settle(0);
 }
 
-/// A schedule of a cluster whose members understand it.
-fn scheduled(every_ms: Option<u64>, after_events: Option<u64>) -> Case {
+/// A cluster whose members understand everything.
+fn upgraded() -> Case {
     let mut case = Case::placed(2);
     let format = docent_types::codec::VERSION.into();
     let coordinators = vec![(NodeId(1), "c1:1".into()), (NodeId(2), "c2:1".into())];
@@ -351,6 +351,12 @@ fn scheduled(every_ms: Option<u64>, after_events: Option<u64>) -> Case {
         case.log.must(Command::Join(crate::catalog::Join { previous, format, ..joining(nonce, nonce) }));
     }
     case.log.must(Command::Finalize(format));
+    case
+}
+
+/// A cluster with a schedule.
+fn scheduled(every_ms: Option<u64>, after_events: Option<u64>) -> Case {
+    let mut case = upgraded();
     let settings = TrainSettings::default();
     let schedule = docent_types::schedule::Schedule { name: "s".into(), settings, every_ms, after_events };
     case.log.must(Command::SetSchedule { schedule, now_ms: 0 });
@@ -426,4 +432,85 @@ fn a_schedule_is_not_set_before_the_whole_cluster_understands_it() {
         docent_types::schedule::Schedule { name: "s".into(), settings, every_ms: Some(1_000), after_events: None };
     let error = case.log.apply(Command::SetSchedule { schedule, now_ms: 0 }).unwrap_err();
     assert_eq!(error.kind, docent_types::Kind::Unsupported);
+}
+
+#[test]
+fn a_study_tries_settings_one_after_the_other_and_ends_with_the_best() {
+    use docent_types::study::{Dimension, Study, Values};
+    let mut case = upgraded();
+    let values = Values::Between { low: 1e-4, high: 1e-1, is_log: true };
+    let study = Study {
+        name: "s".into(),
+        settings: TrainSettings::default(),
+        space: vec![Dimension { setting: "regularization".into(), values }],
+        trials: 3,
+        metric: "ndcg@20".into(),
+    };
+    case.log.must(Command::SetStudy { study, now_ms: 0 });
+    let begun = |case: &mut Case| {
+        let next = case.next(0).into_iter().find(|command| matches!(command, Command::BeginTrial { .. }));
+        let next = next.expect("a trial");
+        case.log.must(next.clone());
+        assert!(case.log.apply(next).is_err(), "a trial begins once");
+        let catalog = case.log.state.catalog();
+        catalog.jobs.values().last().unwrap().clone()
+    };
+    // The second trial is the best, the third fails.
+    for (trial, score) in [Some(0.1), Some(0.2), None].into_iter().enumerate() {
+        let job = begun(&mut case);
+        assert!(!job.settings.activate && !job.settings.refit);
+        assert!(
+            !case
+                .next(0)
+                .iter()
+                .any(|command| matches!(command, Command::BeginTrial { .. } | Command::EndTrial { .. }))
+        );
+        match score {
+            Some(score) => {
+                let driver = NodeId(101);
+                case.log.must(Command::AssignJob { job: job.id, epoch: 1, driver });
+                let metrics = [("ndcg@20".to_owned(), score)].into();
+                let trained = docent_proto::internal::coordinator::TrainedModel {
+                    metrics,
+                    ..crate::catalog::properties::trained()
+                };
+                let attempt = Attempt { job: job.id, epoch: 1, driver };
+                case.log.must(Command::RegisterModel { attempt, trained, now_ms: 0 });
+            }
+            None => drop(case.log.must(Command::CancelJob(job.id))),
+        }
+        let end = Command::EndTrial { name: "s".into(), trial: trial as u32 };
+        assert!(case.next(0).contains(&end));
+        case.log.must(end);
+    }
+    let best = begun(&mut case);
+    assert!(best.settings.activate && best.settings.refit);
+    let studied = case.log.state.catalog().studies["s"].clone();
+    let scores: Vec<_> = studied.trials.iter().map(|trial| trial.score).collect();
+    assert_eq!(scores, [Some(0.1), Some(0.2), None]);
+    assert_eq!(best.settings.algorithm, studied.study.settings_of(&studied.trials[1].values).unwrap().algorithm);
+    assert!(studied.is_over() && studied.best_job == Some(best.id));
+    assert!(!case.next(0).iter().any(|command| matches!(command, Command::BeginTrial { .. })));
+    case.log.must(Command::RemoveStudy("s".into()));
+    assert!(!case.log.state.catalog().jobs[&best.id].state.is_over(), "the last job goes on");
+}
+
+#[test]
+fn a_removed_study_takes_its_trial_along() {
+    use docent_types::study::{Dimension, Study, Values};
+    let mut case = upgraded();
+    let space = vec![Dimension { setting: "dim".into(), values: Values::OneOf(vec![16.0, 32.0]) }];
+    let settings = TrainSettings::default();
+    let study = Study { name: "s".into(), settings, space, trials: 3, metric: "ndcg@20".into() };
+    case.log.must(Command::SetStudy { study: study.clone(), now_ms: 0 });
+    let error = case.log.apply(Command::SetStudy { study: Study { trials: 4, ..study }, now_ms: 0 }).unwrap_err();
+    assert_eq!(error.kind, docent_types::Kind::Conflict);
+    let begin = case.next(0).into_iter().find(|command| matches!(command, Command::BeginTrial { .. })).unwrap();
+    case.log.must(begin);
+    case.log.must(Command::RemoveStudy("s".into()));
+    let jobs: Vec<_> = case.log.state.catalog().jobs.values().map(|job| job.state).collect();
+    assert_eq!(jobs, [JobState::Cancelled]);
+    assert!(
+        !case.next(0).iter().any(|command| matches!(command, Command::BeginTrial { .. } | Command::EndTrial { .. }))
+    );
 }

@@ -140,6 +140,7 @@ fn tell(command: &Command) {
         Command::PlaceShards => tracing::info!("the shards are placed"),
         Command::AssignJob { job, epoch, driver } => tracing::info!(job, epoch, %driver, "a job starts"),
         Command::QueueScheduled { name, run, .. } => tracing::info!(schedule = name, run, "a scheduled job is due"),
+        Command::BeginTrial { name, trial, .. } => tracing::info!(study = name, trial, "a trial begins"),
         Command::JobFailed { attempt, error, .. } => tracing::info!(job = attempt.job, error, "a job's attempt failed"),
         Command::Stage(version) => tracing::info!(version, "a version is staged"),
         Command::Activate(version) => tracing::info!(version, "a version goes live"),

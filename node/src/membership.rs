@@ -141,7 +141,10 @@ fn is_unknown(kind: Kind) -> bool {
 
 /// Whether carrying a request out twice is the same as once.
 fn is_repeatable(request: &Request) -> bool {
-    !matches!(request, Request::StartTraining(_) | Request::Rollback | Request::RemoveSchedule(_))
+    !matches!(
+        request,
+        Request::StartTraining(_) | Request::Rollback | Request::RemoveSchedule(_) | Request::RemoveStudy(_)
+    )
 }
 
 impl docent_gateway::Coordinator for Coordinators {

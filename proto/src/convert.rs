@@ -9,6 +9,7 @@
 //! | [`item`] | items |
 //! | [`query`] | requests for recommendations, answers, coverage |
 //! | [`catalog`] | cluster, shards, models, jobs, training settings |
+//! | [`study`] | searches for settings |
 //! | [`error`] | errors as details and as gRPC statuses |
 
 pub mod catalog;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod item;
 pub mod query;
+pub mod study;
 pub mod user;
 
 use docent_types::{Error, ItemId, Keyspace, Position, Result, ShardId};

@@ -3,7 +3,7 @@
 use crate::client::Cluster;
 use crate::commands::{
     backup, demo, evaluate, export, generate, import, items, member, models, placement, recommend, recover, report,
-    schedule, secret, status, train, up, users, verify,
+    schedule, secret, status, train, tune, up, users, verify,
 };
 use crate::failure::{Exit, Failure, Result};
 use crate::json;
@@ -114,6 +114,9 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Training jobs
     Jobs,
+    /// Search for settings: training jobs tried on held-out data, and the best of them
+    #[command(subcommand)]
+    Tune(tune::Tune),
     /// A training job as a page: how good its model is, and how the job went
     Report(report::ReportArgs),
     /// Cancel a training job
@@ -188,6 +191,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::train(shared, &args).await,
         Command::Evaluate(args) => evaluate::run(shared, &args).await,
         Command::Jobs => train::jobs(shared).await,
+        Command::Tune(command) => tune::run(shared, &command).await,
         Command::Report(args) => report::run(shared, &args).await,
         Command::Cancel(args) => train::cancel(shared, &args).await,
         Command::Schedule(command) => schedule::run(shared, &command).await,

@@ -11,6 +11,7 @@ use crate::id::{ClusterId, NodeId, ReplicaId};
 use crate::placement::{Change, Grave, NodeState};
 use crate::schedule::Scheduled;
 use crate::shard::{Keyspace, Position, ShardId, Slot, SlotRange};
+use crate::study::Studied;
 use crate::training::TrainSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,8 @@ pub struct Catalog {
     pub graves: BTreeMap<ReplicaId, Grave>,
     /// Training that begins by itself, by name.
     pub schedules: BTreeMap<String, Scheduled>,
+    /// Searches for settings, by name.
+    pub studies: BTreeMap<String, Studied>,
     /// How far each of the latest jobs was when, oldest first. Each step is the last one told of its phase and epoch, of the current attempt.
     pub courses: BTreeMap<u64, Vec<Step>>,
 }

@@ -13,6 +13,7 @@
 //! | [`catalog`] | what the coordinator replicates: members, shard map, model registry, jobs |
 //! | [`training`] | settings of a training job, family by family |
 //! | [`schedule`] | training that begins by itself |
+//! | [`study`] | search for settings |
 //! | [`quality`] | how model versions compare |
 //! | [`query`] | queries and answers: coverage, scored items, reasons |
 //! | [`placement`] | how replicas come and go |
@@ -36,6 +37,7 @@ pub mod query;
 pub mod sabotage;
 pub mod schedule;
 pub mod shard;
+pub mod study;
 pub mod training;
 pub mod user;
 

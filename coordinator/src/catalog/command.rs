@@ -6,6 +6,7 @@ use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::{Activation, Catalog, Cluster, Job, JobProgress, Replica, Step};
 use docent_types::placement::{Cause, NodeState};
 use docent_types::schedule::Schedule;
+use docent_types::study::Study;
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -188,6 +189,33 @@ pub enum Command {
         /// How far it is.
         step: Step,
     },
+    /// A search for settings.
+    SetStudy {
+        /// What is searched.
+        study: Study,
+        /// The proposer's clock.
+        now_ms: i64,
+    },
+    /// Forgets a search and ends its trial.
+    RemoveStudy(String),
+    /// The next trial of a study, or when all are over the job with the best settings.
+    BeginTrial {
+        /// Which study.
+        name: String,
+        /// The number of the trial, from 0.
+        trial: u32,
+        /// The values of the space's dimensions; empty for the settings as they were given.
+        values: Vec<f64>,
+        /// The proposer's clock.
+        now_ms: i64,
+    },
+    /// The job of a trial is over.
+    EndTrial {
+        /// Which study.
+        name: String,
+        /// Which trial.
+        trial: u32,
+    },
 }
 
 impl Command {
@@ -220,7 +248,13 @@ impl Command {
             | Command::ForgetNode(_) => 2,
             Command::QueueJob { settings, .. } => settings.format(),
             Command::SetSchedule { schedule, .. } => schedule.format(),
-            Command::RemoveSchedule(_) | Command::QueueScheduled { .. } | Command::JobStep { .. } => 6,
+            Command::SetStudy { study, .. } => study.format(),
+            Command::RemoveSchedule(_)
+            | Command::QueueScheduled { .. }
+            | Command::JobStep { .. }
+            | Command::RemoveStudy(_)
+            | Command::BeginTrial { .. }
+            | Command::EndTrial { .. } => 6,
             Command::Finalize(format) => *format,
         }
     }

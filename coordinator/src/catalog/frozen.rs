@@ -16,6 +16,7 @@ use docent_types::event::{Event, EventOutcome};
 use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::schedule::{Schedule, Scheduled};
+use docent_types::study::{Dimension, Studied, Study, Trial, Values};
 use docent_types::training::{Algorithm, Blend, Graph, Partner, Softmax, Split, Tower, TrainSettings};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
@@ -317,14 +318,33 @@ fn schedules(bytes: &mut Bytes) {
     let tell = Request::TellEvents { node: NodeId(101), events: vec![(SHARD, 300)] };
     let requests = [Request::SetSchedule(schedule.clone()), Request::RemoveSchedule("s".into()), tell];
     bytes.each("request.schedule", &requests, Request::format);
+    let studied = study(bytes);
     let scheduled = Scheduled { schedule, runs: 1, since_ms: 6, since_events: 7, last_job: Some(2) };
     let catalog = Catalog {
         cluster: Some(Cluster { format: 6, ..cluster(1) }),
         schedules: [("s".to_owned(), scheduled)].into(),
         courses: [(2, vec![step])].into(),
+        studies: [("s".to_owned(), studied)].into(),
         ..Catalog::default()
     };
     bytes.add("catalog.schedules", catalog.format(), &catalog);
+}
+
+fn study(bytes: &mut Bytes) -> Studied {
+    let between = Values::Between { low: 0.5, high: 2.0, is_log: true };
+    let space = [("power", between), ("neighbours", Values::OneOf(vec![20.0, 50.0]))];
+    let dimension = |(setting, values): (&str, Values)| Dimension { setting: setting.into(), values };
+    let settings = TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() };
+    let space = space.map(dimension).into();
+    let study = Study { name: "s".into(), settings, space, trials: 3, metric: "ndcg@20".into() };
+    let begin = Command::BeginTrial { name: "s".into(), trial: 1, values: vec![0.5, 20.0], now_ms: 6 };
+    let end = Command::EndTrial { name: "s".into(), trial: 1 };
+    let set = Command::SetStudy { study: study.clone(), now_ms: 5 };
+    bytes.each("command.study", &[set, Command::RemoveStudy("s".into()), begin, end], Command::format);
+    let requests = [Request::SetStudy(study.clone()), Request::RemoveStudy("s".into())];
+    bytes.each("request.study", &requests, Request::format);
+    let trial = Trial { job: 2, values: vec![0.5, 20.0], is_over: true, score: Some(0.25) };
+    Studied { study, trials: vec![trial], best_job: Some(3), created_ms: 5 }
 }
 
 #[test]

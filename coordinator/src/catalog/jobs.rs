@@ -11,7 +11,7 @@ pub const ATTEMPTS_MAX: u32 = 3;
 /// Attempts in all, those included whose driver died: a job that kills its drivers must end too.
 pub const EPOCHS_MAX: u64 = 10;
 /// Jobs that may wait.
-pub(super) const QUEUED_MAX: usize = 100;
+const QUEUED_MAX: usize = 100;
 /// Finished jobs that are remembered.
 const FINISHED_MAX: usize = 100;
 /// The format whose catalogs have courses.
@@ -30,7 +30,7 @@ impl State {
         if self.catalog.shards.is_empty() {
             return Err(unplaced(&self.catalog));
         }
-        if self.catalog.jobs.values().filter(|job| job.state == JobState::Queued).count() >= QUEUED_MAX {
+        if !has_room(&self.catalog) {
             return Err(Error::overloaded(format!("{QUEUED_MAX} jobs wait already; cancel one or wait"), 10_000));
         }
         self.book.last_job += 1;
@@ -186,6 +186,12 @@ fn enter(course: &mut Vec<catalog::Step>, step: catalog::Step) {
     course.retain(|_| kept.next().unwrap_or(true));
     // Of more phases than that, the first go.
     course.drain(..course.len().saturating_sub(STEPS_MAX));
+}
+
+/// Whether one more job may wait.
+pub(crate) fn has_room(catalog: &Catalog) -> bool {
+    let waiting = catalog.jobs.values().filter(|job| job.state == JobState::Queued).count();
+    !catalog.shards.is_empty() && waiting < QUEUED_MAX
 }
 
 /// Before the initial placement there is nowhere to keep or train anything.

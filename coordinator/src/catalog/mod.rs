@@ -7,6 +7,7 @@
 //! | `placement` | nodes that drain or go, replicas that move |
 //! | `jobs` | the life of a training job |
 //! | `schedules` | training that begins by itself |
+//! | `studies` | searches for settings |
 //! | `models` | the life of a model version |
 
 pub mod command;
@@ -19,13 +20,16 @@ mod placement;
 #[cfg(test)]
 pub(crate) mod properties;
 mod schedules;
+mod studies;
 
 pub use command::{Answer, Attempt, Command, Join, Outcome};
+pub(crate) use jobs::has_room;
 pub use jobs::{ATTEMPTS_MAX, EPOCHS_MAX};
 pub use members::{FIRST_NODE, LAST_COORDINATOR};
 pub(crate) use models::old;
 pub(crate) use placement::holds;
 pub(crate) use schedules::may_queue;
+pub(crate) use studies::is_job_over;
 
 use docent_types::catalog::Catalog;
 use docent_types::{Error, Kind, NodeId};
@@ -118,6 +122,10 @@ impl State {
             Command::ForgetNode(node) => self.forget_node(node),
             Command::Finalize(format) => self.finalize(format),
             Command::JobStep { attempt, step } => self.job_step(attempt, step),
+            Command::SetStudy { study, now_ms } => self.set_study(study, now_ms),
+            Command::RemoveStudy(name) => self.remove_study(&name),
+            Command::BeginTrial { name, trial, values, now_ms } => self.begin_trial(&name, trial, values, now_ms),
+            Command::EndTrial { name, trial } => self.end_trial(&name, trial),
             Command::SetSchedule { schedule, now_ms } => self.set_schedule(schedule, now_ms),
             Command::RemoveSchedule(name) => self.remove_schedule(&name),
             Command::QueueScheduled { name, run, now_ms, events } => self.queue_scheduled(&name, run, now_ms, events),

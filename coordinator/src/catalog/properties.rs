@@ -4,6 +4,7 @@ use super::*;
 use docent_proto::internal::coordinator::TrainedModel;
 use docent_types::catalog::*;
 use docent_types::schedule::Schedule;
+use docent_types::study::{Dimension, Study, Values};
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, Keyspace, NodeId, ShardId, SlotRange, codec};
 use proptest::prelude::*;
@@ -374,6 +375,7 @@ fn commands() -> impl Strategy<Value = Command> {
         (1u64..4).prop_map(Command::Activate),
         Just(Command::Rollback),
         schedules(),
+        studies(),
         (1u32..4).prop_map(Command::Finalize),
         (0u32..3, 0u32..3).prop_map(|(staged_max, records_max)| Command::RetireOld { staged_max, records_max }),
     ]
@@ -396,6 +398,28 @@ fn schedules() -> impl Strategy<Value = Command> {
             now_ms: 4,
             events
         }),
+    ]
+}
+
+fn studies() -> impl Strategy<Value = Command> {
+    let values = Values::Between { low: 0.001, high: 0.1, is_log: true };
+    let study = move |name: &str, trials| Study {
+        name: name.into(),
+        settings: TrainSettings::default(),
+        space: vec![Dimension { setting: "regularization".into(), values: values.clone() }],
+        trials,
+        metric: "ndcg@20".into(),
+    };
+    prop_oneof![
+        (1u32..3).prop_map(move |trials| Command::SetStudy { study: study("a", trials), now_ms: 3 }),
+        Just(Command::RemoveStudy("a".into())),
+        (0u32..3, proptest::option::of(0.0f64..0.2)).prop_map(|(trial, value)| Command::BeginTrial {
+            name: "a".into(),
+            trial,
+            values: value.into_iter().collect(),
+            now_ms: 4
+        }),
+        (0u32..3).prop_map(|trial| Command::EndTrial { name: "a".into(), trial }),
     ]
 }
 

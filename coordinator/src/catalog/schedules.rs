@@ -1,9 +1,10 @@
 //! Training that begins by itself. Whether a job is due is the plan's to say; here it is queued once a run, whoever asks.
 
-use super::jobs::{QUEUED_MAX, name as state_name};
+use super::jobs::{has_room, name as state_name};
+use super::studies::is_job_over;
 use super::{Answer, Applied, State, Step, conflict, not_found, unborn};
 use docent_types::Error;
-use docent_types::catalog::{Catalog, JobState};
+use docent_types::catalog::Catalog;
 use docent_types::schedule::{SCHEDULES_MAX, Schedule, Scheduled};
 
 impl State {
@@ -44,7 +45,7 @@ impl State {
         if run != scheduled.runs + 1 {
             return Err(conflict(format!("run {run} of schedule {name} is not the next one")));
         }
-        if let Some(job) = scheduled.last_job.filter(|job| is_at_work(&self.catalog, *job)) {
+        if let Some(job) = scheduled.last_job.filter(|job| !is_job_over(&self.catalog, *job)) {
             let state = state_name(self.find(job)?.state);
             return Err(conflict(format!("job {job} of schedule {name} is {state}; the next one waits for its end")));
         }
@@ -62,13 +63,7 @@ impl State {
 
 /// Whether a schedule's next job may be queued, as far as the catalog knows.
 pub(crate) fn may_queue(catalog: &Catalog, scheduled: &Scheduled) -> bool {
-    let waiting = catalog.jobs.values().filter(|job| job.state == JobState::Queued).count();
-    let is_busy = scheduled.last_job.is_some_and(|job| is_at_work(catalog, job));
-    !catalog.shards.is_empty() && waiting < QUEUED_MAX && !is_busy
-}
-
-fn is_at_work(catalog: &Catalog, job: u64) -> bool {
-    catalog.jobs.get(&job).is_some_and(|job| !job.state.is_over())
+    has_room(catalog) && scheduled.last_job.is_none_or(|job| is_job_over(catalog, job))
 }
 
 fn no_schedule(name: &str) -> Error {

@@ -16,6 +16,7 @@ use docent_types::catalog::Model;
 use docent_types::item::Item;
 use docent_types::query::Recommend;
 use docent_types::schedule::Scheduled;
+use docent_types::study::Studied;
 use docent_types::training::GivenSettings;
 use docent_types::user::Profile;
 use docent_types::{Error, ItemId, NodeId, UserId};
@@ -237,6 +238,20 @@ impl Docent for Grpc {
 
     async fn remove_schedule(&self, request: Request<v1::RemoveScheduleRequest>) -> Answer<v1::RemoveScheduleResponse> {
         answer(self.0.remove_schedule(request.into_inner().name).await, |()| v1::RemoveScheduleResponse {})
+    }
+
+    async fn start_study(&self, request: Request<v1::StartStudyRequest>) -> Answer<v1::Study> {
+        let study = request.into_inner().study.unwrap_or_default().try_into().map_err(status)?;
+        answer(self.0.start_study(study).await, |begun| (&begun).into())
+    }
+
+    async fn list_studies(&self, _: Request<v1::ListStudiesRequest>) -> Answer<v1::ListStudiesResponse> {
+        let view = |all: Vec<Studied>| v1::ListStudiesResponse { studies: all.iter().map(Into::into).collect() };
+        answer(self.0.studies().await, view)
+    }
+
+    async fn remove_study(&self, request: Request<v1::RemoveStudyRequest>) -> Answer<v1::RemoveStudyResponse> {
+        answer(self.0.remove_study(request.into_inner().name).await, |()| v1::RemoveStudyResponse {})
     }
 
     async fn change_placement(

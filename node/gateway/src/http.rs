@@ -9,7 +9,7 @@
 //! | [`data`] | handlers of events, users, items |
 //! | [`ask`] | handlers of queries |
 //! | [`admin`] | handlers of cluster, models, jobs, health |
-//! | [`schedule`] | schedules: body, handlers, view |
+//! | [`schedule`], [`study`] | schedules and studies: body, handlers, view |
 
 mod admin;
 mod ask;
@@ -18,6 +18,7 @@ mod data;
 mod problem;
 mod query;
 mod schedule;
+mod study;
 mod view;
 
 use crate::gateway::Gateway;
@@ -69,6 +70,8 @@ pub(crate) fn router(gateway: Gateway, render_metrics: RenderMetrics) -> Router 
         .route("/v1/jobs/{job}", post(admin::job_action))
         .route("/v1/schedules", get(schedule::list))
         .route("/v1/schedules/{name}", put(schedule::set).delete(schedule::remove))
+        .route("/v1/studies", get(study::list))
+        .route("/v1/studies/{name}", put(study::start).delete(study::remove))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))

@@ -10,7 +10,8 @@
 //! | [`verify`] | replicas compared by digest |
 //! | [`backup`] | whole shards out, and into an empty cluster |
 //! | [`recovery`] | shards that lost their majority |
-//! | [`admin`] | cluster, models, jobs |
+//! | [`admin`] | cluster, models |
+//! | [`training`] | jobs, schedules, studies |
 //! | `batch` | proposals of a bounded size |
 //! | `route` | leaders, replicas, retries, hedges |
 //! | `view` | one request's view of the catalog |
@@ -32,6 +33,7 @@ pub mod recovery;
 mod route;
 pub mod service;
 pub mod settings;
+pub mod training;
 pub mod users;
 pub mod verify;
 mod view;

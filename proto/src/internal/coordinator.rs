@@ -3,6 +3,7 @@
 use docent_types::catalog::{Activation, Job, JobProgress, ModelPart, Replica, Step};
 use docent_types::placement::{PlacementChange, PlannedMove};
 use docent_types::schedule::Schedule;
+use docent_types::study::Study;
 use docent_types::training::TrainSettings;
 use docent_types::{ClusterId, NodeId, Position, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,10 @@ pub enum Request {
         /// Of each shard of items.
         events: Vec<(ShardId, u64)>,
     },
+    /// Search for settings.
+    SetStudy(Study),
+    /// Forget a search and end its trial.
+    RemoveStudy(String),
 }
 
 impl Request {
@@ -67,7 +72,8 @@ impl Request {
             Request::ReportJob(JobReport { update: JobUpdate::Step(_), .. }) => 6,
             Request::ReportJob(_) => 2,
             Request::SetSchedule(schedule) => schedule.format(),
-            Request::RemoveSchedule(_) | Request::TellEvents { .. } => 6,
+            Request::SetStudy(study) => study.format(),
+            Request::RemoveSchedule(_) | Request::TellEvents { .. } | Request::RemoveStudy(_) => 6,
         }
     }
 }
@@ -195,7 +201,7 @@ pub enum Response {
         /// The node's id.
         node: NodeId,
     },
-    /// To `Heartbeat`, `ReportJob`, `TellEvents` and changes of schedules: the catalog's index, so that a watcher knows when it lags.
+    /// To `Heartbeat`, `ReportJob`, `TellEvents` and changes of schedules and studies: the catalog's index, so that a watcher knows when it lags.
     Index(u64),
     /// To `StartTraining` and `CancelJob`.
     Job(Box<Job>),

@@ -17,6 +17,7 @@ pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod train;
+pub mod tune;
 pub mod up;
 pub mod users;
 pub mod verify;

@@ -127,6 +127,11 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
+    /// Whether what comes of it is to become live.
+    pub fn activates(&self) -> bool {
+        !self.no_activate
+    }
+
     /// The settings that the flags name; the others are left to the cluster.
     pub fn settings(&self) -> v1::TrainSettings {
         v1::TrainSettings {
@@ -310,7 +315,7 @@ async fn follow(cluster: &Cluster, id: u64) -> Result<v1::Job> {
 }
 
 /// A job goes on while nobody answers, so a waiting command bears with that for a while.
-fn bear(error: Error, heard: Instant) -> Result<()> {
+pub fn bear(error: Error, heard: Instant) -> Result<()> {
     let passes = error.kind.is_retryable() || matches!(error.kind, Kind::DeadlineExceeded | Kind::Unknown);
     match passes && heard.elapsed() < PATIENCE {
         true => Ok(()),

@@ -167,6 +167,31 @@ pub fn schedule(schedule: &v1::Schedule) -> Value {
     })
 }
 
+/// A search for settings.
+pub fn study(study: &v1::Study) -> Value {
+    let space: serde_json::Map<String, Value> = study
+        .space
+        .iter()
+        .map(|d| {
+            let values = match d.one_of.is_empty() {
+                true => json!({ "low": d.low, "high": d.high, "log": d.log }),
+                false => json!({ "one_of": d.one_of }),
+            };
+            (d.setting.clone(), values)
+        })
+        .collect();
+    let tried: Vec<Value> = study
+        .tried
+        .iter()
+        .map(|t| json!({ "job": t.job, "values": t.values, "score": t.score, "is_over": t.is_over }))
+        .collect();
+    json!({
+        "name": study.name, "settings": settings(study.settings.as_ref()), "space": space, "trials": study.trials,
+        "metric": study.metric, "tried": tried, "best_job": study.best_job, "is_over": study.is_over,
+        "created_ms": study.created_ms,
+    })
+}
+
 /// A model version.
 pub fn model(model: &v1::Model) -> Value {
     let parts: Vec<Value> = model

@@ -5,6 +5,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::placement::Grave;
 use crate::schedule::Scheduled;
 use crate::shard::ShardId;
+use crate::study::Studied;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -42,7 +43,7 @@ struct Lent<'a> {
 }
 
 /// What came with format 6, behind the rest.
-type Later = (BTreeMap<String, Scheduled>, BTreeMap<u64, Vec<Step>>);
+type Later = (BTreeMap<String, Scheduled>, BTreeMap<u64, Vec<Step>>, BTreeMap<String, Studied>);
 
 /// postcard writes the first two as `None` and `Some` of an `Option`.
 #[derive(Serialize, Deserialize)]
@@ -88,7 +89,7 @@ impl Serialize for Catalog {
             graves: &self.graves,
         })?;
         if is_later {
-            tuple.serialize_element(&(&self.schedules, &self.courses))?;
+            tuple.serialize_element(&(&self.schedules, &self.courses, &self.studies))?;
         }
         tuple.end()
     }
@@ -126,7 +127,7 @@ impl<'de> Visitor<'de> for Parts {
         };
         if catalog.format() >= LATER {
             let later: Later = parts.next_element()?.ok_or_else(|| Error::invalid_length(1, &self))?;
-            (catalog.schedules, catalog.courses) = later;
+            (catalog.schedules, catalog.courses, catalog.studies) = later;
         }
         Ok(catalog)
     }

@@ -104,6 +104,50 @@ impl GivenSettings {
         Ok(settings)
     }
 
+    /// Sets a number of a family by its name; whole numbers are rounded.
+    ///
+    /// # Errors
+    /// `Invalid`, naming a setting that is not one of those.
+    pub fn set_number(&mut self, name: &str, value: f64) -> Result<()> {
+        let whole = match name {
+            "dim" => &mut self.dim,
+            "epochs" => &mut self.epochs,
+            "neighbours" => &mut self.neighbours,
+            "batch" => &mut self.batch,
+            "negatives" => &mut self.negatives,
+            "folds" => &mut self.folds,
+            "user_hidden" => &mut self.user_hidden,
+            "item_hidden" => &mut self.item_hidden,
+            _ => return self.set_real(name, value),
+        };
+        // Saturates; the setting's own range is checked with the rest.
+        *whole = Some(value.round() as u32);
+        Ok(())
+    }
+
+    fn set_real(&mut self, name: &str, value: f64) -> Result<()> {
+        let real = match name {
+            "unobserved_weight" => &mut self.unobserved_weight,
+            "regularization" => &mut self.regularization,
+            "frequency_scaling" => &mut self.frequency_scaling,
+            "user_exponent" => &mut self.user_exponent,
+            "source_exponent" => &mut self.source_exponent,
+            "target_exponent" => &mut self.target_exponent,
+            "power" => &mut self.power,
+            "source_mass_exponent" => &mut self.source_mass_exponent,
+            "target_mass_exponent" => &mut self.target_mass_exponent,
+            "temperature" => &mut self.temperature,
+            "learning_rate" => &mut self.learning_rate,
+            "popularity_exponent" => &mut self.popularity_exponent,
+            "uniform_share" => &mut self.uniform_share,
+            "popularity_bias" => &mut self.popularity_bias,
+            "dense_rate" => &mut self.dense_rate,
+            _ => return Err(Error::invalid(name, format!("{name:?} is no number of a family's settings"))),
+        };
+        *real = Some(value);
+        Ok(())
+    }
+
     /// A family's setting that its family did not take.
     fn left(&self) -> Option<&'static str> {
         let families = [

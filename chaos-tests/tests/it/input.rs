@@ -100,6 +100,15 @@ fn bad_queries(client: &Client) {
         case("never due", client.put("/v1/schedules/s", &json!({})), 400, "every"),
         case("no time", client.put("/v1/schedules/s", &json!({ "every": "soon" })), 400, "every"),
         case("no name", client.put("/v1/schedules/A%20b", &json!({ "every": "6h" })), 400, "name"),
+        case("unknown study", client.delete("/v1/studies/none"), 404, "none"),
+        case("nothing to search", client.put("/v1/studies/s", &json!({ "space": {} })), 400, "space"),
+        case("half a range", client.put("/v1/studies/s", &json!({ "space": { "dim": { "low": 1 } } })), 400, "space"),
+        case(
+            "a range beyond the setting's",
+            client.put("/v1/studies/s", &json!({ "space": { "dim": { "low": 0, "high": 9 } } })),
+            400,
+            "dim",
+        ),
         case("bad setting", client.post("/v1/jobs", &json!({ "dim": 0 })), 400, "dim"),
         case("consent that is not a flag", client.put("/v1/users/u/consent", &json!({ "train": "no" })), 400, "train"),
         case(

@@ -72,3 +72,49 @@ fn a_schedule_trains_after_new_events_whichever_coordinator_is_left() {
     let (status, answer) = lab.client(0).delete("/v1/schedules/often").unwrap();
     assert_eq!((status, &answer["error"]["kind"]), (404, &json!("not_found")), "{answer}");
 }
+
+#[test]
+fn a_study_goes_on_through_coordinators_that_die_and_ends_with_the_best_settings_live() {
+    let mut lab = Lab::start(&Options::default()).unwrap();
+    fill(&lab, "5");
+    let client = lab.client(1);
+    let study = || {
+        let (status, listed) = client.get("/v1/studies").unwrap();
+        assert_eq!(status, 200, "{listed}");
+        listed["studies"][0].clone()
+    };
+    let wait = |what: &str, is_there: &dyn Fn(&Value) -> bool| {
+        let start = Instant::now();
+        while !is_there(&study()) {
+            assert!(start.elapsed() < GUARD, "{what} does not come: {}", study());
+            std::thread::sleep(Duration::from_millis(100)); // between polls of other processes
+        }
+    };
+    let search = ["--search", "power=0.2..4", "--search", "neighbours=1,20,40"];
+    lab.docent(&[&["tune", "start", "s", "--trials", "5", "--algorithm", "graph"][..], &search].concat()).unwrap();
+    wait("the first trial", &|study| study["tried"].as_array().is_some_and(|tried| !tried.is_empty()));
+    for place in 0..lab.coordinators.len() {
+        lab.coordinators[place].kill().unwrap();
+        lab.coordinators[place].start().unwrap();
+    }
+    wait("the end", &|study| study["is_over"] == true);
+    let study = study();
+    let tried = study["tried"].as_array().unwrap();
+    let score = |trial: &Value| trial["score"].as_f64().unwrap_or_else(|| panic!("{trial}"));
+    assert_eq!(tried.len(), 5);
+    assert_eq!(tried[0]["values"], json!({}), "the first trial is of the settings as given");
+    let best = tried.iter().reduce(|best, trial| if score(trial) > score(best) { trial } else { best }).unwrap();
+    let job = jobs::finished(&client, study["best_job"].as_u64().unwrap(), GUARD).unwrap();
+    for name in ["power", "neighbours"] {
+        let tried = best["values"][name].as_f64();
+        assert!(tried.is_none() || job["settings"][name].as_f64() == tried, "{name}: {job}, {best}");
+    }
+    let start = Instant::now();
+    while client.recommend("1", 3).unwrap()["model"]["version"] != job["version"] {
+        assert!(start.elapsed() < GUARD, "the best does not go live:\n{}", lab.logs(20));
+    }
+    let shown = lab.docent(&["tune", "show", "s"]).unwrap();
+    assert!(shown.contains("ndcg@20") && shown.contains("as given") && shown.contains("neighbours"), "{shown}");
+    lab.docent(&["tune", "remove", "s"]).unwrap();
+    assert_eq!(lab.client(0).delete("/v1/studies/s").unwrap().0, 404);
+}

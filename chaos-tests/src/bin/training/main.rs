@@ -1,12 +1,13 @@
 //! `make bench-training`: how long iALS takes on one node and on three of the same machine, beside implicit's ALS from PyPI; with `--live`, what
-//! training does to the queries of a cluster that serves meanwhile, with `--scaling` what a sample costs on one to four nodes, and with `--kills` what
-//! a killed node costs a job.
+//! training does to the queries of a cluster that serves meanwhile, with `--scaling` what a sample costs on one to four nodes, with `--kills` what a
+//! killed node costs a job, and with `--size` how a pass grows with the events.
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures real processes in real time")]
 
 mod beside;
 mod kills;
 mod live;
 mod scaling;
+mod size;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -41,6 +42,12 @@ struct Args {
     /// CPU time of jobs in the middle of which a node or the coordinators are killed
     #[arg(long, conflicts_with_all = ["live", "scaling"])]
     kills: bool,
+    /// How a pass grows from 5 to 50 million events of a million users and 200,000 items, on three nodes
+    #[arg(long, conflicts_with_all = ["live", "scaling", "kills"])]
+    size: bool,
+    /// With --size: millions of events
+    #[arg(long, value_delimiter = ',', default_value = "5,15,50", requires = "size")]
+    millions: Vec<u32>,
     /// With --kills: families (ials, graph, softmax, tower); all where none is named
     #[arg(long, value_delimiter = ',', requires = "kills")]
     families: Vec<String>,
@@ -64,6 +71,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.repeats > 0 && !args.dims.is_empty(), "name at least one repeat and one dimension");
+    if args.size {
+        return size::run(&args);
+    }
     let dir = tempfile::Builder::new().prefix("docent-bench-training-").tempdir()?;
     let split = Split::find(dir.path(), args.generated)?;
     println!("{}; {} rounds; {THREADS} threads each; load average {}", split.name, args.repeats, load_average());

@@ -109,7 +109,7 @@ fn sent(lab: &Lab) -> Result<u64> {
 }
 
 /// The most memory that the process ever had.
-fn peak_mib(node: &Member) -> Result<f64> {
+pub(crate) fn peak_mib(node: &Member) -> Result<f64> {
     let path = format!("/proc/{}/status", node.pid().context("not running")?);
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;

@@ -167,6 +167,9 @@ impl Handler {
     /// Kept beside what else only the leader hears; a new leader is told within a heartbeat.
     fn tell_events(&self, node: NodeId, events: &[(ShardId, u64)]) -> Result<Response> {
         self.proposer.lead()?;
+        if events.len() > REPLICAS_MAX {
+            return Err(Error::invalid("events", format!("a node may tell of at most {REPLICAS_MAX} shards")));
+        }
         let hosts = |catalog: &Catalog, shard: &ShardId| {
             catalog.shards.get(shard).is_some_and(|known| shard.keyspace == Keyspace::Items && known.is_on(node))
         };

@@ -228,7 +228,7 @@ impl Blended {
 
 /// A user's candidates beside what was held out.
 fn judged(measure: &Measure, user: usize, seen: &[u32], candidates: Candidates) -> User {
-    let held_out = &measure.users.side.held_out[user];
+    let held_out = measure.users.side.held_out.row(user).0;
     let truth = measure.in_table(held_out);
     let hits = candidates.items.iter().map(|item| truth.binary_search(item).is_ok()).collect();
     User { entries: seen.len(), candidates, hits, truths: held_out.len() }

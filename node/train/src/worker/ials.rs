@@ -4,7 +4,8 @@ use super::{
     evaluate::Ranking,
     order::Order,
     panel::{Panel, Places, Share},
-    session::{Session, Users},
+    session::Session,
+    users::Users,
 };
 use crate::{
     Error, TrainResponse,

@@ -19,7 +19,7 @@ use crate::{
 use bytes::Bytes;
 use futures::future::try_join_all;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -180,13 +180,7 @@ impl Session {
         .await?;
         let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
-            let mut touched = BTreeMap::new();
-            for (node, blobs) in blobs {
-                let lists =
-                    own.iter().zip(blobs).map(|(vworker, blob)| link::decode(node, &open.hosts, *vworker, &blob));
-                touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
-            }
-            let side = link::build(&own, touched)?;
+            let side = link::build(threads, &open.hosts, &own, blobs)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
                 Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side),

@@ -182,6 +182,26 @@ pub(crate) fn join(threads: usize, read: Vec<Read>, splitting: Splitting) -> Res
 }
 
 impl UserSide {
+    /// The same users, with nothing held out.
+    pub(crate) fn whole(&self) -> Self {
+        let mut adjacency = Adjacency::new();
+        for user in 0..self.adjacency.rows() {
+            let of = |rows: &Adjacency| -> Vec<(u32, f32)> {
+                let (items, confidences) = rows.row(user);
+                items.iter().copied().zip(confidences.iter().copied()).collect()
+            };
+            let mut both = of(&self.adjacency);
+            both.extend(of(&self.held_out));
+            both.sort_unstable_by_key(|(item, _)| *item);
+            adjacency.push_row(both);
+        }
+        let mut held_out = Adjacency::new();
+        (0..adjacency.rows()).for_each(|_| held_out.push_row([]));
+        let by_item = adjacency.transposed(self.touched.len());
+        let (vworkers, lots, touched) = (self.vworkers.clone(), self.lots.clone(), self.touched.clone());
+        Self { vworkers, adjacency, by_item, held_out, lots, touched }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             users: self.adjacency.rows() as u64,
@@ -275,6 +295,17 @@ mod tests {
         let seeds: std::collections::BTreeSet<_> =
             (0..20).map(|seed| held_out(&[1; 5], HoldOut::Random(0.4), seed)).collect();
         assert!(seeds.len() > 3, "{seeds:?}");
+    }
+
+    #[test]
+    fn what_was_held_out_can_be_put_back() {
+        let mut items = ItemNumbers::default();
+        let loaded = vec![vworker(0, vec![user(&mut items, &[4, 2, 8, 1])]).unwrap()];
+        let whole = join(1, vec![Read { items, loaded }], Splitting { hold_out: None, seed: 1 }).unwrap();
+        let put_back = side(&[4, 2, 8, 1], HoldOut::Newest(0.5), 1).whole();
+        assert_eq!((&put_back.adjacency, &put_back.by_item), (&whole.adjacency, &whole.by_item));
+        assert_eq!((&put_back.held_out, &put_back.lots), (&whole.held_out, &whole.lots));
+        assert_eq!((&put_back.touched, &put_back.vworkers), (&whole.touched, &whole.vworkers));
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Driver {
             bytes_pulled: 0,
             reports: Vec::new(),
             kept: started,
+            cancel: &cancel,
         };
         let outcome = tokio::select! {
             biased;
@@ -98,6 +99,7 @@ struct Job<'a, P> {
     reports: Vec<Report>,
     /// When the last checkpoint was made.
     kept: Duration,
+    cancel: &'a CancellationToken,
 }
 
 /// The training of one model; a job has several, one after the other.
@@ -189,6 +191,10 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// Trains from the start, or from what an earlier attempt left.
     async fn train(&mut self, run: Run, saved: Option<Saved>) -> Result<Trained, Error> {
         let (key, algorithm) = (run.key, run.algorithm.clone());
+        // Hosts that have their users already may answer before anybody looks whether the job is still wanted.
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         self.run = run;
         let mut counts = self.load(key).await?;
         self.report(Phase::Load, 0, None);

@@ -158,9 +158,11 @@ impl Session {
 
     async fn load(&self) -> Result<TrainResponse, Error> {
         let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
-        let users = self.context.compute.run(move || Users::of(&context, &open, &stop)).await??;
+        let known = self.shelf.users();
+        let users = self.context.compute.run(move || Users::of(known, &context, &open, &stop)).await??;
         let counts = users.side.counts();
-        *self.state() = State { users: Some(Arc::new(users)), ..State::default() };
+        self.shelf.put_users(self.open.hold_out, users.clone());
+        *self.state() = State { users: Some(users), ..State::default() };
         Ok(TrainResponse::Loaded(counts))
     }
 

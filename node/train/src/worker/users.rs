@@ -1,10 +1,10 @@
-//! A host's users, read from its shards.
+//! A host's users: read from its shards, or taken over from an earlier run of the attempt.
 use super::Context;
 use crate::{
     Error, ItemNumbers,
     load::{self, Splitting, UserSide},
     message::Open,
-    plan::Hosts,
+    plan::{HoldOut, Hosts},
 };
 use docent_model::parallel;
 use std::{
@@ -24,14 +24,21 @@ pub(super) struct Users {
     pub(super) readers: BTreeMap<u64, Arc<Vec<u32>>>,
 }
 
+/// The users of an earlier run, and what was held out of them.
+pub(super) type Known = Option<(Option<HoldOut>, Arc<Users>)>;
+
 impl Users {
-    /// The users of a run.
-    pub(super) fn of(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Self, Error> {
-        let side = read(context, open, stop)?;
+    /// The users of a run. All runs of an attempt read the same cut with the same seed, so what one read serves those that come after it.
+    pub(super) fn of(known: Known, context: &Context, open: &Open, stop: &AtomicBool) -> Result<Arc<Self>, Error> {
+        let side = match known {
+            Some((hold_out, users)) if hold_out == open.hold_out => return Ok(users),
+            Some((_, users)) if open.hold_out.is_none() => users.side.whole(),
+            _ => read(context, open, stop)?,
+        };
         let shared =
             |lists: BTreeMap<u64, Vec<u32>>| lists.into_iter().map(|(node, list)| (node, Arc::new(list))).collect();
         let (touched, readers) = (shared(side.touched_by_owner(&open.hosts)), shared(side.readers(&open.hosts)));
-        Ok(Self { side, touched, readers })
+        Ok(Arc::new(Self { side, touched, readers }))
     }
 }
 

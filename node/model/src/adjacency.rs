@@ -52,6 +52,17 @@ impl Adjacency {
         self.offsets.push(self.columns.len());
     }
 
+    /// Appends all rows of another.
+    pub fn append(&mut self, other: &Self) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        let before = self.columns.len();
+        self.offsets.extend(other.offsets.iter().skip(1).map(|offset| before + offset));
+        self.columns.extend_from_slice(&other.columns);
+        self.confidences.extend_from_slice(&other.confidences);
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -115,6 +126,18 @@ mod tests {
         let transposed = rows.transposed(3);
         assert_eq!(transposed.row(2), (&[0u32, 2][..], &[2.0f32, 3.0][..]));
         assert_eq!(transposed.transposed(3), rows);
+    }
+
+    #[test]
+    fn appended_rows_come_behind_those_that_are_there() {
+        let (mut first, mut second, mut both) = (Adjacency::new(), Adjacency::default(), Adjacency::new());
+        for (at, row) in [vec![(4, 1.0)], vec![], vec![(1, 2.0), (3, 4.0)]].into_iter().enumerate() {
+            if at == 0 { &mut first } else { &mut second }.push_row(row.clone());
+            both.push_row(row);
+        }
+        first.append(&Adjacency::default());
+        first.append(&second);
+        assert_eq!(first, both);
     }
 
     #[test]

@@ -40,9 +40,28 @@ pub fn for_each<T: Send, S>(
     }
 }
 
+/// What `work` makes of every task, in the order of the tasks; see [`for_each`].
+///
+/// # Panics
+/// As [`for_each`].
+pub fn map<T: Send, R: Send>(threads: usize, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let mut done: Vec<Option<R>> = tasks.iter().map(|_| None).collect();
+    let both = tasks.into_iter().zip(&mut done).collect();
+    for_each(threads, both, || (), |(), (task, place)| *place = Some(work(task)));
+    // Every task is done once `for_each` returns.
+    done.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_their_tasks() {
+        for threads in [1, 3] {
+            assert_eq!(map(threads, (0..50).collect(), |task: u32| task * 2), (0..100).step_by(2).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn every_task_is_done_once_on_any_number_of_threads() {

@@ -70,6 +70,17 @@ impl Positives {
             _ => rule.weight,
         }
     }
+
+    /// The confidence of a pair from the weights and times of its events, and the newest time; `None` without events. The sum is in the order
+    /// of the events.
+    pub(crate) fn sum(&self, events: impl Iterator<Item = (f32, i64)>) -> Option<(f32, i64)> {
+        let mut newest = None;
+        let sum: f64 = events
+            .inspect(|(_, timestamp_ms)| newest = newest.max(Some(*timestamp_ms)))
+            .map(|(weight, _)| f64::from(weight))
+            .sum();
+        newest.map(|newest| ((sum as f32).min(self.confidence_max), newest))
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! Reads of a user shard: users, histories, training input, exports. Pure functions of a [`View`].
+//! Reads of a user shard: users, histories, exports. Pure functions of a [`View`].
 //!
-//! Histories and training input do not depend on the order of the log: the same distinct events give the same bytes on any
-//! cluster. What needs the order (newest first, exports) has it in [`Kept::at`].
+//! Histories do not depend on the order of the log: the same distinct events give the same bytes on any cluster. What needs the order (newest first, exports) has it in [`Kept::at`].
 
 use crate::features::Positives;
 use crate::key::{self, Kind};
@@ -12,7 +11,6 @@ use docent_types::error::Result;
 use docent_types::event::Event;
 use docent_types::user::{Consent, User};
 use docent_types::{EventId, ItemId, Slot, SlotRange, TenantId, UserId};
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// A user's positive events with one item.
@@ -36,17 +34,6 @@ pub struct History {
     /// Items of all kept events, sorted.
     pub seen: Vec<ItemId>,
     /// Positives, sorted by item.
-    pub positives: Vec<Positive>,
-}
-
-/// One user's training input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingUser {
-    /// The user's slot.
-    pub slot: Slot,
-    /// Who.
-    pub user_id: UserId,
-    /// Positives, sorted by item; not empty.
     pub positives: Vec<Positive>,
 }
 
@@ -106,10 +93,10 @@ impl UserShard {
         let Some(record) = self.user_record(view, tenant, user_id)? else { return Ok(None) };
         let mut gathered = Gathered::default();
         view.scan_prefix(&self.key(tenant, Kind::Event, user_id), &mut |_, value| {
-            gathered.add(&decode("event", value)?, settings, true);
+            gathered.add(&decode("event", value)?, settings);
             Ok(ControlFlow::Continue(()))
         })?;
-        let (seen, positives) = gathered.take(settings)?;
+        let (seen, positives) = gathered.finish(settings)?;
         Ok(Some(History { consent: record.consent, blocks: self.blocks(view, tenant, user_id)?, seen, positives }))
     }
 
@@ -172,70 +159,6 @@ pub fn users(
     Ok(())
 }
 
-/// Visits the training input of `slots`: users who allow training and have positives, by (slot, id bytes).
-pub fn training_users(
-    view: &dyn View,
-    tenant: &TenantId,
-    slots: SlotRange,
-    settings: &Positives,
-    visit: &mut dyn FnMut(TrainingUser) -> Result<ControlFlow<()>>,
-) -> Result<()> {
-    for slot in (slots.first..slots.end).map(Slot) {
-        if training_slot(view, tenant, slot, settings, visit)?.is_break() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn training_slot(
-    view: &dyn View,
-    tenant: &TenantId,
-    slot: Slot,
-    settings: &Positives,
-    visit: &mut dyn FnMut(TrainingUser) -> Result<ControlFlow<()>>,
-) -> Result<ControlFlow<()>> {
-    // Users without consent are few: their ids are kept rather than everybody's.
-    let mut refusing: BTreeSet<String> = BTreeSet::new();
-    let prefix = key::prefix(slot, tenant, Kind::User);
-    view.scan_prefix(&prefix, &mut |key, value| {
-        if !decode::<UserRecord>("user", value)?.consent.train {
-            refusing.insert(key::split_id(&key[prefix.len()..])?.0.into_owned());
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    let mut gathered = Gathered::default();
-    let mut finish = |user: &str, gathered: &mut Gathered| -> Result<ControlFlow<()>> {
-        let (_, positives) = gathered.take(settings)?;
-        match positives.is_empty() {
-            true => Ok(ControlFlow::Continue(())),
-            false => visit(TrainingUser { slot, user_id: stored(UserId::new(user))?, positives }),
-        }
-    };
-    let prefix = key::prefix(slot, tenant, Kind::Event);
-    let mut current = String::new();
-    let mut is_over = false;
-    view.scan_prefix(&prefix, &mut |key, value| {
-        let (user, _) = key::split_id(&key[prefix.len()..])?;
-        if user != current {
-            if finish(&current, &mut gathered)?.is_break() {
-                is_over = true;
-                return Ok(ControlFlow::Break(()));
-            }
-            current.clear();
-            current.push_str(&user);
-        }
-        if !refusing.contains(user.as_ref()) {
-            gathered.add(&decode("event", value)?, settings, false);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    match is_over {
-        true => Ok(ControlFlow::Break(())),
-        false => finish(&current, &mut gathered),
-    }
-}
-
 /// A page of the kept events of `slots` that come after `after`: at least one where there is one, then up to about `bytes_max`
 /// stored bytes.
 pub fn events(
@@ -294,31 +217,26 @@ struct Row {
 }
 
 impl Gathered {
-    /// Adds an event: all of them for the seen set, else only positives.
-    fn add(&mut self, event: &EventRecord<'_>, settings: &Positives, with_seen: bool) {
+    fn add(&mut self, event: &EventRecord<'_>, settings: &Positives) {
         let weight = settings.weight(event.event_type, event.value);
-        if weight > 0.0 || with_seen {
-            let start = self.text.len();
-            self.text.push_str(event.item_id);
-            self.rows.push(Row { item: start..self.text.len(), weight, timestamp_ms: event.timestamp_ms });
-        }
+        let start = self.text.len();
+        self.text.push_str(event.item_id);
+        self.rows.push(Row { item: start..self.text.len(), weight, timestamp_ms: event.timestamp_ms });
     }
 
-    /// Items of all events and positives, both sorted by item; empties `self`.
+    /// Items of all events and positives, both sorted by item.
     ///
     /// Rows come by event id and the sort is stable: the sum's order is the same whatever the log's.
-    fn take(&mut self, settings: &Positives) -> Result<(Vec<ItemId>, Vec<Positive>)> {
-        let (text, mut rows) = (std::mem::take(&mut self.text), std::mem::take(&mut self.rows));
+    fn finish(self, settings: &Positives) -> Result<(Vec<ItemId>, Vec<Positive>)> {
+        let Gathered { text, mut rows } = self;
         let item = |row: &Row| &text[row.item.clone()];
         rows.sort_by(|a, b| item(a).cmp(item(b)));
         let mut seen = Vec::new();
         let mut positives = Vec::new();
         for rows in rows.chunk_by(|a, b| item(a) == item(b)) {
             let item_id = stored(ItemId::new(item(&rows[0])))?;
-            let counting = || rows.iter().filter(|row| row.weight > 0.0);
-            if let Some(last_ms) = counting().map(|row| row.timestamp_ms).max() {
-                let sum: f64 = counting().map(|row| f64::from(row.weight)).sum();
-                let confidence = (sum as f32).min(settings.confidence_max);
+            let counting = rows.iter().filter(|row| row.weight > 0.0).map(|row| (row.weight, row.timestamp_ms));
+            if let Some((confidence, last_ms)) = settings.sum(counting) {
                 positives.push(Positive { item_id: item_id.clone(), confidence, last_ms });
             }
             seen.push(item_id);

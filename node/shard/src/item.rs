@@ -10,7 +10,6 @@ use docent_types::error::Result;
 use docent_types::item::{Item, ItemState};
 use docent_types::{ItemId, Keyspace, ShardId, Slot, SlotRange, TenantId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// An item shard. Holds no state: that is in the [`View`].
@@ -195,25 +194,44 @@ pub fn items(
     slots: SlotRange,
     visit: &mut dyn FnMut(ItemState) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    for slot in (slots.first..slots.end).map(Slot) {
-        let prefix = key::prefix(slot, tenant, Kind::ItemCounts);
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        view.scan_prefix(&prefix, &mut |key, value| {
-            let (item_id, _) = key::split_id(&key[prefix.len()..])?;
-            counts.insert(item_id.into_owned(), total(&decode::<Vec<CountFrom>>("item count", value)?));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let mut is_over = false;
-        view.scan_prefix(&key::prefix(slot, tenant, Kind::Item), &mut |_, value| {
-            let ItemRecord { item, is_taken_down } = decode("item", value)?;
-            let events = counts.get(item.item_id.as_str()).copied().unwrap_or(0);
-            let flow = visit(ItemState { item, is_taken_down, events })?;
-            is_over = flow.is_break();
-            Ok(flow)
-        })?;
-        if is_over {
-            break;
+    // The items of the slot that is read: their counts come after all of them, both sorted by id.
+    let (mut slot, mut read) = (Slot(slots.first), Vec::<ItemState>::new());
+    let mut finish = |read: &mut Vec<ItemState>| -> Result<ControlFlow<()>> {
+        for state in read.drain(..) {
+            if visit(state)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
+        Ok(ControlFlow::Continue(()))
+    };
+    let mut is_over = false;
+    let (from, to) = key::of_slots(Keyspace::Items, slots);
+    // One scan for all slots, because a scan's beginning costs as much as some hundred records.
+    view.scan(&from, Some(&to), &mut |key, value| {
+        let Some(parts) = key::parts(key).filter(|parts| parts.tenant == tenant.as_str()) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if parts.slot != slot {
+            slot = parts.slot;
+            is_over = finish(&mut read)?.is_break();
+        }
+        match parts.kind {
+            Kind::Item => {
+                let ItemRecord { item, is_taken_down } = decode("item", value)?;
+                read.push(ItemState { item, is_taken_down, events: 0 });
+            }
+            Kind::ItemCounts => {
+                let (item_id, _) = key::split_id(parts.rest)?;
+                if let Ok(at) = read.binary_search_by(|state| state.item.item_id.as_str().cmp(&item_id)) {
+                    read[at].events = total(&decode::<Vec<CountFrom>>("item count", value)?);
+                }
+            }
+            _ => {}
+        }
+        Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if !is_over {
+        let _ = finish(&mut read)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! sort as the ids do. Frozen: a change would lose every record of every cluster.
 
 use docent_types::error::{Error, Kind as ErrorKind, Result};
-use docent_types::{EventId, ItemId, Keyspace, SLOTS, Slot, TenantId, UserId};
+use docent_types::{EventId, ItemId, Keyspace, SLOTS, Slot, SlotRange, TenantId, UserId};
 use std::borrow::Cow;
 
 /// After an id: below every escaped or plain byte, so that a shorter id sorts first.
@@ -59,12 +59,12 @@ impl Kind {
 
 /// The key of the one record that says which backup a shard was restored from. It is of no tenant.
 pub fn lineage(keyspace: Keyspace) -> Vec<u8> {
-    let (space, kind) = match keyspace {
-        Keyspace::Users => (1, Kind::UserLineage),
-        Keyspace::Items => (2, Kind::ItemLineage),
+    let kind = match keyspace {
+        Keyspace::Users => Kind::UserLineage,
+        Keyspace::Items => Kind::ItemLineage,
     };
     let [high, low] = SHARD_WIDE.0.to_be_bytes();
-    vec![space, high, low, 0, kind as u8]
+    vec![space(keyspace), high, low, 0, kind as u8]
 }
 
 /// A key taken apart, up to the id.
@@ -86,12 +86,8 @@ pub fn parts(key: &[u8]) -> Option<Parts<'_>> {
     let (tenant, rest) = rest.split_at_checked(usize::from(head[3]))?;
     let (&kind, rest) = rest.split_first()?;
     let kind = Kind::of(kind)?;
-    let space = match kind.keyspace() {
-        Keyspace::Users => 1,
-        Keyspace::Items => 2,
-    };
     let slot = Slot(u16::from_be_bytes([head[1], head[2]]));
-    (head[0] == space).then_some(Parts { slot, tenant: std::str::from_utf8(tenant).ok()?, kind, rest })
+    (head[0] == space(kind.keyspace())).then_some(Parts { slot, tenant: std::str::from_utf8(tenant).ok()?, kind, rest })
 }
 
 /// The prefix of all records of one kind in one slot.
@@ -99,15 +95,28 @@ pub fn prefix(slot: Slot, tenant: &TenantId, kind: Kind) -> Vec<u8> {
     let tenant = tenant.as_str().as_bytes();
     // Room for a usual id behind it: growing is what a key costs most.
     let mut key = Vec::with_capacity(5 + tenant.len() + 64);
-    key.push(match kind.keyspace() {
-        Keyspace::Users => 1,
-        Keyspace::Items => 2,
-    });
+    key.push(space(kind.keyspace()));
     key.extend_from_slice(&slot.0.to_be_bytes());
     key.push(tenant.len() as u8); // at most 63, by the type
     key.extend_from_slice(tenant);
     key.push(kind as u8);
     key
+}
+
+/// Where the records of `slots` begin, of every tenant and kind, and where they end.
+pub fn of_slots(keyspace: Keyspace, slots: SlotRange) -> (Vec<u8>, Vec<u8>) {
+    let start = |slot: u16| {
+        let [high, low] = slot.to_be_bytes();
+        vec![space(keyspace), high, low]
+    };
+    (start(slots.first), start(slots.end))
+}
+
+fn space(keyspace: Keyspace) -> u8 {
+    match keyspace {
+        Keyspace::Users => 1,
+        Keyspace::Items => 2,
+    }
 }
 
 /// The key of a user's record, or for [`Kind::Event`] the prefix of all the user's events.
@@ -270,6 +279,14 @@ mod tests {
         #[test]
         fn any_bytes_split_or_are_refused(bytes in proptest::collection::vec(0u8..3, 0..20)) {
             let _ = split_id(&bytes);
+        }
+
+        #[test]
+        fn slots_hold_what_is_theirs_and_nothing_shard_wide(first in 0u16..SLOTS, slot in 0u16..=SLOTS, id in nasty()) {
+            let (from, to) = of_slots(Keyspace::Users, SlotRange { first, end: SLOTS.min(first + 64) });
+            let key = user(Slot(slot), &TenantId::default(), Kind::Event, &user_id(&id));
+            let is_within = (first..SLOTS.min(first + 64)).contains(&slot);
+            prop_assert_eq!((&from..&to).contains(&&key), is_within);
         }
 
         #[test]

@@ -11,7 +11,8 @@
 //! | [`record`] | the layout of values; versioned |
 //! | [`user`] | [`UserShard`]: profiles, consent, blocks, events, dedupe |
 //! | [`counts`] | a user shard's partial counts of each item, and what changed since an index |
-//! | [`history`] | reads of a user shard: users, histories, training input, exports |
+//! | [`history`] | reads of a user shard: users, histories, exports |
+//! | [`training`] | reads of a user shard: the training input of many users |
 //! | [`item`] | [`ItemShard`]: metadata, take-down, counters |
 //! | [`digest`] | digests of a state, to compare replicas and backups |
 //! | [`restore`] | a state out of a backup |
@@ -26,12 +27,13 @@ pub mod item;
 pub mod key;
 pub mod record;
 pub mod restore;
+pub mod training;
 pub mod user;
 pub mod view;
 
 pub use digest::Digest;
 pub use features::Positives;
-pub use history::{History, Positive, TrainingUser};
+pub use history::{History, Positive};
 pub use item::ItemShard;
 pub use user::UserShard;
 pub use view::{Batch, MemView, Tx, View};

@@ -5,11 +5,11 @@ use crate::parts::Parts;
 use docent_placement::SlotHasher;
 use docent_placement::initial::WORKER_SLOTS;
 use docent_shard::Positives;
-use docent_shard::history::training_users;
 use docent_shard::item::items;
+use docent_shard::training::{Pair, training_users};
 use docent_train::input::Inputs;
-use docent_train::{Error, ItemInfo, ItemInput, PartInfo, PartSink, Positive, UserHistory, UserInput};
-use docent_types::{Keyspace, ShardId, SlotRange, TenantId};
+use docent_train::{Error, ItemInfo, ItemInput, ItemNumbers, PartInfo, PartSink, Positive, UserHistory, UserInput};
+use docent_types::{Keyspace, Kind, ShardId, SlotRange, TenantId};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -65,18 +65,18 @@ impl Input {
 }
 
 impl UserInput for Input {
-    fn users(&self, vworker: u16) -> Result<Vec<UserHistory>, Error> {
+    fn users(&self, vworker: u16, items: &mut ItemNumbers) -> Result<Vec<UserHistory>, Error> {
         let (pin, slots) = self.of(Keyspace::Users, vworker)?;
         let tenant = TenantId::default();
+        let mut number = |item: &str| {
+            let number = items.number(item, || self.hasher.slot(&tenant, item).0);
+            number.map_err(|error| docent_types::Error::new(Kind::Corrupt, error.to_string()))
+        };
         let mut found = Vec::new();
-        training_users(&*pin.view, &tenant, slots, &self.positives, &mut |user| {
-            let positives = user.positives.into_iter().map(|positive| Positive {
-                slot: self.hasher.slot(&tenant, positive.item_id.as_str()).0,
-                item: positive.item_id.as_arc().clone(),
-                confidence: positive.confidence,
-                last_ts_ms: positive.last_ms,
-            });
-            let positives = positives.collect();
+        training_users(&*pin.view, &tenant, slots, &self.positives, &mut number, &mut |user| {
+            let positive =
+                |pair: Pair| Positive { item: pair.item, confidence: pair.confidence, last_ts_ms: pair.last_ms };
+            let positives = user.positives.into_iter().map(positive).collect();
             found.push(UserHistory { slot: user.slot.0, id: user.user_id.as_arc().clone(), positives });
             Ok(ControlFlow::Continue(()))
         })

@@ -7,12 +7,13 @@
 
 use bytes::Bytes;
 use docent_placement::SlotHasher;
-use docent_shard::{ItemShard, Positives, Tx, UserShard, View, counts, history};
+use docent_shard::training::training_users;
+use docent_shard::{ItemShard, Positives, Tx, UserShard, View, counts};
 use docent_store::{ShardStore, Store, StoreOptions};
 use docent_types::command::{ItemCommand, UserCommand};
 use docent_types::event::Event;
 use docent_types::{EventId, ItemId, Keyspace, SLOTS, ShardId, SlotRange, TenantId, UserId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -194,10 +195,17 @@ impl Bench {
             positives += history.map_or(0, |history| history.positives.len());
         }
         histories.print(&format!("history of a user ({positives} positives in all), a user"), users.len());
-        let (training, mut pairs) = (Measure::start(), 0);
+        let (training, mut pairs, mut numbers) = (Measure::start(), 0, HashMap::new());
         for index in 0..USER_SHARDS {
             let view = self.user_shard(index)?.view()?;
-            history::training_users(&view, &self.tenant, ALL, &settings, &mut |user| {
+            let number = &mut |item: &str| {
+                let known = numbers.get(item).copied();
+                Ok(known.unwrap_or_else(|| {
+                    numbers.insert(item.to_owned(), numbers.len() as u32);
+                    numbers.len() as u32 - 1
+                }))
+            };
+            training_users(&view, &self.tenant, ALL, &settings, number, &mut |user| {
                 pairs += user.positives.len();
                 Ok(ControlFlow::Continue(()))
             })?;

@@ -1,14 +1,12 @@
 //! The seams between the trainer and the node that it runs on.
-use crate::Error;
+use crate::{Error, ItemNumbers};
 use std::sync::Arc;
 
 /// One positive of a user: an item with everything that the user's events say about it summed up.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Positive {
-    /// External id of the item.
-    pub item: Arc<str>,
-    /// The item's slot, 0..4096.
-    pub slot: u16,
+    /// The item's number.
+    pub item: u32,
     /// Confidence, finite and above 0 (`docent_model::confidence`).
     pub confidence: f32,
     /// Time of the newest event of the pair, Unix milliseconds; orders the hold-out and nothing else.
@@ -41,11 +39,12 @@ pub struct ItemInfo {
 
 /// Training input from this node's replicas of user shards. Called on the worker's compute threads; may block.
 pub trait UserInput: Send + Sync {
-    /// All users of virtual worker `vworker` (slots `64 * vworker ..`) with at least one positive at the cut, in any order.
+    /// All users of virtual worker `vworker` (slots `64 * vworker ..`) with at least one positive at the cut, in any order. `items` gives the
+    /// numbers of their items, and is asked for those alone.
     ///
     /// # Errors
     /// [`Error::Input`] when the store fails or does not hold these slots at the cut.
-    fn users(&self, vworker: u16) -> Result<Vec<UserHistory>, Error>;
+    fn users(&self, vworker: u16, items: &mut ItemNumbers) -> Result<Vec<UserHistory>, Error>;
 }
 
 /// Item metadata from this node's replicas of item shards. Called on the worker's compute threads; may block.

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`plan`] | what a job is: settings, hosts; progress and outcome |
 //! | [`input`] | the seams to the node: users, items, where parts go |
+//! | [`numbers`] | numbers for item ids while users are read |
 //! | [`message`] | requests and responses between hosts |
 //! | [`part`] | the files of a finished model |
 //! | [`driver`] | the phases of a job |
@@ -24,6 +25,7 @@ pub mod input;
 mod link;
 mod load;
 pub mod message;
+pub mod numbers;
 mod page;
 mod pairs;
 pub mod part;
@@ -34,6 +36,7 @@ pub use driver::Driver;
 pub use error::Error;
 pub use input::{CheckpointStore, ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
 pub use message::{Peers, TrainRequest, TrainResponse};
+pub use numbers::ItemNumbers;
 pub use plan::{Algorithm, Checkpoints, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
 pub use worker::Worker;
 

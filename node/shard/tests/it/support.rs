@@ -43,12 +43,16 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         .prop_map(|(user, id, item, kind, value, ms)| event(user, id, item, kind, value.map(f32::from), ms))
 }
 
+pub(crate) fn hasher() -> SlotHasher {
+    SlotHasher::new(&[7; 16])
+}
+
 pub(crate) fn user_shard() -> UserShard {
-    UserShard::new(SlotHasher::new(&[7; 16]))
+    UserShard::new(hasher())
 }
 
 pub(crate) fn item_shard() -> ItemShard {
-    ItemShard::new(SlotHasher::new(&[7; 16]))
+    ItemShard::new(hasher())
 }
 
 /// Applies commands, numbered from `first`, in batches of `together`.

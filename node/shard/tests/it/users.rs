@@ -1,13 +1,14 @@
 //! User shards: exactly once, consent, blocks, erasure, counts, independence of the log's order.
 
-use crate::support::{ALL, any_event, apply_users, event, item_id, tenant, user_id, user_shard};
-use docent_shard::history::{self, Kept, TrainingUser};
+use crate::support::{ALL, any_event, apply_users, event, hasher, item_id, tenant, user_id, user_shard};
+use docent_shard::history::{self, Kept};
 use docent_shard::record::Sequence;
+use docent_shard::training::{Pair, TrainingUser, training_users};
 use docent_shard::{MemView, Positive, Positives, counts};
 use docent_types::command::{UserCommand, UserOutcome};
 use docent_types::event::{Event, EventOutcome};
 use docent_types::user::{Consent, Profile};
-use docent_types::{EventId, ItemId, UserId};
+use docent_types::{EventId, ItemId, Slot, TenantId, UserId};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -106,14 +107,36 @@ fn any_command() -> impl Strategy<Value = UserCommand> {
     prop_oneof![6 => append, 1 => profiles, 1 => consent, 1 => blocks, 1 => delete]
 }
 
-fn training(state: &MemView) -> Vec<TrainingUser> {
-    let mut users = Vec::new();
-    let visited = history::training_users(state, &tenant(), ALL, &Positives::default(), &mut |user| {
+/// Slot, user and positives of everybody who is trained on.
+type Training = Vec<(Slot, UserId, Vec<Positive>)>;
+
+/// Items are numbered as they come, so that numbers are in no order.
+fn training(state: &MemView) -> Training {
+    let (mut users, mut items) = (Vec::new(), Vec::new());
+    let number = &mut |item: &str| {
+        let known = items.iter().position(|known| *known == ItemId::new(item).unwrap());
+        Ok(known.unwrap_or_else(|| {
+            items.push(ItemId::new(item).unwrap());
+            items.len() - 1
+        }) as u32)
+    };
+    let visited = training_users(state, &tenant(), ALL, &Positives::default(), number, &mut |user| {
+        assert!(user.positives.is_sorted_by(|a, b| a.item < b.item));
         users.push(user);
         Ok(ControlFlow::Continue(()))
     });
     assert_eq!(visited, Ok(()));
-    users
+    let positive = |pair: &Pair| Positive {
+        item_id: items[pair.item as usize].clone(),
+        confidence: pair.confidence,
+        last_ms: pair.last_ms,
+    };
+    let with_ids = |user: TrainingUser| {
+        let mut positives: Vec<Positive> = user.positives.iter().map(positive).collect();
+        positives.sort_by(|a, b| a.item_id.cmp(&b.item_id));
+        (user.slot, user.user_id, positives)
+    };
+    users.into_iter().map(with_ids).collect()
 }
 
 fn changed(state: &MemView, since: u64) -> BTreeMap<ItemId, u64> {
@@ -167,6 +190,11 @@ fn assert_same(state: &MemView, model: &Model, last_index: u64) {
         assert_eq!(shard.user_events(state, &tenant(), &user_id).unwrap(), events);
         assert_eq!(shard.has_events(state, &tenant(), &user_id).unwrap(), !events.is_empty());
     }
+    let training_users = model.users.iter().filter(|(_, user)| user.consent.train && !positives(user).is_empty());
+    let slot = |user_id: &UserId| hasher().slot(&tenant(), user_id.as_str());
+    let mut expected: Training = training_users.map(|(id, user)| (slot(id), id.clone(), positives(user))).collect();
+    expected.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    assert_eq!(training(state), expected);
     for since in [0, last_index / 2, last_index] {
         let touched = model.touched.iter().filter(|(_, index)| **index > since);
         let expected = touched.map(|(item_id, _)| (item_id.clone(), model.count(item_id))).collect();
@@ -275,9 +303,33 @@ fn who_does_not_allow_training_is_no_training_input() {
     let mut state = MemView::default();
     let events = vec![event(0, 1, 1, 0, None, 1), event(1, 1, 1, 0, None, 1)];
     apply_users(&mut state, 1, &[append(events), consent(0, true, false)], 1);
-    assert_eq!(training(&state).into_iter().map(|user| user.user_id).collect::<Vec<_>>(), [user_id(1)]);
+    assert_eq!(training(&state).into_iter().map(|(_, user, _)| user).collect::<Vec<_>>(), [user_id(1)]);
     apply_users(&mut state, 3, &[consent(0, true, true)], 1);
     assert_eq!(training(&state).len(), 2);
+}
+
+#[test]
+fn users_of_one_slot_are_told_apart_and_those_of_another_tenant_are_not_seen() {
+    let slot = |user: u32| hasher().slot(&tenant(), &format!("u{user}"));
+    let together: Vec<u32> = (0..100_000).filter(|user| slot(*user) == slot(0)).take(6).collect();
+    let of = |user: &u32| Event { user_id: UserId::new(format!("u{user}")).unwrap(), ..event(0, 1, 1, 0, None, 1) };
+    let mut commands = vec![append(together.iter().map(of).collect())];
+    commands.push(UserCommand::Append {
+        tenant: TenantId::new("another").unwrap(),
+        events: together.iter().map(of).collect(),
+        received_ms: 1,
+    });
+    for user in [&together[1], &together[2], &together[5]] {
+        let user_id = of(user).user_id;
+        let consent = Consent { train: false, ..Consent::default() };
+        commands.push(UserCommand::SetConsent { tenant: tenant(), user_id, consent });
+    }
+    let mut state = MemView::default();
+    apply_users(&mut state, 1, &commands, 1);
+    let seen: BTreeSet<UserId> = training(&state).into_iter().map(|(_, user, _)| user).collect();
+    let expected = [&together[0], &together[3], &together[4]].map(|user| of(user).user_id);
+    assert_eq!(seen, BTreeSet::from(expected));
+    assert_eq!(training(&state).len(), 3);
 }
 
 #[test]

@@ -76,6 +76,7 @@ impl Driver {
             waited_us: AtomicU64::new(0),
             reports: Vec::new(),
             kept: started,
+            cancel: &cancel,
         };
         let outcome = tokio::select! {
             biased;
@@ -103,6 +104,7 @@ struct Job<'a, P> {
     reports: Vec<Report>,
     /// When the last checkpoint was made.
     kept: Duration,
+    cancel: &'a CancellationToken,
 }
 
 /// The training of one model; a job has several, one after the other.
@@ -194,6 +196,10 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// Trains from the start, or from what an earlier attempt left.
     async fn train(&mut self, run: Run, saved: Option<Saved>) -> Result<Trained, Error> {
         let (key, algorithm) = (run.key, run.algorithm.clone());
+        // Hosts that have their users already may answer before anybody looks whether the job is still wanted.
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         self.run = run;
         let mut counts = self.load(key).await?;
         self.report(Phase::Load, 0, None);

@@ -3,8 +3,9 @@ use super::{
     evaluate::{Measure, Ranking},
     order::Order,
     session::Session,
+    users::{Known, Users},
 };
-use crate::{Error, TrainResponse};
+use crate::{Error, TrainResponse, plan::HoldOut};
 use docent_model::{
     blend::{
         Bests, Blend, Weights,
@@ -32,6 +33,8 @@ pub(super) struct Shelf(Mutex<Shelved>);
 
 #[derive(Default)]
 struct Shelved {
+    /// As they were loaded last.
+    users: Known,
     /// By run.
     rankings: BTreeMap<u8, Arc<Ranking>>,
     /// By slots, then by run.
@@ -75,6 +78,14 @@ impl Shelf {
     fn shelved(&self) -> MutexGuard<'_, Shelved> {
         // Entries are put whole, so a panic elsewhere leaves the shelf usable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn users(&self) -> Known {
+        self.shelved().users.clone()
+    }
+
+    pub(super) fn put_users(&self, hold_out: Option<HoldOut>, users: Arc<Users>) {
+        self.shelved().users = Some((hold_out, users));
     }
 
     pub(super) fn put_part(&self, run: u8, slots: (u16, u16), bytes: Vec<u8>) {
@@ -228,7 +239,7 @@ impl Blended {
 
 /// A user's candidates beside what was held out.
 fn judged(measure: &Measure, user: usize, seen: &[u32], candidates: Candidates) -> User {
-    let held_out = &measure.users.side.held_out[user];
+    let held_out = measure.users.side.held_out.row(user).0;
     let truth = measure.in_table(held_out);
     let hits = candidates.items.iter().map(|item| truth.binary_search(item).is_ok()).collect();
     User { entries: seen.len(), candidates, hits, truths: held_out.len() }

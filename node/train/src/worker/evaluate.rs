@@ -1,9 +1,5 @@
 //! Measuring on a user host: every item ranked for users with something held out.
-use super::{
-    blend::Blended,
-    order::Order,
-    session::{Session, Users},
-};
+use super::{blend::Blended, order::Order, session::Session, users::Users};
 use crate::{Error, TrainResponse, VWORKERS, message::Blob, page, plan::Algorithm};
 use docent_model::{
     Adjacency, Kernel,
@@ -205,7 +201,7 @@ impl Measure {
             return Err(Error::Cancelled);
         }
         let side = &self.users.side;
-        let mut measured: Vec<usize> = range.filter(|user| !side.held_out[*user].is_empty()).collect();
+        let mut measured: Vec<usize> = range.filter(|user| !side.held_out.row(*user).0.is_empty()).collect();
         if measured.len() > self.users_max {
             measured.sort_unstable_by_key(|user| (side.lots[*user], *user));
             measured.truncate(self.users_max);
@@ -235,8 +231,8 @@ impl Measure {
         for (user, list) in measured.iter().zip(lists) {
             let judged = Judged {
                 list: &list,
-                truth: &self.in_table(&side.held_out[*user]),
-                truths: side.held_out[*user].len(),
+                truth: &self.in_table(side.held_out.row(*user).0),
+                truths: side.held_out.row(*user).0.len(),
                 positives: side.adjacency.row(*user).0.len() as u32,
                 weights: &weights(side.lots[*user]),
             };

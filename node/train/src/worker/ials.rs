@@ -4,18 +4,23 @@ use super::{
     evaluate::Ranking,
     order::Order,
     panel::{Panel, Places, Share},
-    session::{Session, Users},
+    session::Session,
+    users::Users,
 };
 use crate::{
     Error, TrainResponse,
     link::ItemSide,
+    load::ItemKey,
     message::{Blob, Side},
     page,
     plan::Algorithm,
 };
 use bytes::Bytes;
-use docent_model::{Adjacency, Kernel, Settings, gramian, init, rows::HalfPass, tree};
+use docent_model::{Adjacency, Kernel, Settings, gramian, init, parallel, rows::HalfPass, tree};
 use std::{ops::Range, sync::Arc};
+
+/// Rows that a thread fills at a time: enough that taking them is cheap.
+const ROWS_OF_TASK: usize = 256;
 
 /// Both sides' rows on this host, as far as they are solved.
 #[derive(Default)]
@@ -70,9 +75,12 @@ impl Half for ItemSide {
 pub(super) fn first_rows(settings: &Settings, kernel: Kernel, threads: usize, side: &ItemSide) -> (Rows, Sums) {
     let dim = usize::from(settings.dim);
     let mut rows = vec![0.0; side.items.len() * dim];
-    for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
-        init::fill(settings.seed, id, settings.init_deviation, row);
-    }
+    let tasks = side.items.chunks(ROWS_OF_TASK).zip(rows.chunks_mut(ROWS_OF_TASK * dim)).collect();
+    parallel::map(threads, tasks, |(items, rows): (&[ItemKey], &mut [f32])| {
+        for ((_, id), row) in items.iter().zip(rows.chunks_exact_mut(dim)) {
+            init::fill(settings.seed, id, settings.init_deviation, row);
+        }
+    });
     let losses = vec![[0.0; 2]; side.vworkers.len()];
     let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
     (Rows { items: Some(Solved { version: 0, values: Arc::new(rows) }), ..Rows::default() }, sums)

@@ -13,6 +13,7 @@ mod registry;
 mod session;
 mod softmax;
 mod tower;
+mod users;
 
 use crate::{
     CheckpointStore, Error, PartSink, Peers, TrainRequest, TrainResponse,

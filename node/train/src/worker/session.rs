@@ -7,11 +7,11 @@ use super::{
     order::Order,
     softmax::{self, Owners},
     tower,
+    users::Users,
 };
 use crate::{
     Error, TrainRequest, TrainResponse, VWORKERS,
     link::{self, ItemSide},
-    load::{self, UserSide},
     message::{Blob, Open},
     page,
     plan::{Algorithm, Hosts},
@@ -19,7 +19,7 @@ use crate::{
 use bytes::Bytes;
 use futures::future::try_join_all;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -65,15 +65,6 @@ pub(super) struct State {
 
 /// Readers that are served at a time without writing what they read anew for each page.
 const WRITTEN_MAX: usize = 16;
-
-/// This host's users and what it exchanges with each owner.
-pub(super) struct Users {
-    pub(super) side: UserSide,
-    /// Per owner, touched items in the order of its rows.
-    pub(super) touched: BTreeMap<u64, Arc<Vec<u32>>>,
-    /// Per owner, the user rows that it reads.
-    pub(super) readers: BTreeMap<u64, Arc<Vec<u32>>>,
-}
 
 impl Session {
     pub(super) fn new(context: Arc<Context>, open: Open, shelf: Arc<Shelf>) -> Self {
@@ -167,9 +158,11 @@ impl Session {
 
     async fn load(&self) -> Result<TrainResponse, Error> {
         let (context, open, stop) = (self.context.clone(), self.open.clone(), self.stop.clone());
-        let users = self.context.compute.run(move || load_users(&context, &open, &stop)).await??;
+        let known = self.shelf.users();
+        let users = self.context.compute.run(move || Users::of(known, &context, &open, &stop)).await??;
         let counts = users.side.counts();
-        *self.state() = State { users: Some(Arc::new(users)), ..State::default() };
+        self.shelf.put_users(self.open.hold_out, users.clone());
+        *self.state() = State { users: Some(users), ..State::default() };
         Ok(TrainResponse::Loaded(counts))
     }
 
@@ -189,13 +182,7 @@ impl Session {
         .await?;
         let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
-            let mut touched = BTreeMap::new();
-            for (node, blobs) in blobs {
-                let lists =
-                    own.iter().zip(blobs).map(|(vworker, blob)| link::decode(node, &open.hosts, *vworker, &blob));
-                touched.insert(node, lists.collect::<Result<Vec<_>, _>>()?);
-            }
-            let side = link::build(&own, touched)?;
+            let side = link::build(threads, &open.hosts, &own, blobs)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
                 Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side),
@@ -344,29 +331,4 @@ impl Session {
 /// The refusal of a reader that has no part in the job.
 pub(super) fn no_host(reader: u64) -> Error {
     Error::Invalid(format!("node {reader} is no host of this job"))
-}
-
-/// Reads and sorts every user virtual worker of this host, several at a time.
-fn load_users(context: &Context, open: &Open, stop: &AtomicBool) -> Result<Users, Error> {
-    let input = context.parts.inputs.users(open.key.job, open.key.epoch)?;
-    let own = Hosts::vworkers_of(&open.hosts.users, context.options.node);
-    let mut loaded: Vec<Option<Result<load::Loaded, Error>>> = own.iter().map(|_| None).collect();
-    let tasks = own.iter().zip(&mut loaded).collect();
-    docent_model::parallel::for_each(
-        context.options.threads,
-        tasks,
-        || (),
-        |(), (vworker, slot)| {
-            if !stop.load(Ordering::Relaxed) {
-                let users = input.users(*vworker);
-                *slot = Some(users.and_then(|users| load::vworker(*vworker, users, open.hold_out, open.seed)));
-            }
-        },
-    );
-    let loaded = loaded.into_iter().map(|loaded| loaded.unwrap_or(Err(Error::Cancelled))).collect::<Result<_, _>>()?;
-    let side = load::join(loaded, open.seed)?;
-    let shared =
-        |lists: BTreeMap<u64, Vec<u32>>| lists.into_iter().map(|(node, list)| (node, Arc::new(list))).collect();
-    let (touched, readers) = (shared(side.touched_by_owner(&open.hosts)), shared(side.readers(&open.hosts)));
-    Ok(Users { side, touched, readers })
 }

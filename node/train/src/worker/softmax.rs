@@ -8,8 +8,9 @@ use super::{
     checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
-    session::{Session, Users, no_host},
+    session::{Session, no_host},
     tower::Outputs,
+    users::Users,
 };
 use crate::{
     Error, TrainResponse,

@@ -1,9 +1,9 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
-    Algorithm, CheckpointStore, Checkpoints, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput, JobPlan,
-    JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse, UserHistory,
-    UserInput, Worker,
+    Algorithm, CheckpointStore, Checkpoints, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput, ItemNumbers,
+    JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse,
+    UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
     worker::{Options, Parts},
@@ -25,8 +25,16 @@ pub(crate) fn slot(id: &str) -> u16 {
 
 /// Users like the items of their own cluster; an item's category is its cluster.
 pub(crate) struct Data {
-    pub(crate) users: Vec<UserHistory>,
+    pub(crate) users: Vec<User>,
     items: Vec<ItemInfo>,
+}
+
+/// A user's slot and id, and (item, confidence, time) of the positives.
+#[derive(Clone)]
+pub(crate) struct User {
+    slot: u16,
+    id: Arc<str>,
+    pub(crate) positives: Vec<(Arc<str>, f32, i64)>,
 }
 
 pub(crate) const CLUSTERS: u32 = 6;
@@ -41,14 +49,10 @@ impl Data {
                 let random = u32::from_le_bytes(*random.as_bytes().first_chunk().unwrap());
                 chosen.insert(random % (items / CLUSTERS) * CLUSTERS + user % CLUSTERS);
             }
-            let positive = |item: u32| Positive {
-                slot: slot(&item_id(item)),
-                item: item_id(item),
-                confidence: 1.0 + (item % 3) as f32,
-                last_ts_ms: i64::from((item * 7919 + user * 104_729) % 100),
-            };
+            let time = |item: u32| i64::from((item * 7919 + user * 104_729) % 100);
+            let positive = |item: u32| (item_id(item), 1.0 + (item % 3) as f32, time(item));
             let id: Arc<str> = format!("user-{user}").into();
-            UserHistory { slot: slot(&id), id, positives: chosen.into_iter().map(positive).collect() }
+            User { slot: slot(&id), id, positives: chosen.into_iter().map(positive).collect() }
         };
         let info = |item: u32| ItemInfo {
             slot: slot(&item_id(item)),
@@ -67,13 +71,21 @@ struct View {
 }
 
 impl UserInput for View {
-    fn users(&self, vworker: u16) -> Result<Vec<UserHistory>, Error> {
+    fn users(&self, vworker: u16, items: &mut ItemNumbers) -> Result<Vec<UserHistory>, Error> {
         let mut users: Vec<_> = self.data.users.iter().filter(|user| user.slot / 64 == vworker).cloned().collect();
         if self.reversed {
             users.reverse();
             users.iter_mut().for_each(|user| user.positives.reverse());
         }
-        Ok(users)
+        let mut positive = |(item, confidence, last_ts_ms): &(Arc<str>, f32, i64)| {
+            let item = items.number(item, || slot(item))?;
+            Ok(Positive { item, confidence: *confidence, last_ts_ms: *last_ts_ms })
+        };
+        let history = |User { slot, id, positives }: User| {
+            let positives = positives.iter().map(&mut positive).collect::<Result<_, Error>>()?;
+            Ok(UserHistory { slot, id, positives })
+        };
+        users.into_iter().map(history).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use docent_train::{
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan, softmax_plan};
+use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan, slot, softmax_plan};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -312,7 +312,7 @@ async fn published_parts_hold_the_model() {
         assert_eq!(Some(part.slots), info.slots);
         assert_eq!(part.slots.0, at as u16 * 64);
         for (n, item) in part.items.iter().enumerate() {
-            assert_eq!(item.slot, fixture::slot(&item.id));
+            assert_eq!(item.slot, slot(&item.id));
             let number: u32 = item.id.trim_start_matches("item-").parse().unwrap();
             if number != 3 {
                 sums.push([&Arc::from(format!("cluster-{}", number % CLUSTERS))], part.vector(n).unwrap());
@@ -342,13 +342,16 @@ async fn published_neighbours_are_those_of_the_formula() {
     let outcome = cluster.run(plan).await.unwrap();
 
     let mut keys: Vec<_> =
-        data.users.iter().flat_map(|user| &user.positives).map(|p| (p.slot, p.item.clone())).collect();
+        data.users.iter().flat_map(|user| &user.positives).map(|(item, ..)| (slot(item), item.clone())).collect();
     keys.sort();
     keys.dedup();
     let mut users = Adjacency::new();
     for user in &data.users {
-        let mut items: Vec<u32> =
-            user.positives.iter().map(|p| keys.binary_search(&(p.slot, p.item.clone())).unwrap() as u32).collect();
+        let mut items: Vec<u32> = user
+            .positives
+            .iter()
+            .map(|(item, ..)| keys.binary_search(&(slot(item), item.clone())).unwrap() as u32)
+            .collect();
         items.sort_unstable();
         users.push_row(items.into_iter().map(|item| (item, 1.0)));
     }

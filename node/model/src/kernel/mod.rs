@@ -4,7 +4,8 @@
 //! and output element, in order; vector lanes only ever hold *different* output elements, so lane width, tile size and
 //! blocking do not touch a result. The one sum across lanes, [`generic::dot`], has 16 lanes and a fixed tree of its own, which
 //! [`conjugate`] keeps to where it takes several at once.
-//! A machine without FMA computes the same fused operations in software: slow, and equal.
+//! A machine without FMA computes the same fused operations in software: slow, and equal. There is no set for AVX-512: compiled for it, these
+//! loops take as long as for AVX2 at the same tile height, and up to six times as long at twice that (decision 0017).
 mod conjugate;
 mod gemm;
 mod generic;
@@ -22,8 +23,6 @@ enum Isa {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
 }
 
 /// Name of the arithmetic (not of the instruction set), for a job's fingerprint: results with equal names are bitwise comparable.
@@ -43,9 +42,6 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             found.push(Self(Isa::Avx2));
-            if is_x86_feature_detected!("avx512f") {
-                found.push(Self(Isa::Avx512));
-            }
         }
         found
     }
@@ -57,8 +53,6 @@ impl Kernel {
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512",
         }
     }
 }
@@ -72,12 +66,6 @@ macro_rules! dispatched {
             $(#[target_feature(enable = "avx2,fma")]
             pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<4>($($arg),*) })*
         }
-        #[cfg(target_arch = "x86_64")]
-        mod avx512 {
-            use super::{Tile, gemm::Shares, generic::{self, *}};
-            $(#[target_feature(enable = "avx2,fma,avx512f")]
-            pub(super) fn $name($($arg: $type),*) $(-> $result)? { generic::$name::<8>($($arg),*) })*
-        }
         impl Kernel {
             $($(#[$doc])*
             #[allow(unsafe_code, reason = "calls code compiled for an instruction set that was detected")]
@@ -87,9 +75,6 @@ macro_rules! dispatched {
                     // SAFETY: a `Kernel` with this set is made by `available` alone, after it detected avx2 and fma.
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
-                    // SAFETY: as above, and it detected avx512f as well.
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => unsafe { avx512::$name($($arg),*) },
                 }
             })*
         }

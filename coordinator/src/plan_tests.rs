@@ -381,10 +381,11 @@ fn a_schedule_queues_its_next_job_when_the_time_has_passed_and_the_last_one_is_o
     assert_eq!(case.run_due(59_999), None);
     let first = case.run_due(60_000).unwrap();
     case.log.must(first.clone());
-    assert_eq!(case.log.apply(first).unwrap_err().kind, docent_types::Kind::Conflict, "a run is queued once");
-    assert_eq!(case.run_due(60_000), None);
     assert_eq!(case.run_due(500_000), None, "its first job is not over");
+    let early = Command::QueueScheduled { name: "s".into(), run: 2, now_ms: 0, events: None };
+    assert_eq!(case.log.apply(early).unwrap_err().kind, docent_types::Kind::Conflict);
     case.end_job(1);
+    assert_eq!(case.log.apply(first).unwrap_err().kind, docent_types::Kind::Conflict, "a run is queued once");
     let second = case.run_due(500_000).unwrap();
     assert!(matches!(second, Command::QueueScheduled { run: 2, now_ms: 500_000, .. }), "{second:?}");
     case.log.must(second);

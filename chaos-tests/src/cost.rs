@@ -56,11 +56,12 @@ pub fn load_average() -> String {
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
-/// The middle of some figures (the lower one of two).
+/// The middle of some figures: of an even number the mean of the two in the middle, as one of them would flatter or blacken.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+    let middle = |at: usize| sorted.get(at).copied().unwrap_or(f64::NAN);
+    (middle(sorted.len().saturating_sub(1) / 2) + middle(sorted.len() / 2)) / 2.0
 }
 
 #[cfg(test)]
@@ -73,6 +74,7 @@ mod tests {
         let spent = cost(5.0, 2.0).since(&cost(1.0, 0.5));
         assert_eq!((spent.sum(), spent.members(), spent.split().as_str()), (5.5, 4.0, "node-1 4.0, client 1.5"));
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[5.0, 1.0, 2.0, 9.0]), 3.5);
         assert!(median(&[]).is_nan());
     }
 }

@@ -7,7 +7,6 @@ use docent_rpc::caller::Chunks;
 use docent_rpc::{Caller, Handler};
 use docent_runtime::disk::{Disk, whole};
 use docent_runtime::{Deadline, Platform, Threads};
-use docent_types::catalog::ModelPart;
 use docent_types::{Error, Kind, NodeId, Result, codec};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -121,14 +120,25 @@ impl Parts {
         Ok(())
     }
 
-    /// Brings a part here from whoever has it.
-    pub async fn pull(&self, part: &ModelPart, from: &[NodeId], caller: &dyn Caller) -> Result<()> {
-        if self.has(&part.hash) {
+    /// The verified bytes of a part, brought here first from whoever has it. One that is damaged here is removed: the next call brings it anew.
+    pub async fn fetch(&self, hash: &[u8; 32], bytes: u64, from: &[NodeId], caller: &dyn Caller) -> Result<Vec<u8>> {
+        self.pull(hash, bytes, from, caller).await?;
+        let (parts, wanted) = (self.clone(), *hash);
+        let read = self.threads.blocking(move || parts.get(&wanted)).await;
+        let read = read.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        if read.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) {
+            self.remove(hash)?;
+        }
+        read
+    }
+
+    async fn pull(&self, hash: &[u8; 32], bytes: u64, from: &[NodeId], caller: &dyn Caller) -> Result<()> {
+        if self.has(hash) {
             return Ok(());
         }
-        let mut last = Error::new(Kind::Unavailable, format!("nobody has model part {}", name(&part.hash)));
+        let mut last = Error::new(Kind::Unavailable, format!("nobody has model part {}", name(hash)));
         for &node in from {
-            match self.pull_from(part, node, caller).await {
+            match self.pull_from(hash, bytes, node, caller).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,
             }
@@ -136,28 +146,25 @@ impl Parts {
         Err(last)
     }
 
-    async fn pull_from(&self, part: &ModelPart, node: NodeId, caller: &dyn Caller) -> Result<()> {
-        if part.bytes > PART_BYTES_MAX {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("model part of {} bytes; at most {PART_BYTES_MAX}", part.bytes),
-            ));
+    async fn pull_from(&self, hash: &[u8; 32], length: u64, node: NodeId, caller: &dyn Caller) -> Result<()> {
+        if length > PART_BYTES_MAX {
+            return Err(Error::new(Kind::Invalid, format!("model part of {length} bytes; at most {PART_BYTES_MAX}")));
         }
-        let body = codec::encode(&Request { hash: part.hash, offset: 0 });
+        let body = codec::encode(&Request { hash: *hash, offset: 0 });
         let mut chunks = caller.fetch(node, Service::Parts, body, Deadline::after(STALL)).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = tokio::time::timeout(STALL, chunks.next()).await.map_err(|_| {
             Error::new(Kind::DeadlineExceeded, format!("node {node} stalled while sending a model part"))
         })? {
             bytes.extend_from_slice(&chunk?);
-            if bytes.len() as u64 > part.bytes {
+            if bytes.len() as u64 > length {
                 return Err(Error::new(Kind::Corrupt, format!("node {node} sends more of a model part than there is")));
             }
         }
-        if *blake3::hash(&bytes).as_bytes() != part.hash {
+        if blake3::hash(&bytes).as_bytes() != hash {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("model part {} from node {node} has another hash", name(&part.hash)),
+                format!("model part {} from node {node} has another hash", name(hash)),
             ));
         }
         let parts = self.clone();

@@ -147,14 +147,7 @@ impl Staging {
     async fn bytes(&self, catalog: &Catalog, part: &ModelPart) -> Result<Vec<u8>> {
         let others = catalog.nodes.values().filter(|member| member.is_alive).map(|member| member.id);
         let from: Vec<NodeId> = part.holders.iter().copied().chain(others).collect();
-        self.parts.pull(part, &from, &*self.caller).await?;
-        let (parts, hash) = (self.parts.clone(), part.hash);
-        let read = self.blocking(move || parts.get(&hash)).await;
-        if read.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) {
-            // The next attempt pulls it anew.
-            self.parts.remove(&part.hash)?;
-        }
-        read
+        self.parts.fetch(&part.hash, part.bytes, &from, &*self.caller).await
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

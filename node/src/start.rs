@@ -18,7 +18,7 @@ use crate::training::checkpoints::DiskCheckpoints;
 use crate::training::cut::Cuts;
 use crate::training::drive::Drive;
 use crate::training::exchange::{TrainPeers, TrainService};
-use crate::training::input::{DiskSink, NodeInputs};
+use crate::training::input::{DiskSink, NodeInputs, VersionParts};
 use docent_gateway::Gateway;
 use docent_journal::Journal;
 use docent_meta::Meta;
@@ -278,6 +278,7 @@ impl Ground {
         let seams = docent_train::worker::Parts {
             inputs: Arc::new(NodeInputs { cuts: cuts.clone(), hasher, positives }),
             sink: Arc::new(DiskSink(parts.clone())),
+            source: Arc::new(VersionParts { parts: parts.clone(), caller: caller.clone() }),
             checkpoints: Arc::new(DiskCheckpoints::open(&self.platform, &self.settings.data_dir.join("checkpoints"))?),
             peers: Arc::new(TrainPeers(caller.clone())),
         };

@@ -84,6 +84,53 @@ fn versions(clients: &[Client]) -> Vec<u64> {
     clients.iter().map(|client| client.recommend("1", 3).unwrap()["model"]["version"].as_u64().unwrap()).collect()
 }
 
+#[test]
+fn a_job_goes_on_from_the_live_version_with_what_came_since() {
+    let lab = filled();
+    let client = lab.client(1);
+    // Trains the next version, makes it live and gives its job.
+    let run = |version: u64, flags: &[&str]| {
+        let always = ["train", "--wait", "--force", "--epochs", "8", "--warm-epochs", "2", "--regularization", "0.01"];
+        lab.docent(&[&always, flags].concat()).unwrap();
+        let (_, listed) = client.get("/v1/jobs").unwrap();
+        let made = listed["jobs"].as_array().unwrap().iter().find(|job| job["version"] == version).cloned();
+        made.unwrap_or_else(|| panic!("nothing made version {version}: {listed}"))
+    };
+    let passes = |job: &Value, phase: &str| {
+        let of_phase = |step: &&Value| step["phase"] == phase;
+        let last = job["course"].as_array().unwrap().iter().rfind(of_phase).cloned();
+        last.map(|step| step["epoch"].as_u64().unwrap())
+    };
+    let first = run(1, &["--dim", "16"]);
+    assert_eq!((&first["settings"]["warm_from"], passes(&first, "train")), (&Value::Null, Some(8)), "{first}");
+
+    // Users and items that the first version has not seen.
+    lab.docent(&["import", "generated", "--users", "1200", "--items", "550", "--events", "36000", "--seed", "5"])
+        .unwrap();
+    let second = run(2, &["--dim", "16"]);
+    assert_eq!(second["settings"]["warm_from"], 1, "{second}");
+    assert_eq!((passes(&second, "train to evaluate"), passes(&second, "train")), (Some(8), Some(2)), "{second}");
+    // Nothing came since, and nothing is measured: from the same version the same passes make the same parts.
+    let again = run(3, &["--dim", "16", "--warm-from", "1", "--holdout", "0"]);
+    assert_eq!(passes(&again, "train to evaluate"), None);
+    let hashes = |version: u64| jobs::part_hashes(&client, version).unwrap();
+    assert_eq!(hashes(3), hashes(2));
+    let wider = run(4, &["--dim", "8", "--holdout", "0"]);
+    assert_eq!(
+        (&wider["settings"]["warm_from"], passes(&wider, "train")),
+        (&Value::Null, Some(8)),
+        "another dimension"
+    );
+
+    let refused = lab.docent(&["train", "--warm-epochs", "1", "--warm-from", "99"]).unwrap_err().to_string();
+    assert!(refused.contains("no model version 99"), "{refused}");
+    let retired =
+        lab.docent(&["train", "--dim", "16", "--warm-epochs", "1", "--warm-from", "1"]).unwrap_err().to_string();
+    assert!(retired.contains("version 1 is not kept"), "{retired}");
+    let named = ["schedule", "set", "hourly", "--every", "1h", "--warm-epochs", "1", "--warm-from", "3"];
+    assert!(lab.docent(&named).unwrap_err().to_string().contains("warm_from"));
+}
+
 /// Jobs that take some seconds: many checkpoints.
 const LONG: [&str; 2] = [
     r#"{ "dim": 32, "epochs": 120, "holdout": 0.0 }"#,

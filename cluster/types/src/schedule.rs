@@ -51,6 +51,7 @@ impl Schedule {
     pub fn validate(&self) -> Result<()> {
         check_name(&self.name)?;
         self.settings.validate()?;
+        self.settings.outlast_versions()?;
         if self.every_ms.is_none() && self.after_events.is_none() {
             return Err(Error::invalid("every", "a schedule needs every (a time), after_events, or both"));
         }
@@ -97,6 +98,7 @@ impl Scheduled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::GivenSettings;
 
     fn schedule() -> Schedule {
         Schedule {
@@ -121,6 +123,9 @@ mod tests {
         assert_eq!(field(Schedule { after_events: Some(0), ..schedule() }), "after_events");
         let settings = TrainSettings { holdout: 2.0, ..TrainSettings::default() };
         assert_eq!(field(Schedule { settings, ..schedule() }), "holdout");
+        let warm = |warm_from| GivenSettings { warm_epochs: Some(1), warm_from, ..GivenSettings::default() }.settings();
+        assert!(Schedule { settings: warm(None).unwrap(), ..schedule() }.validate().is_ok());
+        assert_eq!(field(Schedule { settings: warm(Some(1)).unwrap(), ..schedule() }), "warm_from");
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Study {
     pub fn validate(&self) -> Result<()> {
         check_name(&self.name)?;
         self.settings.validate()?;
+        self.settings.outlast_versions()?;
         if self.settings.holdout == 0.0 {
             return Err(Error::invalid("holdout", "holdout must be above 0: trials are compared on what is held out"));
         }

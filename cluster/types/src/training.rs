@@ -79,6 +79,19 @@ pub struct Ials {
     pub regularization: f64,
     /// Frequency scaling exponent of the regularisation, 0 to 1.
     pub frequency_scaling: f64,
+    /// Goes on from an earlier version. Stored beside the others (`Stored`).
+    #[serde(skip)]
+    pub warm: Option<Warm>,
+}
+
+/// How a job goes on from an earlier version instead of training from nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// Passes over both sides from there, 1 to 1,000.
+    pub epochs: u32,
+    /// The version; the one that is live when the job is queued where none is named. If it is of another family or dimension, or none is live,
+    /// the job trains from nothing.
+    pub from: Option<u64>,
 }
 
 /// Settings of the graph filter (`docent_model::graph`).
@@ -124,6 +137,39 @@ pub struct Softmax {
     /// Exponent of an item's number of positives in how much it counts beside its vector, 0 (none) to 2. Stored beside the others (`Stored`).
     #[serde(skip)]
     pub popularity_bias: f64,
+    /// What is minimised. Stored beside the others, as the bias.
+    #[serde(skip)]
+    pub loss: Loss,
+}
+
+/// What tells a user's items from negatives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// One of the user's against all negatives at once.
+    #[default]
+    Softmax,
+    /// One of the user's against each negative by itself: Bayesian personalised ranking.
+    Bpr,
+}
+
+impl Loss {
+    /// Its name for clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::Softmax => "softmax",
+            Loss::Bpr => "bpr",
+        }
+    }
+
+    /// The loss of a name.
+    ///
+    /// # Errors
+    /// `Invalid` for another name.
+    pub fn named(name: &str) -> Result<Loss> {
+        let known = [Loss::Softmax, Loss::Bpr].into_iter().find(|loss| loss.name() == name);
+        known.ok_or_else(|| Error::invalid("loss", format!("unknown loss {name:?}; known: softmax, bpr")))
+    }
 }
 
 /// Settings of two towers (`docent_model::tower`).
@@ -184,7 +230,7 @@ impl Default for TrainSettings {
 
 impl Default for Ials {
     fn default() -> Self {
-        Ials { dim: 64, epochs: 10, unobserved_weight: 0.01, regularization: 0.003, frequency_scaling: 1.0 }
+        Ials { dim: 64, epochs: 10, unobserved_weight: 0.01, regularization: 0.003, frequency_scaling: 1.0, warm: None }
     }
 }
 
@@ -217,6 +263,7 @@ impl Default for Softmax {
             popularity_exponent: 1.0,
             uniform_share: 0.5,
             popularity_bias: 0.0,
+            loss: Loss::Softmax,
         }
     }
 }
@@ -255,12 +302,33 @@ impl TrainSettings {
                 "holdout must be above 0: a blend learns its weights on what is held out",
             ));
         }
+        if matches!(&self.algorithm, Algorithm::Ials(Ials { warm: Some(_), .. })) && self.holdout > 0.0 && !self.refit {
+            return Err(Error::invalid(
+                "warm_epochs",
+                "warm_epochs needs refit: the version to start from has seen what is held out, so the measured model starts from nothing",
+            ));
+        }
         Ok(())
+    }
+
+    /// Refuses a version to go on from: whoever queues jobs later and again must leave it to each of them which version is live then.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting.
+    pub fn outlast_versions(&self) -> Result<()> {
+        match self.algorithm.warm() {
+            Some(Warm { from: Some(_), .. }) => Err(Error::invalid(
+                "warm_from",
+                "jobs that are queued later go on from the version that is live then: leave warm_from out",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
         match &self.algorithm {
+            algorithm if algorithm.is_latest() => WARM,
             Algorithm::Blend(_) => BLENDS,
             algorithm if algorithm.popularity_bias() != 0.0 => BLENDS,
             Algorithm::Tower(_) => LATER,
@@ -299,6 +367,31 @@ impl Algorithm {
         }
     }
 
+    /// The version that a job goes on from, and for how many passes.
+    pub fn warm(&self) -> Option<Warm> {
+        match self {
+            Algorithm::Ials(ials) => ials.warm,
+            _ => None,
+        }
+    }
+
+    /// Names the version to go on from: `live`, where none is named.
+    pub fn settle_warm(&mut self, live: Option<u64>) {
+        if let Algorithm::Ials(Ials { warm: Some(warm), .. }) = self {
+            warm.from = warm.from.or(live);
+        }
+    }
+
+    /// Whether a version of `earlier` can be gone on from.
+    pub fn continues(&self, earlier: &Algorithm) -> bool {
+        matches!((self, earlier), (Algorithm::Ials(next), Algorithm::Ials(ials)) if next.dim == ials.dim)
+    }
+
+    /// Whether only the format that came with warm starts and losses can say it.
+    fn is_latest(&self) -> bool {
+        self.warm().is_some() || self.softmax().is_some_and(|softmax| softmax.loss != Loss::Softmax)
+    }
+
     /// The exponent of the bias by popularity, 0 for none.
     pub fn popularity_bias(&self) -> f64 {
         self.softmax().map_or(0.0, |softmax| softmax.popularity_bias)
@@ -328,6 +421,8 @@ const FAMILIES: u32 = 4;
 const LATER: u32 = 5;
 /// The format that came with blends, and with a bias by popularity.
 const BLENDS: u32 = 6;
+/// The format that came with warm starts, and with a choice of the loss.
+const WARM: u32 = 7;
 
 impl Ials {
     fn validate(&self) -> Result<()> {
@@ -335,7 +430,18 @@ impl Ials {
         within("epochs", self.epochs, 1..=1_000, "must be 1 to 1000")?;
         above_zero("unobserved_weight", self.unobserved_weight, 1.0, "must be above 0 and at most 1")?;
         above_zero("regularization", self.regularization, f64::MAX, "must be a positive number")?;
-        within("frequency_scaling", self.frequency_scaling, 0.0..=1.0, "must be 0 to 1")
+        within("frequency_scaling", self.frequency_scaling, 0.0..=1.0, "must be 0 to 1")?;
+        self.warm.map_or(Ok(()), |warm| within("warm_epochs", warm.epochs, 1..=1_000, "must be 1 to 1000"))
+    }
+
+    /// All of a model by itself: a blend's has no version of its own to go on from.
+    fn take_alone(given: &mut GivenSettings) -> Result<Ials> {
+        let (from, ials) = (given.warm_from.take(), Ials::take(given));
+        let warm = given.warm_epochs.take().filter(|epochs| *epochs > 0).map(|epochs| Warm { epochs, from });
+        if warm.is_none() && from.is_some() {
+            return Err(Error::invalid("warm_from", "warm_from needs warm_epochs: the passes from that version"));
+        }
+        Ok(Ials { warm, ..ials })
     }
 
     fn take(given: &mut GivenSettings) -> Ials {
@@ -346,6 +452,7 @@ impl Ials {
             unobserved_weight: given.unobserved_weight.take().unwrap_or(default.unobserved_weight),
             regularization: given.regularization.take().unwrap_or(default.regularization),
             frequency_scaling: given.frequency_scaling.take().unwrap_or(default.frequency_scaling),
+            warm: None,
         }
     }
 
@@ -356,6 +463,8 @@ impl Ials {
             unobserved_weight: Some(self.unobserved_weight),
             regularization: Some(self.regularization),
             frequency_scaling: Some(self.frequency_scaling),
+            warm_epochs: self.warm.map(|warm| warm.epochs),
+            warm_from: self.warm.and_then(|warm| warm.from),
             ..shared
         }
     }
@@ -420,9 +529,9 @@ impl Softmax {
         within("dim", self.dim, 1..=dim_max, "must be at most 511 with a popularity_bias")
     }
 
-    fn take(given: &mut GivenSettings) -> Softmax {
+    fn take(given: &mut GivenSettings) -> Result<Softmax> {
         let default = Softmax::default();
-        Softmax {
+        Ok(Softmax {
             dim: given.dim.take().unwrap_or(default.dim),
             epochs: given.epochs.take().unwrap_or(default.epochs),
             batch: given.batch.take().unwrap_or(default.batch),
@@ -433,7 +542,8 @@ impl Softmax {
             popularity_exponent: given.popularity_exponent.take().unwrap_or(default.popularity_exponent),
             uniform_share: given.uniform_share.take().unwrap_or(default.uniform_share),
             popularity_bias: given.popularity_bias.take().unwrap_or(default.popularity_bias),
-        }
+            loss: given.loss.take().as_deref().map_or(Ok(default.loss), Loss::named)?,
+        })
     }
 }
 
@@ -450,6 +560,7 @@ impl Softmax {
             popularity_exponent: Some(self.popularity_exponent),
             uniform_share: Some(self.uniform_share),
             popularity_bias: Some(self.popularity_bias),
+            loss: Some(self.loss.name().to_owned()),
             ..shared
         }
     }
@@ -477,14 +588,14 @@ impl Tower {
         above_zero("dense_rate", self.dense_rate, 1.0, "must be above 0 and at most 1")
     }
 
-    fn take(given: &mut GivenSettings) -> Tower {
+    fn take(given: &mut GivenSettings) -> Result<Tower> {
         let default = Tower::default();
-        Tower {
-            softmax: Softmax::take(given),
+        Ok(Tower {
+            softmax: Softmax::take(given)?,
             user_hidden: given.user_hidden.take().unwrap_or(default.user_hidden),
             item_hidden: given.item_hidden.take().unwrap_or(default.item_hidden),
             dense_rate: given.dense_rate.take().unwrap_or(default.dense_rate),
-        }
+        })
     }
 }
 
@@ -502,8 +613,8 @@ impl Blend {
         let graph = Graph::take(given);
         let with = match given.blend_with.take().as_deref() {
             None | Some(IALS) => Partner::Ials(Ials::take(given)),
-            Some(SOFTMAX) => Partner::Softmax(Softmax::take(given)),
-            Some(TOWER) => Partner::Tower(Tower::take(given)),
+            Some(SOFTMAX) => Partner::Softmax(Softmax::take(given)?),
+            Some(TOWER) => Partner::Tower(Tower::take(given)?),
             Some(other) => {
                 let message =
                     format!("a graph filter is not blended with {other:?}; known: {IALS}, {SOFTMAX}, {TOWER}");
@@ -570,6 +681,17 @@ mod tests {
         [softmax(), tower(), softmax_blend, tower_blend].into_iter().map(with_bias).collect()
     }
 
+    /// What format 7 came with: a warm start, and another loss of every family that has one.
+    fn latest() -> Vec<TrainSettings> {
+        let warm = |from| Algorithm::Ials(Ials { warm: Some(Warm { epochs: 2, from }), ..Ials::default() });
+        let warm = [None, Some(7)].map(|from| TrainSettings { algorithm: warm(from), ..TrainSettings::default() });
+        let with_loss = |mut settings: TrainSettings| {
+            settings.algorithm.softmax_mut().unwrap().loss = Loss::Bpr;
+            settings
+        };
+        warm.into_iter().chain([softmax(), tower()].into_iter().chain(biased()).map(with_loss)).collect()
+    }
+
     #[test]
     fn settings_outside_their_ranges_are_refused_by_name() {
         assert_eq!(GivenSettings::default().settings().unwrap(), TrainSettings::default());
@@ -606,6 +728,13 @@ mod tests {
             ("popularity_bias", GivenSettings { popularity_bias: Some(2.5), ..of("softmax") }),
             ("popularity_bias", GivenSettings { popularity_bias: Some(0.5), ..of("ials") }),
             ("dim", GivenSettings { popularity_bias: Some(0.5), dim: Some(512), ..of("tower") }),
+            ("loss", GivenSettings { loss: Some("hinge".into()), ..of("softmax") }),
+            ("loss", GivenSettings { loss: Some("bpr".into()), ..of("ials") }),
+            ("warm_epochs", GivenSettings { warm_epochs: Some(1_001), ..of("ials") }),
+            ("warm_epochs", GivenSettings { warm_epochs: Some(1), refit: Some(false), ..of("ials") }),
+            ("warm_epochs", GivenSettings { warm_epochs: Some(1), ..of("softmax") }),
+            ("warm_epochs", GivenSettings { warm_epochs: Some(1), ..of("blend") }),
+            ("warm_from", GivenSettings { warm_from: Some(1), ..of("ials") }),
         ];
         for (field, given) in bad {
             assert_eq!(given.settings().unwrap_err().field.as_deref(), Some(field));
@@ -615,8 +744,11 @@ mod tests {
     #[test]
     fn what_is_given_comes_back_flat() {
         let other = TrainSettings { split: Split::Random, seed: 7, ..graph() };
-        for settings in
-            [TrainSettings::default(), other, softmax(), tower()].into_iter().chain(blends()).chain(biased())
+        for settings in [TrainSettings::default(), other, softmax(), tower()]
+            .into_iter()
+            .chain(blends())
+            .chain(biased())
+            .chain(latest())
         {
             assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
         }
@@ -628,8 +760,11 @@ mod tests {
         assert_eq!(codec::encode(&TrainSettings::default()), codec::encode(&then));
         assert_eq!(TrainSettings::default().format(), 2);
         let random = TrainSettings { split: Split::Random, ..TrainSettings::default() };
-        for settings in
-            [TrainSettings::default(), graph(), softmax(), tower(), random].into_iter().chain(blends()).chain(biased())
+        for settings in [TrainSettings::default(), graph(), softmax(), tower(), random]
+            .into_iter()
+            .chain(blends())
+            .chain(biased())
+            .chain(latest())
         {
             // Something follows, as it does wherever settings are kept.
             let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));

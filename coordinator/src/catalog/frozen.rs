@@ -17,7 +17,9 @@ use docent_types::item::Item;
 use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::study::{Dimension, Studied, Study, Trial, Values};
-use docent_types::training::{Algorithm, Blend, Graph, Partner, Softmax, Split, Tower, TrainSettings};
+use docent_types::training::{
+    Algorithm, Blend, Graph, Ials, Loss, Partner, Softmax, Split, Tower, TrainSettings, Warm,
+};
 use docent_types::user::{Consent, Profile};
 use docent_types::{
     ClusterId, EventId, ItemId, Keyspace, Position, ReplicaId, ShardId, SlotRange, TenantId, UserId, codec,
@@ -289,6 +291,18 @@ fn graph(bytes: &mut Bytes, position: Position) {
         [Algorithm::Softmax(Box::new(biased)), Algorithm::Tower(Box::new(tower)), Algorithm::Blend(Box::new(blend))]
             .map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
     bytes.each("settings.biased", &biased, TrainSettings::format);
+    let warm = Ials { warm: Some(Warm { epochs: 2, from: Some(7) }), ..Ials::default() };
+    let bpr = Softmax { loss: Loss::Bpr, popularity_bias: 0.5, ..Softmax::default() };
+    let blend = Blend { with: Partner::Softmax(bpr.clone()), ..Blend::default() };
+    let tower = Tower { softmax: bpr.clone(), ..Tower::default() };
+    let latest = [
+        Algorithm::Ials(warm),
+        Algorithm::Softmax(Box::new(bpr)),
+        Algorithm::Tower(Box::new(tower)),
+        Algorithm::Blend(Box::new(blend)),
+    ];
+    let latest = latest.map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
+    bytes.each("settings.with", &latest, TrainSettings::format);
     let blended = shard::Request::ScanBlend {
         tenant: TenantId::default(),
         version: 1,

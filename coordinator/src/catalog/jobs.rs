@@ -2,7 +2,7 @@
 //! under a higher epoch so that a driver that was given up cannot speak for it.
 
 use super::{Answer, Applied, Attempt, State, Step, conflict, not_found, unborn};
-use docent_types::catalog::{self, Catalog, Job, JobProgress, JobState};
+use docent_types::catalog::{self, Catalog, Job, JobProgress, JobState, ModelState};
 use docent_types::training::TrainSettings;
 use docent_types::{Error, Kind, NodeId};
 
@@ -22,7 +22,7 @@ const COURSES_MAX: usize = 10;
 const STEPS_MAX: usize = 128;
 
 impl State {
-    pub(super) fn queue_job(&mut self, settings: TrainSettings, now_ms: i64) -> Applied {
+    pub(super) fn queue_job(&mut self, mut settings: TrainSettings, now_ms: i64) -> Applied {
         settings.validate()?;
         if self.catalog.cluster.is_none() {
             return Err(unborn());
@@ -33,6 +33,7 @@ impl State {
         if !has_room(&self.catalog) {
             return Err(Error::overloaded(format!("{QUEUED_MAX} jobs wait already; cancel one or wait"), 10_000));
         }
+        self.settle_warm(&mut settings)?;
         self.book.last_job += 1;
         let job = Job {
             id: self.book.last_job,
@@ -48,6 +49,33 @@ impl State {
         self.catalog_mut().jobs.insert(job.id, job.clone());
         self.forget_finished();
         Ok(Step::Changed(Answer::Job(job)))
+    }
+
+    /// Names the version that a job goes on from, once for all of its attempts: the one that is asked for, or the live one if it can be.
+    fn settle_warm(&self, settings: &mut TrainSettings) -> Result<(), Error> {
+        let Some(warm) = settings.algorithm.warm() else { return Ok(()) };
+        let live = self.catalog.live;
+        let Some(version) = warm.from else {
+            let live = live.and_then(|live| self.catalog.models.get(&live.version));
+            let live = live.filter(|model| settings.algorithm.continues(&model.settings.algorithm));
+            settings.algorithm.settle_warm(live.map(|model| model.version));
+            return Ok(());
+        };
+        let model = self.catalog.models.get(&version);
+        let model = model.ok_or_else(|| not_found(format!("there is no model version {version} to go on from")))?;
+        let is_kept = matches!(model.state, ModelState::Staged | ModelState::Live)
+            || live.and_then(|live| live.previous) == Some(version);
+        if !is_kept {
+            let message = format!(
+                "version {version} is not kept; go on from a staged one, the live one or the one that was live before it"
+            );
+            return Err(conflict(message));
+        }
+        if !settings.algorithm.continues(&model.settings.algorithm) {
+            let message = format!("version {version} is not of the same family and dimension as the job");
+            return Err(Error::invalid("warm_from", message));
+        }
+        Ok(())
     }
 
     pub(super) fn assign_job(&mut self, id: u64, epoch: u64, driver: NodeId) -> Applied {
@@ -217,6 +245,49 @@ pub(super) fn name(state: JobState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Command;
+    use crate::catalog::properties::Log;
+    use docent_types::training::{Algorithm, Graph, Ials, Warm};
+
+    fn warm(dim: u32, from: Option<u64>) -> TrainSettings {
+        let ials = Ials { dim, warm: Some(Warm { epochs: 1, from }), ..Ials::default() };
+        TrainSettings { algorithm: Algorithm::Ials(ials), ..TrainSettings::default() }
+    }
+
+    /// The version that a job of these settings goes on from.
+    fn base(log: &mut Log, settings: TrainSettings) -> Result<Option<u64>, Kind> {
+        let Answer::Job(job) = log.apply(Command::QueueJob { settings, now_ms: 0 }).map_err(|error| error.kind)? else {
+            panic!("no job")
+        };
+        Ok(job.settings.algorithm.warm().and_then(|warm| warm.from))
+    }
+
+    #[test]
+    fn a_job_goes_on_from_the_version_that_was_live_when_it_was_queued() {
+        let mut log = Log::placed(2);
+        assert_eq!(base(&mut log, warm(64, None)), Ok(None), "nothing is live");
+        for _ in 0..4 {
+            log.train(TrainSettings::default());
+        }
+        (1..=3).for_each(|version| {
+            log.must(Command::Stage(version));
+            log.must(Command::Activate(version));
+        });
+        assert_eq!(base(&mut log, warm(64, None)), Ok(Some(3)));
+        assert_eq!(base(&mut log, warm(64, Some(2))), Ok(Some(2)), "the rollback target is kept");
+        assert_eq!(base(&mut log, warm(32, None)), Ok(None), "of another dimension");
+        assert_eq!(base(&mut log, TrainSettings::default()), Ok(None));
+        let refused =
+            [(64, 1, Kind::Conflict), (64, 4, Kind::Conflict), (64, 9, Kind::NotFound), (32, 3, Kind::Invalid)];
+        for (dim, from, kind) in refused {
+            assert_eq!(base(&mut log, warm(dim, Some(from))), Err(kind), "{dim} {from}");
+        }
+        let graph = TrainSettings { algorithm: Algorithm::Graph(Graph::default()), ..TrainSettings::default() };
+        let version = log.train(graph);
+        log.must(Command::Stage(version));
+        log.must(Command::Activate(version));
+        assert_eq!(base(&mut log, warm(64, None)), Ok(None), "of another family");
+    }
 
     fn at(phase: &str, epoch: u32) -> catalog::Step {
         let progress = JobProgress { phase: phase.into(), epoch, ..JobProgress::default() };

@@ -13,9 +13,11 @@ use docent_runtime::{Clock, Deadline, OnExit, Supervisor};
 use docent_train::driver::Driver;
 use docent_train::part::Global;
 use docent_train::plan::Phase;
-use docent_train::{Checkpoints, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker};
+use docent_train::{
+    Base, Checkpoints, Earlier, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker,
+};
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, Step};
-use docent_types::training::{Algorithm, Graph, Ials, Partner, Softmax, Split, Tower, TrainSettings};
+use docent_types::training::{Algorithm, Graph, Ials, Loss, Partner, Softmax, Split, Tower, TrainSettings, Warm};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,6 +156,7 @@ impl Drive {
             job: job.id,
             epoch: job.epoch,
             settings: job_settings(&job.settings),
+            base: base(&catalog.borrow(), &job.settings.algorithm)?,
             hosts: input.hosts,
             checkpoints: input.keepers.map(|keepers| Checkpoints {
                 input: input.identity,
@@ -176,6 +179,23 @@ impl Drive {
         let hash = self.parts.put(&outcome.global)?;
         trained(self.node, input.positions, &outcome, hash)
     }
+}
+
+/// The parts of the version that a job goes on from. The job names it since it was queued, so that every attempt goes on from the same one.
+fn base(catalog: &Catalog, algorithm: &Algorithm) -> Result<Option<Base>> {
+    let Some(Warm { epochs, from: Some(version) }) = algorithm.warm() else { return Ok(None) };
+    let model = catalog.models.get(&version).ok_or_else(|| {
+        let message = format!("version {version}, which the job goes on from, is forgotten; start another job");
+        Error::new(Kind::Invalid, message)
+    })?;
+    let alive = || catalog.nodes.values().filter(|member| member.is_alive).map(|member| member.id.0);
+    let part = |part: &ModelPart| Earlier {
+        blake3: part.hash,
+        bytes: part.bytes,
+        holders: part.holders.iter().map(|node| node.0).chain(alive()).collect(),
+    };
+    let parts = model.parts.iter().map(part).collect();
+    Ok(Some(Base { parts, epochs: u16::try_from(epochs).unwrap_or(u16::MAX) }))
 }
 
 /// Whether this catalog knows that nothing more comes of a job. An older catalog than the driver's has it queued, or does not know it: what
@@ -207,7 +227,11 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
         Split::Random => HoldOut::Random(share),
     };
     let evaluate = (share > 0.0).then(|| Evaluate { hold_out, retrain: settings.refit, ..Evaluate::default() });
-    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, seed, evaluate }
+    let loss = match settings.algorithm.softmax().map(|softmax| softmax.loss) {
+        Some(Loss::Bpr) => docent_model::softmax::Loss::Bpr,
+        Some(Loss::Softmax) | None => docent_model::softmax::Loss::Softmax,
+    };
+    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, loss, seed, evaluate }
 }
 
 fn ials_settings(ials: &Ials, seed: u64) -> docent_train::Algorithm {

@@ -4,12 +4,17 @@ use super::cut::{Cuts, Pinned};
 use crate::parts::Parts;
 use docent_placement::SlotHasher;
 use docent_placement::initial::WORKER_SLOTS;
+use docent_rpc::Caller;
 use docent_shard::Positives;
 use docent_shard::item::items;
 use docent_shard::training::{Pair, training_users};
 use docent_train::input::Inputs;
-use docent_train::{Error, ItemInfo, ItemInput, ItemNumbers, PartInfo, PartSink, Positive, UserHistory, UserInput};
-use docent_types::{Keyspace, Kind, ShardId, SlotRange, TenantId};
+use docent_train::{
+    Earlier, Error, ItemInfo, ItemInput, ItemNumbers, PartInfo, PartSink, PartSource, Positive, UserHistory, UserInput,
+};
+use docent_types::{Keyspace, Kind, NodeId, ShardId, SlotRange, TenantId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -101,6 +106,25 @@ impl ItemInput for Input {
         })
         .map_err(input_error)?;
         Ok(found)
+    }
+}
+
+/// Parts of earlier versions, pulled first where they are not here.
+pub struct VersionParts {
+    /// This node's.
+    pub parts: Arc<Parts>,
+    /// Other nodes.
+    pub caller: Arc<dyn Caller>,
+}
+
+impl PartSource for VersionParts {
+    fn get<'a>(&'a self, part: &'a Earlier) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        let from: Vec<NodeId> = part.holders.iter().copied().map(NodeId).collect();
+        async move {
+            let found = self.parts.fetch(&part.blake3, part.bytes, &from, &*self.caller).await;
+            found.map_err(|error| input_error(format!("the version to go on from cannot be read: {}", error.message)))
+        }
+        .boxed()
     }
 }
 

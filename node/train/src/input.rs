@@ -1,5 +1,6 @@
 //! The seams between the trainer and the node that it runs on.
-use crate::{Error, ItemNumbers};
+use crate::{Error, ItemNumbers, plan::Earlier};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// One positive of a user: an item with everything that the user's events say about it summed up.
@@ -63,6 +64,15 @@ pub trait PartSink: Send + Sync {
     /// # Errors
     /// [`Error::Sink`].
     fn put(&self, part: &crate::PartInfo, bytes: Vec<u8>) -> Result<(), Error>;
+}
+
+/// Gives parts of earlier versions.
+pub trait PartSource: Send + Sync {
+    /// The verified bytes of a part, from this node or another.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where nobody has it any more.
+    fn get<'a>(&'a self, part: &'a Earlier) -> BoxFuture<'a, Result<Vec<u8>, Error>>;
 }
 
 /// Where a worker keeps checkpoints. Called on the compute thread; may block. Nothing in it need outlive the process.

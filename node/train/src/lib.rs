@@ -34,10 +34,12 @@ pub mod worker;
 
 pub use driver::Driver;
 pub use error::Error;
-pub use input::{CheckpointStore, ItemInfo, ItemInput, PartSink, Positive, UserHistory, UserInput};
+pub use input::{CheckpointStore, ItemInfo, ItemInput, PartSink, PartSource, Positive, UserHistory, UserInput};
 pub use message::{Peers, TrainRequest, TrainResponse};
 pub use numbers::ItemNumbers;
-pub use plan::{Algorithm, Checkpoints, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress};
+pub use plan::{
+    Algorithm, Base, Checkpoints, Earlier, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress,
+};
 pub use worker::Worker;
 
 /// Virtual workers of each keyspace.

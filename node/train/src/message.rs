@@ -4,11 +4,12 @@
 //! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
 use crate::{
     Error, Hosts, PartInfo,
-    plan::{Algorithm, Counts, HoldOut},
+    plan::{Algorithm, Counts, Earlier, HoldOut},
 };
 use bytes::Bytes;
 use docent_model::{
     blend::{Blend, Weights},
+    softmax::Loss,
     tree::Node,
 };
 use futures::future::BoxFuture;
@@ -83,12 +84,16 @@ pub struct Open {
     pub key: Key,
     /// The model's family and settings.
     pub algorithm: Algorithm,
+    /// See [`crate::JobSettings::loss`].
+    pub loss: Loss,
     /// See [`crate::JobSettings::seed`].
     pub seed: u64,
     /// Who hosts what.
     pub hosts: Hosts,
     /// Set while measuring.
     pub hold_out: Option<HoldOut>,
+    /// By virtual worker of items, the parts that the first rows are from; none: they are drawn.
+    pub base: Option<Vec<Earlier>>,
     /// Longest wait for one page from a peer.
     pub page_timeout_ms: u64,
 }

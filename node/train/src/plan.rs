@@ -176,6 +176,8 @@ pub struct JobSettings {
     pub filter: Option<graph::Settings>,
     /// Exponent of items' odds in sampled softmax and two towers (`softmax::odds`), 0 (none) to 2.
     pub bias: f32,
+    /// What sampled softmax and two towers minimise.
+    pub loss: softmax::Loss,
     /// Draws what is held out, and who is measured; the model has its own.
     pub seed: u64,
     /// Measure first; none trains on everything at once.
@@ -200,6 +202,9 @@ impl JobSettings {
                 "a bias is 0 to 2, of sampled softmax and towers below {DIM_MAX} dimensions"
             )));
         }
+        if self.loss != softmax::Loss::default() && dim.is_none() {
+            return Err(Error::Invalid("a loss is of sampled softmax and towers".into()));
+        }
         if let Some(filter) = &self.filter {
             filter.validate()?;
             if self.evaluate.is_none() || matches!(self.algorithm, Algorithm::Graph(_)) {
@@ -220,6 +225,27 @@ impl JobSettings {
         }
         Ok(())
     }
+}
+
+/// A part of an earlier version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Hash of its bytes.
+    pub blake3: [u8; 32],
+    /// Length.
+    pub bytes: u64,
+    /// Nodes that had it when it was made.
+    pub holders: Vec<u64>,
+}
+
+/// What a job goes on from: the item rows of an earlier version of the same family and dimension. Only the model that is published does; one that
+/// is measured trains from nothing, because the earlier version has seen what is held out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Its parts, by virtual worker of items.
+    pub parts: Vec<Earlier>,
+    /// Passes from there, 1..=1000.
+    pub epochs: u16,
 }
 
 /// How a job keeps what it has done, so that another attempt on the same input goes on from there.
@@ -244,6 +270,8 @@ pub struct JobPlan {
     pub epoch: u64,
     /// Its settings.
     pub settings: JobSettings,
+    /// What its last model goes on from; none: it trains from nothing.
+    pub base: Option<Base>,
     /// Who hosts what.
     pub hosts: Hosts,
     /// What is kept on the way; none: an attempt that fails has to be repeated from the start.
@@ -255,6 +283,29 @@ pub struct JobPlan {
 }
 
 impl JobPlan {
+    /// Checks its settings and hosts, and that it can go on from its base.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.settings.validate()?;
+        self.hosts.validate()?;
+        let Some(base) = &self.base else { return Ok(()) };
+        let is_ials = matches!(self.settings.algorithm, Algorithm::Ials(_)) && self.settings.filter.is_none();
+        if !is_ials || self.settings.evaluate.as_ref().is_some_and(|evaluate| !evaluate.retrain) {
+            return Err(Error::Invalid("only iALS that trains on everything goes on from an earlier version".into()));
+        }
+        if base.parts.len() != usize::from(VWORKERS) {
+            return Err(Error::Invalid(format!("a version has {VWORKERS} parts, not {}", base.parts.len())));
+        }
+        self.last().validate()
+    }
+
+    /// The model that is published.
+    pub(crate) fn last(&self) -> Algorithm {
+        match (&self.base, self.settings.algorithm.clone()) {
+            (Some(base), Algorithm::Ials(settings)) => Algorithm::Ials(Settings { epochs: base.epochs, ..settings }),
+            (_, algorithm) => algorithm,
+        }
+    }
+
     /// Every node that takes part, sorted.
     pub(crate) fn nodes(&self) -> Vec<u64> {
         let mut nodes = self.hosts.nodes();

@@ -48,6 +48,13 @@ pub struct ModelArgs {
     /// Frequency scaling exponent of the regularisation, 0 to 1
     #[arg(long, help_heading = IALS)]
     frequency_scaling: Option<f64>,
+    /// Go on from the live version, where it is of the same family and dimensions: passes from there, 0 for none. What is measured on held-out
+    /// positives is a model from nothing all the same, as the live version has seen them
+    #[arg(long, help_heading = IALS)]
+    warm_epochs: Option<u32>,
+    /// Go on from this version instead
+    #[arg(long, help_heading = IALS, requires = "warm_epochs")]
+    warm_from: Option<u64>,
     /// Exponent of a user's number of positives, 0 to 2
     #[arg(long, help_heading = GRAPH)]
     user_exponent: Option<f64>,
@@ -93,6 +100,9 @@ pub struct ModelArgs {
     /// Exponent of an item's number of positives in how much it counts beside its vector, 0 (none) to 2
     #[arg(long, help_heading = SOFTMAX)]
     popularity_bias: Option<f64>,
+    /// What is minimised: softmax (an item against all negatives) or bpr (against each by itself)
+    #[arg(long, help_heading = SOFTMAX)]
+    loss: Option<String>,
     /// Hidden units of the user tower, a multiple of 16 up to 512; 0: none
     #[arg(long, help_heading = TOWER)]
     user_hidden: Option<u32>,
@@ -188,6 +198,9 @@ impl ModelArgs {
             popularity_exponent: self.popularity_exponent,
             uniform_share: self.uniform_share,
             popularity_bias: self.popularity_bias,
+            loss: self.loss.clone(),
+            warm_epochs: self.warm_epochs,
+            warm_from: self.warm_from,
             user_hidden: self.user_hidden,
             item_hidden: self.item_hidden,
             dense_rate: self.dense_rate,

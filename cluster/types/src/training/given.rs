@@ -53,6 +53,12 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub popularity_bias: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_epochs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_hidden: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_hidden: Option<u32>,
@@ -78,10 +84,10 @@ impl GivenSettings {
     pub fn settings(mut self) -> Result<TrainSettings> {
         let default = TrainSettings::default();
         let algorithm = match self.algorithm.as_deref() {
-            None | Some(IALS) => Algorithm::Ials(Ials::take(&mut self)),
+            None | Some(IALS) => Algorithm::Ials(Ials::take_alone(&mut self)?),
             Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
-            Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self))),
-            Some(TOWER) => Algorithm::Tower(Box::new(Tower::take(&mut self))),
+            Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self)?)),
+            Some(TOWER) => Algorithm::Tower(Box::new(Tower::take(&mut self)?)),
             Some(BLEND) => Algorithm::Blend(Box::new(Blend::take(&mut self)?)),
             Some(other) => {
                 let message =
@@ -116,6 +122,7 @@ impl GivenSettings {
             "batch" => &mut self.batch,
             "negatives" => &mut self.negatives,
             "folds" => &mut self.folds,
+            "warm_epochs" => &mut self.warm_epochs,
             "user_hidden" => &mut self.user_hidden,
             "item_hidden" => &mut self.item_hidden,
             _ => return self.set_real(name, value),
@@ -172,6 +179,9 @@ impl GivenSettings {
             ("popularity_exponent", self.popularity_exponent.is_some()),
             ("uniform_share", self.uniform_share.is_some()),
             ("popularity_bias", self.popularity_bias.is_some()),
+            ("loss", self.loss.is_some()),
+            ("warm_epochs", self.warm_epochs.is_some()),
+            ("warm_from", self.warm_from.is_some()),
             ("user_hidden", self.user_hidden.is_some()),
             ("item_hidden", self.item_hidden.is_some()),
             ("dense_rate", self.dense_rate.is_some()),

@@ -1,5 +1,5 @@
 //! Settings as they are stored and sent between members: one layout a format that changed them (decision 0012).
-use super::{Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Softmax, Split, Tower, TrainSettings};
+use super::{Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Softmax, Split, Tower, TrainSettings, Warm};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -17,7 +17,7 @@ pub(super) struct Then {
 
 impl Then {
     pub(super) fn can_say(settings: &TrainSettings) -> bool {
-        matches!(settings.algorithm, Algorithm::Ials(_)) && settings.split == Split::Time
+        matches!(settings.algorithm, Algorithm::Ials(Ials { warm: None, .. })) && settings.split == Split::Time
     }
 }
 
@@ -45,6 +45,72 @@ pub(super) enum Stored {
     BiasedSoftmax(Box<Softmax>, f64),
     BiasedTower(Box<Tower>, f64),
     BiasedBlend(Box<Blend>, f64),
+    /// Since format 7: a family's first settings, and each that came later as one more [`Extra`].
+    With(First, Vec<Extra>),
+}
+
+/// What every setting that is no [`Extra`] is in; the order of the variants is part of it.
+#[derive(Serialize, Deserialize)]
+pub(super) enum First {
+    Ials(Ials),
+    Graph(Graph),
+    Softmax(Box<Softmax>),
+    Tower(Box<Tower>),
+    Blend(Box<Blend>),
+}
+
+/// A setting that its family's layout has no place for; the order of the variants is part of it.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Extra {
+    Warm(Warm),
+    Loss(Loss),
+    /// The exponent of a bias by popularity.
+    Bias(f64),
+}
+
+impl Extra {
+    /// What an algorithm says beyond its first settings.
+    fn all(algorithm: &Algorithm) -> Vec<Extra> {
+        let loss = algorithm.softmax().map(|softmax| softmax.loss).filter(|loss| *loss != Loss::default());
+        let bias = Some(algorithm.popularity_bias()).filter(|bias| *bias != 0.0);
+        let extras = [algorithm.warm().map(Extra::Warm), loss.map(Extra::Loss), bias.map(Extra::Bias)];
+        extras.into_iter().flatten().collect()
+    }
+
+    /// An extra of another family than the algorithm's says nothing.
+    fn put(self, mut algorithm: Algorithm) -> Algorithm {
+        match (self, &mut algorithm) {
+            (Extra::Warm(warm), Algorithm::Ials(ials)) => ials.warm = Some(warm),
+            (Extra::Warm(_), _) => {}
+            (Extra::Loss(loss), other) => other.softmax_mut().into_iter().for_each(|softmax| softmax.loss = loss),
+            (Extra::Bias(bias), _) => return biased(algorithm, bias),
+        }
+        algorithm
+    }
+}
+
+impl From<Algorithm> for First {
+    fn from(algorithm: Algorithm) -> First {
+        match algorithm {
+            Algorithm::Ials(ials) => First::Ials(ials),
+            Algorithm::Graph(graph) => First::Graph(graph),
+            Algorithm::Softmax(softmax) => First::Softmax(softmax),
+            Algorithm::Tower(tower) => First::Tower(tower),
+            Algorithm::Blend(blend) => First::Blend(blend),
+        }
+    }
+}
+
+impl From<First> for Algorithm {
+    fn from(first: First) -> Algorithm {
+        match first {
+            First::Ials(ials) => Algorithm::Ials(ials),
+            First::Graph(graph) => Algorithm::Graph(graph),
+            First::Softmax(softmax) => Algorithm::Softmax(softmax),
+            First::Tower(tower) => Algorithm::Tower(tower),
+            First::Blend(blend) => Algorithm::Blend(blend),
+        }
+    }
 }
 
 /// The graph filter of format 4, which has no masses.
@@ -74,6 +140,10 @@ fn biased(mut algorithm: Algorithm, bias: f64) -> Algorithm {
 
 impl From<Algorithm> for Stored {
     fn from(algorithm: Algorithm) -> Stored {
+        if algorithm.is_latest() {
+            let extras = Extra::all(&algorithm);
+            return Stored::With(algorithm.into(), extras);
+        }
         let bias = algorithm.popularity_bias();
         match algorithm {
             Algorithm::Softmax(softmax) if bias != 0.0 => Stored::BiasedSoftmax(softmax, bias),
@@ -115,6 +185,9 @@ impl From<Stored> for Algorithm {
             Stored::BiasedSoftmax(softmax, bias) => biased(Algorithm::Softmax(softmax), bias),
             Stored::BiasedTower(tower, bias) => biased(Algorithm::Tower(tower), bias),
             Stored::BiasedBlend(blend, bias) => biased(Algorithm::Blend(blend), bias),
+            Stored::With(first, extras) => {
+                extras.into_iter().fold(first.into(), |algorithm, extra| extra.put(algorithm))
+            }
         }
     }
 }

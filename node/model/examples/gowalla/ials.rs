@@ -15,8 +15,27 @@ pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
     for seed in 1..=given.one("seeds", "1")? {
         let (every, exact) = (given.one("every", "0")?, given.one("exact", "false")?);
         let settings = Settings { seed, ..settings };
-        let y = train(&settings, data, every, exact)?;
+        let y = train(&settings, data, every, exact, None)?;
         report(&settings, data, &y, settings.epochs)?;
+        let passes: Vec<u16> = given.list("warm", "0")?.into_iter().map(|passes| passes as u16).collect();
+        if passes != [0] {
+            warm(&settings, data, given.one("new", "1")?, &passes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Goes on from a model of the same pairs without `new` tenths of them, `passes` at a time and each time from the last: as jobs do that start from
+/// the live version, with all that is new in the first of them.
+fn warm(settings: &Settings, data: &Data, new: u32, passes: &[u16]) -> Result<(), Failure> {
+    let mut y = train(settings, &data.before(new), 0, false, None)?;
+    print!("the version before, on all pairs as they are now: ");
+    report(settings, data, &y, 0)?;
+    for &epochs in passes {
+        let settings = Settings { epochs, ..*settings };
+        y = train(&settings, data, 0, false, Some(&y))?;
+        print!("from the last version: ");
+        report(&settings, data, &y, epochs)?;
     }
     Ok(())
 }
@@ -31,13 +50,22 @@ pub(crate) fn best(dim: u16) -> Settings {
     Settings { dim, epochs, ..Settings::default() }
 }
 
-/// The item rows.
-pub(crate) fn train(settings: &Settings, data: &Data, every: u16, exact: bool) -> Result<Vec<f32>, Failure> {
+/// The item rows; from those of an earlier version, as a job goes on from them (decision 0025).
+pub(crate) fn train(
+    settings: &Settings,
+    data: &Data,
+    every: u16,
+    exact: bool,
+    from: Option<&[f32]>,
+) -> Result<Vec<f32>, Failure> {
     let (dim, users) = (usize::from(settings.dim), data.users.rows());
     let items = data.users.transposed(data.items);
     let (mut x, mut y) = (vec![0.0; users * dim], vec![0.0; data.items * dim]);
-    for (item, row) in y.chunks_mut(dim).enumerate() {
-        init::fill(settings.seed, &item.to_string(), settings.init_deviation, row);
+    match from {
+        Some(rows) => y.copy_from_slice(rows),
+        None => y.chunks_mut(dim).enumerate().for_each(|(item, row)| {
+            init::fill(settings.seed, &item.to_string(), settings.init_deviation, row);
+        }),
     }
     let (kernel, stop, threads) = (Kernel::detect(), AtomicBool::new(false), data.threads);
     let started = Instant::now();
@@ -48,7 +76,10 @@ pub(crate) fn train(settings: &Settings, data: &Data, every: u16, exact: bool) -
         if exact {
             pass.solve(&data.users, &mut x)?
         } else {
-            pass.refine(&data.users, &mut x)?
+            pass.refine(&data.users, &mut x)?;
+            if from.is_some() && epoch == 1 {
+                pass.refine(&data.users, &mut x)?;
+            }
         }
         let gram = whole_gramian(kernel, threads, dim, &x)?;
         let pass = HalfPass::new(settings, kernel, threads, &gram, &x, users as u64, &stop)?;

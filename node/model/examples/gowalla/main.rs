@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release -p docent-model --example gowalla -- [family=ials|graph|softmax|tower|blend] [on=held-out|test] [data=../shared/data/gowalla]
 //! [threads=2] [split=99] [tenths=1]`, for iALS with `[dim=64] [alpha0=0.01] [reg=0.003] [epochs=10] [seeds=1] [deviation=0.1] [every=0]
-//! [exact=false]`, for the graph filter with `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [e=0] [f=0] [neighbours=200]`, for sampled softmax with `[dim=64]
-//! [batch=65536] [negatives=16384] [folds=2] [tau=0.08] [rate=2] [beta=1] [uniform=0.5]`, each of which may be a list (`b=0.6,0.7`): all
-//! combinations are tried; and `[epochs=10] [every=5] [seed=1]`; for two towers those and `[user_hidden=16]
+//! [exact=false] [warm=1,2] [new=1]` (passes from a model without so many tenths of the pairs, then from that), for the graph filter with `[a=0.7] [b=0.6] [c=0.3] [s=1.2] [e=0] [f=0] [neighbours=200]`, for sampled softmax with `[dim=64]
+//! [batch=65536] [negatives=16384] [folds=2] [tau=0.08] [rate=2] [beta=1] [uniform=0.5] [bias=0]`, each of which may be a list (`b=0.6,0.7`): all
+//! combinations are tried; and `[loss=softmax|bpr] [epochs=10] [every=5] [seed=1]`; for two towers those and `[user_hidden=16]
 //! [item_hidden=64] [dense_rate=0.00002] [features=FILE]` (line i: the features of item i). A blend trains its models by the settings that were best for gowalla;
 //! `[blends=graph+popularity,graph+softmax:128+popularity] [also=softmax:256] [depth=100] [cache=FOLDER]`: models of `also` are measured alone, the
 //! folder keeps trained rows.
@@ -77,6 +77,14 @@ impl Data {
         let mut users = Adjacency::new();
         train.iter().for_each(|items| users.push_row(items.iter().map(|&item| (item, 1.0))));
         Ok(Data { name, users, train, truth, items, threads: given.one("threads", "2")? })
+    }
+
+    /// What was there before `new` tenths of the training pairs came; the truth and the number of items are those of now.
+    fn before(&self, new: u32) -> Data {
+        let (train, _) = hold_out(&self.train, 7, new);
+        let mut users = Adjacency::new();
+        train.iter().for_each(|items| users.push_row(items.iter().map(|&item| (item, 1.0))));
+        Data { name: format!("{}-before", self.name), users, train, truth: self.truth.clone(), ..*self }
     }
 
     /// Of each item, in the training part.

@@ -48,7 +48,9 @@ impl Model {
             }
             "softmax" => {
                 let settings = softmax::best(dim);
-                let items = rows(&|| softmax::train(&settings, given.one("bias", "0")?, data, u32::MAX))?;
+                let items = rows(&|| {
+                    softmax::train(&settings, (softmax::loss(given)?, given.one("bias", "0")?), data, u32::MAX)
+                })?;
                 let (dim, temperature) = (usize::from(dim), settings.temperature);
                 (
                     Kind::Vectors { dim: dim + 1, users: softmax::users(dim, data, &items)?, items },
@@ -58,7 +60,7 @@ impl Model {
             }
             "ials" => {
                 let settings = ials::best(dim);
-                let items = rows(&|| ials::train(&settings, data, 0, false))?;
+                let items = rows(&|| ials::train(&settings, data, 0, false, None))?;
                 let users = ials::users(&settings, data, &items)?;
                 (Kind::Vectors { dim: usize::from(dim), users, items }, Scale::Logarithm, PREFERENCE)
             }

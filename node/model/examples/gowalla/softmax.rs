@@ -4,7 +4,7 @@ use docent_model::{
     Adjacency, Kernel, parallel,
     rank::Items,
     softmax::{
-        Settings, VWORKERS,
+        Loss, Settings, VWORKERS,
         adagrad::Table,
         biased, first_row, odds, plan,
         sample::{self, Draw, Masses},
@@ -23,10 +23,17 @@ pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
         settings.validate()?;
         for exponent in given.list("bias", "0")? {
             println!("{settings:?}, bias {exponent}");
-            train(&settings, exponent, data, given.one("every", "5")?)?;
+            train(&settings, (loss(given)?, exponent), data, given.one("every", "5")?)?;
         }
     }
     Ok(())
+}
+
+pub(crate) fn loss(given: &Given) -> Result<Loss, Failure> {
+    match given.one::<String>("loss", "softmax")?.as_str() {
+        "bpr" => Ok(Loss::Bpr),
+        _ => Ok(Loss::Softmax),
+    }
 }
 
 /// All combinations of what is given.
@@ -133,7 +140,12 @@ pub(crate) fn best(dim: u16) -> Settings {
 }
 
 /// Rows of the items, each with its bias behind its values; `exponent` of their odds.
-pub(crate) fn train(settings: &Settings, exponent: f32, data: &Data, every: u32) -> Result<Vec<f32>, Failure> {
+pub(crate) fn train(
+    settings: &Settings,
+    (told, exponent): (Loss, f32),
+    data: &Data,
+    every: u32,
+) -> Result<Vec<f32>, Failure> {
     let (kernel, dim) = (Kernel::detect(), usize::from(settings.dim));
     let mut rows = vec![0.0; data.items * dim];
     for (item, row) in rows.chunks_mut(dim).enumerate() {
@@ -155,7 +167,7 @@ pub(crate) fn train(settings: &Settings, exponent: f32, data: &Data, every: u32)
                 settings,
                 data.threads,
                 &workers,
-                (&table, &negatives, &odds),
+                (&table, &negatives, &odds, told),
                 (epoch, step, &batches),
                 &mut spent,
             )?;
@@ -184,12 +196,15 @@ fn push(
     settings: &Settings,
     threads: usize,
     workers: &[Worker],
-    (table, negatives, odds): (&Table, &Negatives, &[f32]),
+    (table, negatives, odds, told): (&Table, &Negatives, &[f32], Loss),
     (epoch, step, batches): (u32, u32, &[Vec<Vec<u32>>]),
     spent: &mut Spent,
 ) -> Result<Push, Failure> {
     let at = Instant::now();
-    let of = |worker| Step::new(settings, Kernel::detect(), worker, table.rows(), negatives)?.with_odds(odds);
+    let of = |worker| {
+        let step = Step::new(settings, Kernel::detect(), worker, table.rows(), negatives)?;
+        step.with_loss(told).with_odds(odds)
+    };
     let all: Vec<Step<'_>> = workers.iter().map(|worker| of(&worker.histories)).collect::<Result<_, _>>()?;
     let mut pushes = vec![Push::default(); workers.len()];
     parallel::for_each(

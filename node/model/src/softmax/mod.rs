@@ -14,6 +14,10 @@
 //! all items that the user has not, whichever q. That both sides are unit vectors is what Wu et al., *On the effectiveness of sampled softmax
 //! loss for item recommendation* (TOIS 2024), find best, too.
 //!
+//! **BPR** ([`Loss::Bpr`]; Rendle et al., *BPR: Bayesian personalized ranking from implicit feedback*, UAI 2009) tells t from each negative by
+//! itself instead, `sum_j m_j / M ln(1 + e_j / e_t)` with `m_j = n_j / (S q_j)` and M their sum: the mean over all items that the user has not.
+//! Sharing negatives makes it three matrix products as well. It is there for comparison; softmax is the better loss (decision 0018).
+//!
 //! # The contract with a parameter server
 //!
 //! Users belong to 64 virtual workers and items to 64 of their own, both ranges of slots; hosts merely host them. Item rows and their
@@ -79,6 +83,16 @@ pub struct Settings {
     pub uniform_share: f32,
     /// Seed of first rows, orders, parts and negatives.
     pub seed: u64,
+}
+
+/// What tells a user's items from negatives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// An item against all negatives at once.
+    #[default]
+    Softmax,
+    /// An item against each negative by itself.
+    Bpr,
 }
 
 impl Default for Settings {

@@ -3,7 +3,7 @@
 //! All rows of a batch are told from the negatives by three matrix products (scores, gradients of users, gradients of negatives) in blocks of
 //! rows; what is left, targets and histories, is sparse.
 use super::{
-    Settings, add_scaled,
+    Loss, Settings, add_scaled,
     gradients::{Accumulator, Gradients},
     normalise,
     random::{Purpose, Random},
@@ -16,6 +16,8 @@ use std::{borrow::Cow, ops::Range};
 const SHARES_OF_BLOCK: usize = 262_144;
 /// Rows of a block, at most.
 const ROWS_OF_BLOCK: usize = 64;
+/// One row of so many has its loss by BPR told: a logarithm for each negative would cost more than all else.
+const TOLD_OF_ROWS: usize = 64;
 
 /// The negatives of a step, the same for all virtual workers.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ pub struct Push {
     pub targets: Gradients,
     /// Of the negatives, in their order, each `dim` values padded with zeros to a multiple of 16; empty where there was no user.
     pub negatives: Vec<f32>,
-    /// Sum of the losses of all targets, and of their weights.
+    /// Sum of the losses of targets, and of their weights: of all, by BPR of those in one row of 64.
     pub loss: [f64; 2],
     /// Of the users' tower, if there is one (`crate::tower`); empty where there was no user.
     pub dense: Vec<f64>,
@@ -133,6 +135,7 @@ pub struct Step<'a> {
     /// Of the negatives, and what a target counts, by row of the table; 1 where there is none.
     weights: Cow<'a, [f32]>,
     odds: Option<&'a [f32]>,
+    loss: Loss,
     tower: Option<&'a Mlp>,
     stride: usize,
 }
@@ -200,6 +203,7 @@ impl<'a> Step<'a> {
             negatives,
             weights,
             odds: None,
+            loss: Loss::Softmax,
             tower: None,
             stride: stride(dim),
         })
@@ -217,6 +221,12 @@ impl<'a> Step<'a> {
         let mut weights = self.negatives.weights.clone();
         weights.iter_mut().zip(&self.negatives.items).for_each(|(weight, item)| *weight *= odds[*item as usize]);
         Ok(Self { weights: weights.into(), odds: Some(odds), ..self })
+    }
+
+    /// What is minimised; softmax where nothing is said.
+    #[must_use]
+    pub fn with_loss(self, loss: Loss) -> Self {
+        Self { loss, ..self }
     }
 
     /// Users are what `tower` makes of the direction of their histories.
@@ -333,14 +343,12 @@ impl<'a> Step<'a> {
         for (at, shares) in shares.chunks_exact_mut(pitch).enumerate() {
             if block.start + at < rows.ends.len() {
                 let toward = &mut toward_targets[at * self.stride..][..usize::from(self.settings.dim)];
-                self.judge(
-                    rows,
-                    block.start + at,
-                    &mut shares[..weights.len()],
-                    toward,
-                    &mut scratch.sums,
-                    &mut push.loss,
-                );
+                let judge = match self.loss {
+                    Loss::Softmax => Self::judge_at_once,
+                    Loss::Bpr => Self::judge_each,
+                };
+                let shares = &mut shares[..weights.len()];
+                judge(self, rows, block.start + at, shares, toward, &mut scratch.sums, &mut push.loss);
             } else {
                 shares.fill(0.0);
             }
@@ -351,7 +359,7 @@ impl<'a> Step<'a> {
     }
 
     /// One row: turns its shares into the loss's derivatives by the scores of negatives, and adds what its targets give.
-    fn judge(
+    fn judge_at_once(
         &self,
         rows: &Rows,
         row: usize,
@@ -369,8 +377,7 @@ impl<'a> Step<'a> {
         let mut factor = 0.0;
         for at in rows.targets(row) {
             let (y, weight) = (self.row(items[*at]), confidences[*at]);
-            let odds = self.odds.map_or(1.0, |odds| odds[items[*at] as usize]);
-            let own = odds * self.kernel.exp(scale * self.kernel.dot(x, y) - scale);
+            let own = self.own(items[*at], x, y);
             let whole = own + others;
             loss[0] += f64::from(weight) * ln(f64::from(whole) / f64::from(own));
             loss[1] += f64::from(weight);
@@ -380,6 +387,57 @@ impl<'a> Step<'a> {
             add_scaled(sums.row(items[*at]), -slope, x);
         }
         shares.iter_mut().for_each(|share| *share *= factor);
+    }
+
+    /// The same by BPR.
+    fn judge_each(
+        &self,
+        rows: &Rows,
+        row: usize,
+        shares: &mut [f32],
+        toward: &mut [f32],
+        sums: &mut Accumulator,
+        loss: &mut [f64; 2],
+    ) {
+        let user = &rows.users[rows.owners[row]];
+        let scale = 1.0 / self.settings.temperature;
+        let x = &rows.x[row * self.stride..][..toward.len()];
+        let (items, confidences) = self.histories.row(user.row);
+        // Without the items' odds, which are in the shares.
+        let mut masses = self.negatives.weights.clone();
+        user.masked.iter().for_each(|column| {
+            masses[*column] = 0.0;
+            shares[*column] = 0.0;
+        });
+        let all = sum_of(&masses).max(f32::MIN_POSITIVE);
+        let (mut slopes, mut each) = (vec![0.0; shares.len()], vec![0.0; shares.len()]);
+        for at in rows.targets(row) {
+            let (y, weight) = (self.row(items[*at]), confidences[*at]);
+            let own = self.own(items[*at], x, y);
+            let factor = weight * scale / all;
+            for ((each, share), mass) in each.iter_mut().zip(&*shares).zip(&masses) {
+                // m e / (e + own), as the share is m e; what is masked or padding has neither.
+                *each = factor * mass * share / (share + mass * own).max(f32::MIN_POSITIVE);
+            }
+            slopes.iter_mut().zip(&each).for_each(|(slope, each)| *slope += each);
+            let slope = sum_of(&each);
+            add_scaled(toward, -slope, y);
+            add_scaled(sums.row(items[*at]), -slope, x);
+            if row.is_multiple_of(TOLD_OF_ROWS) {
+                let told = shares.iter().zip(&masses).filter(|(_, mass)| **mass > 0.0).map(|(share, mass)| {
+                    f64::from(*mass) * ln(1.0 + f64::from(*share) / (f64::from(*mass) * f64::from(own)))
+                });
+                loss[0] += f64::from(weight) * told.sum::<f64>() / f64::from(all);
+                loss[1] += f64::from(weight);
+            }
+        }
+        shares.copy_from_slice(&slopes);
+    }
+
+    /// What an item counts for a row: its odds times the exponential of its score.
+    fn own(&self, item: u32, x: &[f32], y: &[f32]) -> f32 {
+        let scale = 1.0 / self.settings.temperature;
+        self.odds.map_or(1.0, |odds| odds[item as usize]) * self.kernel.exp(scale * self.kernel.dot(x, y) - scale)
     }
 
     /// Takes the rows' gradients back through the normalisation to the histories they were summed from.

@@ -1,6 +1,6 @@
 //! A step against the formula in f64, and the same bytes however it is hosted.
 use super::{
-    Settings, VWORKERS,
+    Loss, Settings, VWORKERS,
     adagrad::Table,
     first_row, odds, plan,
     sample::{Draw, Masses, mass},
@@ -24,6 +24,7 @@ pub(crate) fn loss(
     parts: &[Vec<usize>],
     negatives: &[(u32, f32)],
     (tau, odds): (f64, &dyn Fn(u32) -> f64),
+    told: Loss,
 ) -> f64 {
     let row = |item: u32| &table[item as usize * dim..][..dim];
     let mut sum = 0.0;
@@ -41,8 +42,15 @@ pub(crate) fn loss(
             .filter(|(item, _)| is_other(item))
             .map(|(item, weight)| f64::from(*weight) * e(*item))
             .sum();
+        let pairs = || negatives.iter().filter(|(item, _)| is_other(item)).map(|(item, m)| (e(*item), f64::from(*m)));
+        let masses: f64 = pairs().map(|(_, m)| m).sum::<f64>().max(f64::MIN_POSITIVE);
         for at in part {
             let (item, weight) = history[*at];
+            if told == Loss::Bpr {
+                sum += f64::from(weight)
+                    * pairs().map(|(other, m)| m / masses * (1.0 + other / e(item)).ln()).sum::<f64>();
+                continue;
+            }
             sum -= f64::from(weight) * (e(item) / (e(item) + others)).ln();
         }
     }
@@ -65,6 +73,7 @@ proptest! {
         dim in 2u16..40, folds in 2u16..6,
         history in prop::collection::btree_map(0u32..30, 0.5f32..2.0, 2..9),
         negatives in prop::collection::btree_map(0u32..30, 0.1f32..4.0, 1..25), exponent in prop::sample::select(vec![0.0f32, 0.5]),
+        told in prop::sample::select(vec![Loss::Softmax, Loss::Bpr]),
     ) {
         let settings = Settings { dim, folds, temperature: 0.3, ..Settings::default() };
         let d = usize::from(dim);
@@ -75,15 +84,20 @@ proptest! {
         let negatives = Negatives::new(d, &drawn, &table).unwrap();
         let odds: Vec<f32> = (0..30).map(|item| odds(exponent, item * item)).collect();
         let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap().with_odds(&odds).unwrap();
+        let step = step.with_loss(told);
         let key = Key { epoch: 3, step: 4, vworker: 5 };
         let push = step.push(&mut step.scratch(), key, &[0]);
 
         let parts = parts(&settings, key, history.len());
         let exact: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
         let of = |item: u32| f64::from(item * item + 1).powf(f64::from(exponent));
-        let at = |table: &[f64]| loss(&|x| x, d, table, &history, &parts, &drawn, (0.3, &of));
-        prop_assert!((push.loss[0] - at(&exact)).abs() < 1e-4 * at(&exact).abs().max(1.0), "{} {}", push.loss[0], at(&exact));
-        let weights: f64 = history.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let of_parts = |table: &[f64], parts: &[Vec<usize>]| loss(&|x| x, d, table, &history, parts, &drawn, (0.3, &of), told);
+        let at = |table: &[f64]| of_parts(table, &parts);
+        // By BPR the first row's is told.
+        let parts_told = if told == Loss::Bpr { &parts[..1] } else { &parts[..] };
+        let exactly = of_parts(&exact, parts_told);
+        prop_assert!((push.loss[0] - exactly).abs() < 1e-4 * exactly.abs().max(1.0), "{} {exactly}", push.loss[0]);
+        let weights: f64 = parts_told.iter().flatten().map(|at| f64::from(history[*at].1)).sum();
         prop_assert!((push.loss[1] - weights).abs() < 1e-5);
 
         let gradients = negatives.gradients(push).unwrap();
@@ -124,7 +138,7 @@ pub(crate) fn world() -> (Vec<Adjacency>, Vec<Vec<u32>>) {
 }
 
 /// Two epochs, where virtual worker w of users is on host `hosts[w]` and the items are on `owners` hosts.
-fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Result<Table, Error> {
+fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: Loss) -> Result<Table, Error> {
     let settings = Settings {
         dim: 20,
         epochs: 2,
@@ -159,7 +173,7 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Resu
                 let histories = &workers[usize::from(*vworker)];
                 let sizes: Vec<u32> = (0..histories.rows()).map(|user| histories.row(user).0.len() as u32).collect();
                 let users = &plan::batches(&settings, epoch, *vworker, &sizes, steps)[step as usize];
-                let own = Step::new(&settings, kernel, histories, &all, &negatives).unwrap();
+                let own = Step::new(&settings, kernel, histories, &all, &negatives).unwrap().with_loss(loss);
                 *push = own.push(&mut own.scratch(), Key { epoch, step, vworker: *vworker }, users);
             };
             parallel::for_each(threads, pushes.iter_mut().zip(&own).collect(), || (), |(), task| push(task));
@@ -201,21 +215,27 @@ fn hash(table: &Table) -> String {
 
 #[test]
 fn the_bytes_are_the_same_on_any_hosts_threads_and_instruction_sets() {
-    let one_host = train(Kernel::detect(), 1, &[0; 64], 1).unwrap();
+    for (loss, frozen) in FROZEN {
+        equal_everywhere(loss, frozen);
+    }
+}
+
+fn equal_everywhere(loss: Loss, frozen: &str) {
+    let one_host = train(Kernel::detect(), 1, &[0; 64], 1, loss).unwrap();
     assert!(one_host.rows().iter().all(|value| value.is_finite()));
-    assert_eq!(hash(&one_host), FROZEN);
+    assert_eq!(hash(&one_host), frozen);
     let halves: Vec<usize> = (0..64).map(|vworker| vworker / 32).collect();
     let thirds: Vec<usize> = (0..64).map(|vworker| vworker / 22).collect();
     let scattered: Vec<usize> = (0..64).map(|vworker| vworker * 7 % 4).collect();
     for (threads, hosts) in [(3, [0; 64].to_vec()), (1, halves), (2, thirds), (2, scattered)] {
-        assert_eq!(hash(&train(Kernel::detect(), threads, &hosts, threads + 1).unwrap()), FROZEN, "{hosts:?}");
+        assert_eq!(hash(&train(Kernel::detect(), threads, &hosts, threads + 1, loss).unwrap()), frozen, "{hosts:?}");
     }
     for kernel in Kernel::available() {
-        assert_eq!(hash(&train(kernel, 2, &[0; 64], 1).unwrap()), FROZEN, "{}", kernel.name());
+        assert_eq!(hash(&train(kernel, 2, &[0; 64], 1, loss).unwrap()), frozen, "{}", kernel.name());
     }
 }
 
-const FROZEN: &str = "d1c69d2aa737b9cc";
+const FROZEN: [(Loss, &str); 2] = [(Loss::Softmax, "d1c69d2aa737b9cc"), (Loss::Bpr, "2876fec7b24adda1")];
 
 #[test]
 fn training_lowers_the_loss_and_histories_find_what_goes_with_them() {

@@ -59,8 +59,7 @@ impl Driver {
         progress: impl FnMut(Progress) + Send,
         cancel: CancellationToken,
     ) -> Result<Outcome, Error> {
-        plan.settings.validate()?;
-        plan.hosts.validate()?;
+        plan.validate()?;
         let started = (self.clock)();
         // What a blend's models leave for one another is in no checkpoint: an attempt begins anew.
         let plan = JobPlan { checkpoints: plan.checkpoints.filter(|_| plan.settings.filter.is_none()), ..plan };
@@ -161,8 +160,8 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         if let Some(filter) = self.plan.settings.filter {
             return self.blend(filter).await;
         }
-        let of = |run, is_measuring| Run::new(self.plan, run, self.plan.settings.algorithm.clone(), is_measuring);
-        let (measure, last) = (of(MEASURE, true), of(FINAL, false));
+        let measure = Run::new(self.plan, MEASURE, self.plan.settings.algorithm.clone(), true);
+        let last = Run::new(self.plan, FINAL, self.plan.last(), false);
         let mut saved = self.saved().await;
         let is_measured = saved.as_ref().is_some_and(|saved| saved.barrier.run == FINAL);
         let trained = match &self.plan.settings.evaluate {
@@ -229,9 +228,11 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let open = Open {
             key,
             algorithm: self.run.algorithm.clone(),
+            loss: self.plan.settings.loss,
             seed: self.plan.settings.seed,
             hosts: self.plan.hosts.clone(),
             hold_out,
+            base: self.plan.base.as_ref().filter(|_| self.run.key.run == FINAL).map(|base| base.parts.clone()),
             page_timeout_ms,
         };
         self.all(&self.plan.nodes(), &TrainRequest::Open(open)).await?;

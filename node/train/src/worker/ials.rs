@@ -13,6 +13,7 @@ use crate::{
     load::ItemKey,
     message::{Blob, Side},
     page,
+    part::Items,
     plan::Algorithm,
 };
 use bytes::Bytes;
@@ -43,6 +44,8 @@ type Sums = Vec<tree::Node<Vec<f64>>>;
 enum Start {
     /// Each row's value after the pass before: it is moved towards its optimum.
     From(Arc<Vec<f32>>),
+    /// Zero, and moved twice: items that are trained already would lose by users that are half-way.
+    Twice,
     /// Nothing: each row is solved exactly.
     Nowhere,
 }
@@ -71,19 +74,59 @@ impl Half for ItemSide {
     }
 }
 
-/// Rows of items before the first pass, and their sums.
-pub(super) fn first_rows(settings: &Settings, kernel: Kernel, threads: usize, side: &ItemSide) -> (Rows, Sums) {
+/// Rows of items before the first pass, and their sums: those of an earlier version's parts, if there are any, else drawn ones.
+pub(super) fn first_rows(
+    settings: &Settings,
+    kernel: Kernel,
+    threads: usize,
+    side: &ItemSide,
+    base: &[Vec<u8>],
+) -> Result<(Rows, Sums), Error> {
     let dim = usize::from(settings.dim);
     let mut rows = vec![0.0; side.items.len() * dim];
-    let tasks = side.items.chunks(ROWS_OF_TASK).zip(rows.chunks_mut(ROWS_OF_TASK * dim)).collect();
-    parallel::map(threads, tasks, |(items, rows): (&[ItemKey], &mut [f32])| {
-        for ((_, id), row) in items.iter().zip(rows.chunks_exact_mut(dim)) {
-            init::fill(settings.seed, id, settings.init_deviation, row);
-        }
-    });
+    if base.is_empty() {
+        let tasks = side.items.chunks(ROWS_OF_TASK).zip(rows.chunks_mut(ROWS_OF_TASK * dim)).collect();
+        parallel::map(threads, tasks, |(items, rows): (&[ItemKey], &mut [f32])| {
+            for ((_, id), row) in items.iter().zip(rows.chunks_exact_mut(dim)) {
+                init::fill(settings.seed, id, settings.init_deviation, row);
+            }
+        });
+    } else {
+        let mut rest = &mut rows[..];
+        let tasks = base.iter().zip(&side.vworkers).map(|(part, (_, range))| {
+            let (own, after) = std::mem::take(&mut rest).split_at_mut(range.len() * dim);
+            rest = after;
+            (part, &side.items[range.clone()], own)
+        });
+        let taken =
+            parallel::map(threads, tasks.collect(), |(part, items, rows): (&Vec<u8>, &[ItemKey], &mut [f32])| {
+                take_over(part, items, dim, rows)
+            });
+        taken.into_iter().collect::<Result<(), Error>>()?;
+    }
     let losses = vec![[0.0; 2]; side.vworkers.len()];
     let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
-    (Rows { items: Some(Solved { version: 0, values: Arc::new(rows) }), ..Rows::default() }, sums)
+    Ok((Rows { items: Some(Solved { version: 0, values: Arc::new(rows) }), ..Rows::default() }, sums))
+}
+
+/// Copies the rows of an earlier version's part. `items` (sorted, as the part's are) that are not in it stay zero: users are solved as if they
+/// had not met them, and their own first half pass gives them a row.
+fn take_over(part: &[u8], items: &[ItemKey], dim: usize, rows: &mut [f32]) -> Result<(), Error> {
+    let part =
+        Items::decode(part).map_err(|error| Error::Input(format!("an earlier version cannot be read: {error}")))?;
+    if usize::from(part.dim) != dim {
+        return Err(Error::Input(format!("the earlier version has {} dimensions, not {dim}", part.dim)));
+    }
+    let earlier =
+        part.items.iter().zip(part.vectors.chunks_exact(dim)).map(|(item, row)| ((item.slot, &*item.id), row));
+    let mut earlier = earlier.peekable();
+    for ((slot, id), row) in items.iter().zip(rows.chunks_exact_mut(dim)) {
+        while earlier.next_if(|(key, _)| *key < (*slot, &**id)).is_some() {}
+        if let Some((_, found)) = earlier.next_if(|(key, _)| *key == (*slot, &**id)) {
+            row.copy_from_slice(found);
+        }
+    }
+    Ok(())
 }
 
 impl Session {
@@ -137,6 +180,7 @@ impl Session {
         // The first pass starts from zero, and what is measured with is what a reader solves from the items alone.
         let start = match step {
             step if step == u32::from(self.settings()?.epochs) => Start::Nowhere,
+            0 if self.open.base.is_some() => Start::Twice,
             0 => Start::From(Arc::new(vec![0.0; users.side.adjacency.rows() * self.dim()?])),
             step => Start::From(self.taken_rows(Side::Users, step)?),
         };
@@ -195,6 +239,12 @@ impl Session {
             let rows = match start {
                 Start::From(rows) => {
                     let mut rows = Arc::unwrap_or_clone(rows);
+                    pass.refine(adjacency, &mut rows)?;
+                    rows
+                }
+                Start::Twice => {
+                    let mut rows = vec![0.0; adjacency.rows() * dim];
+                    pass.refine(adjacency, &mut rows)?;
                     pass.refine(adjacency, &mut rows)?;
                     rows
                 }

@@ -16,7 +16,7 @@ mod tower;
 mod users;
 
 use crate::{
-    CheckpointStore, Error, PartSink, Peers, TrainRequest, TrainResponse,
+    CheckpointStore, Error, PartSink, PartSource, Peers, TrainRequest, TrainResponse, VWORKERS,
     input::Inputs,
     message::{Key, Open},
 };
@@ -35,6 +35,8 @@ pub struct Parts {
     pub inputs: Arc<dyn Inputs>,
     /// Where finished parts go.
     pub sink: Arc<dyn PartSink>,
+    /// Where parts of earlier versions come from.
+    pub source: Arc<dyn PartSource>,
     /// Where states are kept on the way.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Other hosts.
@@ -142,6 +144,9 @@ impl Worker {
     fn open(&self, open: Open) -> Result<TrainResponse, Error> {
         open.algorithm.validate()?;
         open.hosts.validate()?;
+        if open.base.as_ref().is_some_and(|parts| parts.len() != usize::from(VWORKERS)) {
+            return Err(Error::Invalid("a version has another number of parts".into()));
+        }
         let key = open.key;
         let make = |shelf| Arc::new(Session::new(self.context.clone(), open, shelf));
         self.registry().open(key, make).map(|()| TrainResponse::Done)

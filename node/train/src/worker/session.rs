@@ -180,12 +180,13 @@ impl Session {
             }
         }))
         .await?;
+        let base = self.base(&own).await?;
         let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
             let side = link::build(threads, &open.hosts, &own, blobs)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
-                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side),
+                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side, &base)?,
                 Algorithm::Graph(_) => {}
                 Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,
                 Algorithm::Tower(settings) => softmax = tower::first_rows(settings, kernel, &side)?,
@@ -199,6 +200,13 @@ impl Session {
         state.rows = rows;
         state.softmax = softmax;
         Ok(TrainResponse::Linked { items, sums, bytes_pulled: self.bytes_pulled() })
+    }
+
+    /// The parts of the version that the job goes on from, of the virtual workers that this host owns; none where it trains from nothing.
+    async fn base(&self, own: &[u16]) -> Result<Vec<Vec<u8>>, Error> {
+        let Some(parts) = &self.open.base else { return Ok(Vec::new()) };
+        let of_own = own.iter().filter_map(|vworker| parts.get(usize::from(*vworker)));
+        try_join_all(of_own.map(|part| self.context.parts.source.get(part))).await
     }
 
     /// Numbers this host's touched items in the order of all.

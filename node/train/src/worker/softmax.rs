@@ -195,14 +195,14 @@ impl Session {
         let cut: Vec<Adjacency> = histories.iter().map(|histories| numbered(histories, row)).collect();
         let drawn: Vec<(u32, f32)> = read.negatives.iter().map(|(item, weight)| (number(*item), *weight)).collect();
         let odds = self.odds_of(&items)?;
-        let (kernel, threads) = (self.context.kernel, self.context.options.threads);
+        let (kernel, threads, loss) = (self.context.kernel, self.context.options.threads, self.open.loss);
         let towers = self.towers(at)?;
         let work = move || -> Result<Pushed, Error> {
             let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
             let table: Vec<f32> = read.rows.into_values().flatten().collect();
             let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
             let step = |own| -> Result<Step<'_>, docent_model::Error> {
-                let step = Step::new(&settings, kernel, own, &table, &negatives)?.with_tower(tower)?;
+                let step = Step::new(&settings, kernel, own, &table, &negatives)?.with_loss(loss).with_tower(tower)?;
                 match &odds {
                     Some(odds) => step.with_odds(odds),
                     None => Ok(step),

@@ -1,12 +1,12 @@
 //! Blends: two models and popularity, weighed on what is held out.
 use crate::{
-    fixture::{Cluster, Data, blend_plan, hosts},
+    fixture::{Cluster, Data, blend_plan, hosts, open},
     hashes, measured,
 };
 use docent_model::blend::Weights;
 use docent_train::{
     Algorithm, Error, Hosts, JobPlan, TrainRequest, TrainResponse,
-    message::{Key, Open},
+    message::Key,
     part,
     plan::{JobSettings, Phase},
 };
@@ -112,8 +112,8 @@ async fn phases_of_a_blend_out_of_turn_are_refused_with_a_reason() {
     let cluster = Cluster::healthy(1, &data);
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
-    let JobPlan { settings, hosts, .. } = blend_plan(Hosts::single(1));
-    let open = Open { key, algorithm: settings.algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let plan = blend_plan(Hosts::single(1));
+    let open = open(key, &plan);
     worker.handle(TrainRequest::Open(open)).await.unwrap();
     worker.handle(TrainRequest::Load(key)).await.unwrap();
     let TrainResponse::Linked { items: counted, .. } = worker.handle(TrainRequest::Link(key)).await.unwrap() else {

@@ -1,11 +1,12 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
-    Algorithm, CheckpointStore, Checkpoints, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput, ItemNumbers,
-    JobPlan, JobSettings, Outcome, PartInfo, PartSink, Peers, Positive, Progress, TrainRequest, TrainResponse,
-    UserHistory, UserInput, Worker,
+    Algorithm, CheckpointStore, Checkpoints, Earlier, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput,
+    ItemNumbers, JobPlan, JobSettings, Outcome, PartInfo, PartSink, PartSource, Peers, Positive, Progress,
+    TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
+    message::{Key, Open},
     worker::{Options, Parts},
 };
 use futures::future::BoxFuture;
@@ -62,6 +63,19 @@ impl Data {
         };
         Arc::new(Self { users: (0..users).map(history).collect(), items: (0..items).map(info).collect() })
     }
+
+    /// The first users without the positives of later items, and without their newest one.
+    pub(crate) fn before(&self, users: usize, items: usize) -> Arc<Self> {
+        let known = &self.items[..items.min(self.items.len())];
+        let of_user = |user: &User| {
+            let mut user = user.clone();
+            user.positives.retain(|(id, ..)| known.iter().any(|item| item.id == *id));
+            user.positives.sort_by_key(|(_, _, time)| *time);
+            user.positives.pop();
+            user
+        };
+        Arc::new(Self { users: self.users.iter().take(users).map(of_user).collect(), items: known.to_vec() })
+    }
 }
 
 /// The whole data, as the node `reversed` would read it from its store: in another order.
@@ -107,6 +121,13 @@ impl Inputs for Store {
     }
     fn items(&self, _: u64, _: u64) -> Result<Arc<dyn ItemInput>, Error> {
         Ok(Arc::new(View { data: self.data.clone(), reversed: self.reversed }))
+    }
+}
+
+impl PartSource for Store {
+    fn get<'a>(&'a self, part: &'a Earlier) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        let found = self.parts.lock().unwrap().get(&part.blake3).cloned();
+        Box::pin(async move { found.ok_or_else(|| Error::Input("nobody has the part".into())) })
     }
 }
 
@@ -191,7 +212,13 @@ impl Cluster {
             let compute = docent_runtime::Threads::Os;
             let options = Options { node, threads: 1 + node as usize % 2, compute, niceness: 0, sessions_max: 2 };
             let checkpoints = kept[&node].clone();
-            let parts = Parts { inputs: store.clone(), sink: store, checkpoints, peers: network.clone() };
+            let parts = Parts {
+                inputs: store.clone(),
+                sink: store.clone(),
+                source: store,
+                checkpoints,
+                peers: network.clone(),
+            };
             (node, Arc::new(Worker::new(options, parts).unwrap()))
         };
         let _ = network.workers.set((1..=nodes).map(worker).collect());
@@ -266,8 +293,14 @@ pub(crate) fn biased_plan(hosts: Hosts) -> JobPlan {
     JobPlan { settings: JobSettings { bias: 0.5, ..settings }, ..softmax_plan(hosts) }
 }
 
+/// The same told from each negative by itself.
+pub(crate) fn bpr_plan(hosts: Hosts) -> JobPlan {
+    let JobPlan { settings, .. } = softmax_plan(hosts.clone());
+    JobPlan { settings: JobSettings { loss: softmax::Loss::Bpr, ..settings }, ..softmax_plan(hosts) }
+}
+
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 5] = [plan, graph_plan, softmax_plan, tower_plan, biased_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 6] = [plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan];
 
 /// A blend of the graph filter and iALS.
 pub(crate) fn blend_plan(hosts: Hosts) -> JobPlan {
@@ -287,11 +320,26 @@ pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {
     JobPlan { checkpoints: Some(checkpoints), ..plan }
 }
 
+/// The opening of a plan's last run.
+pub(crate) fn open(key: Key, plan: &JobPlan) -> Open {
+    let JobSettings { algorithm, loss, seed, .. } = plan.settings.clone();
+    let hosts = plan.hosts.clone();
+    Open { key, algorithm, loss, seed, hosts, hold_out: None, base: None, page_timeout_ms: 1000 }
+}
+
 fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
     JobPlan {
         job: 5,
         epoch: 1,
-        settings: JobSettings { algorithm, filter: None, bias: 0.0, seed: 7, evaluate: None },
+        settings: JobSettings {
+            algorithm,
+            filter: None,
+            bias: 0.0,
+            loss: softmax::Loss::Softmax,
+            seed: 7,
+            evaluate: None,
+        },
+        base: None,
         hosts,
         checkpoints: None,
         phase_timeout: Duration::from_secs(60),

@@ -4,15 +4,16 @@ mod blend;
 mod checkpoints;
 mod fixture;
 mod tower;
+mod warm;
 
 use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};
 use docent_train::{
     Algorithm, Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
-    message::{At, Blob, Key, Open, Side},
+    message::{At, Blob, Key, Side},
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, plan, slot, softmax_plan};
+use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, slot, softmax_plan};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -156,9 +157,8 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     let cluster = Cluster::healthy(1, &data);
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
-    let JobPlan { settings, hosts, .. } = plan(Hosts::single(1));
-    let algorithm = settings.algorithm;
-    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let plan = plan(Hosts::single(1));
+    let open = open(key, &plan);
     let mut short = open.clone();
     short.hosts.users.pop();
     assert!(matches!(worker.handle(TrainRequest::Open(short)).await, Err(Error::Invalid(_))));
@@ -207,9 +207,8 @@ async fn counting_out_of_turn_is_refused_with_a_reason() {
     let cluster = Cluster::healthy(1, &data);
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
-    let JobPlan { settings, hosts, .. } = graph_plan(Hosts::single(1));
-    let algorithm = settings.algorithm;
-    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let plan = graph_plan(Hosts::single(1));
+    let open = open(key, &plan);
     worker.handle(TrainRequest::Open(open)).await.unwrap();
     worker.handle(TrainRequest::Load(key)).await.unwrap();
     let TrainResponse::Linked { items, .. } = worker.handle(TrainRequest::Link(key)).await.unwrap() else { panic!() };
@@ -233,9 +232,8 @@ async fn steps_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     let cluster = Cluster::healthy(1, &data);
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
-    let JobPlan { settings, hosts, .. } = softmax_plan(Hosts::single(1));
-    let algorithm = settings.algorithm;
-    let open = Open { key, algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let plan = softmax_plan(Hosts::single(1));
+    let open = open(key, &plan);
     worker.handle(TrainRequest::Open(open)).await.unwrap();
     worker.handle(TrainRequest::Load(key)).await.unwrap();
     let TrainResponse::Linked { items, .. } = worker.handle(TrainRequest::Link(key)).await.unwrap() else { panic!() };

@@ -1,12 +1,12 @@
 //! What two towers have beside the steps of sampled softmax: dense weights, features, and parts that a reader makes users of.
-use crate::fixture::{CLUSTERS, Cluster, Data, biased_plan, hosts, tower_plan};
+use crate::fixture::{CLUSTERS, Cluster, Data, biased_plan, hosts, open, tower_plan};
 use docent_model::{
     Kernel,
     tower::{Dense, FEATURES_MAX, user},
 };
 use docent_train::{
     Algorithm, Error, Hosts, JobPlan, TrainRequest, TrainResponse,
-    message::{At, Blob, Key, Open},
+    message::{At, Blob, Key},
     part,
     plan::JobSettings,
 };
@@ -22,9 +22,9 @@ async fn dense_weights_and_features_out_of_turn_or_range_are_refused_with_a_reas
     let cluster = Cluster::healthy(1, &data);
     let worker = cluster.worker(1);
     let key = Key { job: 1, epoch: 1, run: 1 };
-    let JobPlan { settings, hosts, .. } = tower_plan(Hosts::single(1));
-    let Algorithm::Tower(tower) = settings.algorithm else { panic!("another family") };
-    let open = Open { key, algorithm: settings.algorithm, seed: 1, hosts, hold_out: None, page_timeout_ms: 1000 };
+    let plan = tower_plan(Hosts::single(1));
+    let Algorithm::Tower(tower) = plan.settings.algorithm.clone() else { panic!("another family") };
+    let open = open(key, &plan);
     worker.handle(TrainRequest::Open(open)).await.unwrap();
     worker.handle(TrainRequest::Load(key)).await.unwrap();
     assert!(matches!(worker.handle(TrainRequest::Survey(key)).await, Err(Error::OutOfTurn { .. })), "link comes first");

@@ -42,7 +42,7 @@ impl Items {
         n: usize,
     ) -> Result<Vec<Vec<u32>>, Error> {
         shape("user rows", seen.len() * self.dim, users.len())?;
-        const USERS_OF_TASK: usize = 32;
+        const USERS_OF_TASK: usize = 128;
         let mut lists = vec![Vec::new(); seen.len()];
         let tasks = lists
             .chunks_mut(USERS_OF_TASK)

@@ -7,14 +7,19 @@
 //! The product with `alpha0 G`, which all rows share, is one matrix product over the rows of the tile that are not done; that with a row's own
 //! positives reads each of them once, for the dot product and for the sum. Every output element is one chain of fused multiply-adds
 //! whatever is in the tile beside it, and a row's end depends on its own residual, so its bits do not depend on its neighbours.
-use super::generic::{Aligned, LANES, RowsTask, dot, multiply};
+use super::{
+    generic::{Aligned, RowsTask, add, dot, multiply, put_tile, tile_at},
+    lanes::{LANES, Set},
+};
 use std::sync::atomic::Ordering;
 
-/// Rows of a tile, a multiple of both heights in [`refine_rows`]: enough to fill register tiles when some are done, and so few that
+/// Rows of a tile, a multiple of the heights of [`refine_rows`]: enough to fill register tiles when some are done, and so few that
 /// their positives stay in the second-level cache from step to step (48 take 8 % longer at d = 64).
 const TILE: usize = 24;
 /// Positives at a time: their dot products share the loads of the direction, their sums those of the product.
 const GROUP: usize = 4;
+/// Groups between the one that is worked on and the one that memory is asked for: 4 to 7 % of the whole; 1 and 4 are no better.
+const AHEAD: usize = 2;
 /// A row is done when its residual is this share of the one it began with. Chosen on held-out training pairs (decision 0017): .5 loses
 /// 3 % of Recall on gowalla, .3 half a percent, .2 and .1 nothing.
 const SHARE: f32 = 0.2;
@@ -81,20 +86,17 @@ impl Tile {
 
 /// Moves the rows `first..` from their values in `out` (`dim` values each). A row without positives becomes zero, its optimum.
 #[inline(always)]
-pub(super) fn refine_rows<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, out: &mut [f32]) {
+pub(super) fn refine_rows<S: Set, const R: usize>(set: S, tile: &mut Tile, task: &RowsTask<'_>, out: &mut [f32]) {
     for (at, out) in out.chunks_mut(TILE * task.dim).enumerate() {
         if task.stop.load(Ordering::Relaxed) {
             return;
         }
-        let first = task.first + at * TILE;
-        // One and a half times the height of the other kernels, as nothing but the base is loaded here: more chains hide more of the
-        // latency of a multiply-add.
-        if R == 8 { refine_tile::<12>(tile, task, first, out) } else { refine_tile::<6>(tile, task, first, out) }
+        refine_tile::<S, R>(set, tile, task, task.first + at * TILE, out);
     }
 }
 
 #[inline(always)]
-fn refine_tile<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, first: usize, out: &mut [f32]) {
+fn refine_tile<S: Set, const R: usize>(set: S, tile: &mut Tile, task: &RowsTask<'_>, first: usize, out: &mut [f32]) {
     let stride = tile.stride;
     tile.lines.clear();
     for (at, out) in out.chunks_exact_mut(task.dim).enumerate() {
@@ -108,11 +110,11 @@ fn refine_tile<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, first: usiz
         let regularization = task.settings.row_regularization(positives, task.others);
         tile.lines.push(Line { at, row: first + at, regularization, square: 0.0, floor: 0.0 });
     }
-    products::<R>(tile, task, 1.0);
+    products::<S, R>(set, tile, task, 1.0);
     for (line, product) in tile.lines.iter_mut().zip(tile.product.chunks_exact(stride)) {
         tile.residual[line.at * stride..][..stride].copy_from_slice(product);
         tile.direction[line.at * stride..][..stride].copy_from_slice(product);
-        line.square = dot::<R>(product, product);
+        line.square = dot(set, product, product);
         line.floor = (line.square * (SHARE * SHARE)).max(SQUARE_MIN);
     }
     for _ in 0..STEPS_MAX {
@@ -120,11 +122,11 @@ fn refine_tile<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, first: usiz
         if tile.lines.is_empty() {
             break;
         }
-        products::<R>(tile, task, 0.0);
+        products::<S, R>(set, tile, task, 0.0);
         for (line, product) in tile.lines.iter_mut().zip(tile.product.chunks_exact(stride)) {
             let range = line.at * stride..(line.at + 1) * stride;
             let direction = &mut tile.direction[range.clone()];
-            step::<R>(line, product, direction, &mut tile.residual[range.clone()], &mut tile.solution[range]);
+            step(set, line, product, direction, &mut tile.residual[range.clone()], &mut tile.solution[range]);
         }
     }
     for (at, out) in out.chunks_exact_mut(task.dim).enumerate() {
@@ -136,29 +138,30 @@ fn refine_tile<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, first: usiz
 
 /// One step of conjugate gradients, where `product` is minus the row's matrix times `direction`.
 #[inline(always)]
-fn step<const R: usize>(
+fn step<S: Set>(
+    set: S,
     line: &mut Line,
     product: &[f32],
     direction: &mut [f32],
     residual: &mut [f32],
     solution: &mut [f32],
 ) {
-    let curvature = -dot::<R>(direction, product);
+    let curvature = -dot(set, direction, product);
     if curvature <= SQUARE_MIN {
         line.square = 0.0;
         return;
     }
     let length = line.square / curvature;
-    add(length, direction, solution);
-    add(length, product, residual);
-    let before = std::mem::replace(&mut line.square, dot::<R>(residual, residual));
-    turn(line.square / before, residual, direction);
+    add(set, length, direction, solution);
+    add(set, length, product, residual);
+    let before = std::mem::replace(&mut line.square, dot(set, residual, residual));
+    turn(set, line.square / before, residual, direction);
 }
 
 /// For each line `product = sum_i c_i (target - y_i.direction) y_i - (base + reg I) direction`: the residual of the direction for target 1,
 /// minus its product with the row's matrix for target 0.
 #[inline(always)]
-fn products<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, target: f32) {
+fn products<S: Set, const R: usize>(set: S, tile: &mut Tile, task: &RowsTask<'_>, target: f32) {
     let (dim, stride) = (task.dim, tile.stride);
     let (directions, product, packed): (&[f32], &mut [f32], &mut [f32]) =
         (&tile.direction, &mut tile.product, &mut tile.packed);
@@ -173,44 +176,40 @@ fn products<const R: usize>(tile: &mut Tile, task: &RowsTask<'_>, target: f32) {
         }
     }
     let groups = tile.lines.len().next_multiple_of(R);
-    multiply_base::<R>(&packed[..groups * dim], task.blocks, stride, product);
+    multiply_base::<S, R>(set, &packed[..groups * dim], task.blocks, stride, product);
     for (line, product) in tile.lines.iter().zip(product.chunks_exact_mut(stride)) {
         let direction = &directions[line.at * stride..][..stride];
         let (columns, confidences) = task.adjacency.row(line.row);
-        for (columns, confidences) in columns.chunks(GROUP).zip(confidences.chunks(GROUP)) {
+        for (at, (own, confidences)) in columns.chunks(GROUP).zip(confidences.chunks(GROUP)).enumerate() {
+            for &column in columns.iter().skip((at + AHEAD) * GROUP).take(GROUP) {
+                set.expect(&task.table[column as usize * dim..][..dim]);
+            }
             // A last group that is not full repeats its first row, with weight zero.
             let mut group = Group { rows: [&[]; GROUP], confidences: [0.0; GROUP] };
             for n in 0..GROUP {
-                let column = columns.get(n).or(columns.first()).map_or(0, |column| *column as usize);
+                let column = own.get(n).or(own.first()).map_or(0, |column| *column as usize);
                 group.rows[n] = &task.table[column * dim..][..dim];
                 group.confidences[n] = confidences.get(n).copied().unwrap_or(0.0);
             }
-            group.add(target, direction, product);
+            group.add(set, target, direction, product);
         }
     }
 }
 
 /// `product += packed^T base`, a group of R lines and a block of 16 columns at a time.
 #[inline(always)]
-fn multiply_base<const R: usize>(packed: &[f32], blocks: &[f32], stride: usize, product: &mut [f32]) {
+fn multiply_base<S: Set, const R: usize>(set: S, packed: &[f32], blocks: &[f32], stride: usize, product: &mut [f32]) {
     let dim = blocks.len() / stride;
     for (block, base) in blocks.chunks_exact(dim * LANES).enumerate() {
         let base = base.as_chunks::<LANES>().0;
         for (group, left) in packed.chunks_exact(dim * R).enumerate() {
             let left = left.as_chunks::<R>().0;
             let lines = &mut product[group * R * stride + block * LANES..];
-            let mut tile = [[0f32; LANES]; R];
-            for r in 0..R {
-                tile[r] = lines[r * stride..].first_chunk().copied().unwrap_or(tile[r]);
-            }
+            let mut tile = tile_at::<S, R>(set, lines, stride);
             for k in 0..dim {
-                multiply::<R, false>(&left[k], &base[k], &mut tile);
+                multiply::<S, R, false>(set, &left[k], &base[k], &mut tile);
             }
-            for r in 0..R {
-                if let Some(out) = lines[r * stride..].first_chunk_mut() {
-                    *out = tile[r];
-                }
-            }
+            put_tile(set, &tile, lines, stride);
         }
     }
 }
@@ -224,8 +223,8 @@ struct Group<'a> {
 impl Group<'_> {
     /// `product += sum_n c_n (target - y_n.direction) y_n`, in the order of the positives.
     #[inline(always)]
-    fn add(&self, target: f32, direction: &[f32], product: &mut [f32]) {
-        let mut weights = self.dots(direction);
+    fn add<S: Set>(&self, set: S, target: f32, direction: &[f32], product: &mut [f32]) {
+        let mut weights = self.dots(set, direction);
         for (weight, confidence) in weights.iter_mut().zip(self.confidences) {
             *weight = confidence * (target - *weight);
         }
@@ -233,44 +232,46 @@ impl Group<'_> {
         let chunks = self.chunks();
         let sums = product.as_chunks_mut::<LANES>().0;
         for at in 0..whole.min(sums.len()) {
-            let mut sum = sums[at];
+            let mut sum = set.load(&sums[at]);
             for n in 0..GROUP {
-                accumulate(weights[n], &chunks[n][at], &mut sum);
+                sum = set.fused(set.splat(weights[n]), set.load(&chunks[n][at]), sum);
             }
-            sums[at] = sum;
+            set.store(sum, &mut sums[at]);
         }
-        if let Some(sum) = sums.get_mut(whole) {
+        if let Some(sums) = sums.get_mut(whole) {
+            let mut sum = set.load(sums);
             for (&weight, row) in weights.iter().zip(self.rows) {
-                accumulate(weight, &tail(row), sum);
+                sum = set.fused(set.splat(weight), set.load(&tail(row)), sum);
             }
+            set.store(sum, sums);
         }
     }
 
     /// Inner products with one vector, a stride long: the lanes and the tree of [`dot`]. Both loops index all arrays alike: given an iterator for
     /// the second, the compiler keeps the lanes in scalars and the whole solver takes twice as long.
     #[inline(always)]
-    fn dots(&self, with: &[f32]) -> [f32; GROUP] {
-        let mut lanes = [[0f32; LANES]; GROUP];
+    fn dots<S: Set>(&self, set: S, with: &[f32]) -> [f32; GROUP] {
+        let mut lanes = [set.splat(0.0); GROUP];
         let (rows, chunks) = (self.rows, self.chunks());
         let whole = rows[0].len() / LANES;
         let with = with.as_chunks::<LANES>().0;
         for at in 0..whole.min(with.len()) {
+            let with = set.load(&with[at]);
             for n in 0..GROUP {
-                let row = chunks[n][at];
-                for lane in 0..LANES {
-                    lanes[n][lane] = row[lane].mul_add(with[at][lane], lanes[n][lane]);
-                }
+                lanes[n] = set.fused(set.load(&chunks[n][at]), with, lanes[n]);
             }
         }
         if let Some(with) = with.get(whole) {
+            let with = set.load(with);
             for n in 0..GROUP {
-                let row = tail(rows[n]);
-                for lane in 0..LANES {
-                    lanes[n][lane] = row[lane].mul_add(with[lane], lanes[n][lane]);
-                }
+                lanes[n] = set.fused(set.load(&tail(rows[n])), with, lanes[n]);
             }
         }
-        sums(&lanes)
+        let mut stored = [[0f32; LANES]; GROUP];
+        for n in 0..GROUP {
+            set.store(lanes[n], &mut stored[n]);
+        }
+        sums(&stored)
     }
 
     /// The rows' whole chunks, as many of each.
@@ -314,38 +315,20 @@ fn tail(row: &[f32]) -> [f32; LANES] {
     chunk
 }
 
-#[inline(always)]
-fn accumulate(weight: f32, row: &[f32; LANES], sum: &mut [f32; LANES]) {
-    for lane in 0..LANES {
-        sum[lane] = weight.mul_add(row[lane], sum[lane]);
-    }
-}
-
-/// `to += factor from`; both a multiple of [`LANES`] long.
-#[inline(always)]
-fn add(factor: f32, from: &[f32], to: &mut [f32]) {
-    let (from, to) = (from.as_chunks::<LANES>().0, to.as_chunks_mut::<LANES>().0);
-    for at in 0..from.len().min(to.len()) {
-        let (from, mut sum) = (from[at], to[at]);
-        accumulate(factor, &from, &mut sum);
-        to[at] = sum;
-    }
-}
-
 /// `direction = residual + factor direction`; both a multiple of [`LANES`] long.
 #[inline(always)]
-fn turn(factor: f32, residual: &[f32], direction: &mut [f32]) {
-    let (residual, direction) = (residual.as_chunks::<LANES>().0, direction.as_chunks_mut::<LANES>().0);
+fn turn<S: Set>(set: S, factor: f32, residual: &[f32], direction: &mut [f32]) {
+    let (residual, direction) = (residual.as_chunks().0, direction.as_chunks_mut().0);
+    let factor = set.splat(factor);
     for at in 0..residual.len().min(direction.len()) {
-        let (mut sum, direction) = (residual[at], &mut direction[at]);
-        accumulate(factor, &*direction, &mut sum);
-        *direction = sum;
+        let turned = set.fused(factor, set.load(&direction[at]), set.load(&residual[at]));
+        set.store(turned, &mut direction[at]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::lanes::Arrays, *};
     use crate::{Adjacency, Settings};
     use std::sync::atomic::AtomicBool;
 
@@ -373,8 +356,8 @@ mod tests {
                 stop: &stop,
             };
             let (mut low, mut high) = (vec![0.1; 70 * dim], vec![0.1; 70 * dim]);
-            refine_rows::<4>(&mut Tile::new(dim), &task, &mut low);
-            refine_rows::<8>(&mut Tile::new(dim), &task, &mut high);
+            refine_rows::<_, 6>(Arrays, &mut Tile::new(dim), &task, &mut low);
+            refine_rows::<_, 12>(Arrays, &mut Tile::new(dim), &task, &mut high);
             let bits = |rows: &[f32]| rows.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&low), bits(&high), "dim {dim}");
         }

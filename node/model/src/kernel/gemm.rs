@@ -3,7 +3,10 @@
 //! Shapes: `rows` are `[n][stride]`, n a multiple of [`ROWS_UNIT`]; negatives are `[width][stride]`, and once more in blocks of 16,
 //! `[block][stride][16]`, width a multiple of 16; shares are `[n][pitch]` with the pitch of [`pitch`]. Padding is zero.
 //! The layers of a tower are products of the same two kinds (`crate::tower`): inputs take the place of shares, weights that of negatives.
-use super::generic::{LANES, multiply};
+use super::{
+    generic::multiply,
+    lanes::{LANES, Set},
+};
 
 /// Rows come in multiples of this: the height of the tallest register tile.
 pub(crate) const ROWS_UNIT: usize = 8;
@@ -14,8 +17,10 @@ pub(crate) const fn pitch(width: usize) -> usize {
     width + LANES
 }
 
-/// Negatives taken at a time where they are summed by row; 256 of 128 values stay in the second-level cache.
+/// Negatives taken at a time where they are summed by row, at most, and their values: such a panel stays in the first-level cache (256
+/// rows whatever their length took a quarter longer).
 const PANEL_ROWS: usize = 256;
+const PANEL_VALUES: usize = 8192;
 
 /// What turns scores into shares.
 pub(crate) struct Shares<'a> {
@@ -32,7 +37,7 @@ pub(crate) struct Shares<'a> {
 
 /// Shares of every row with every negative.
 #[inline(always)]
-pub(super) fn shares<const R: usize>(task: &Shares<'_>, out: &mut [f32]) {
+pub(super) fn shares<S: Set, const R: usize>(set: S, task: &Shares<'_>, out: &mut [f32]) {
     let (stride, pitch) = (task.stride, pitch(task.weights.len()));
     let groups = task.rows.len() / (R * stride);
     // R rows side by side, so that a step of the inner loop reads R neighbouring values.
@@ -52,67 +57,66 @@ pub(super) fn shares<const R: usize>(task: &Shares<'_>, out: &mut [f32]) {
         let negatives = &blocks[block * stride..][..stride];
         for group in 0..groups {
             let rows = &packed[group * stride..][..stride];
-            let mut tile = [[0f32; LANES]; R];
+            let mut tile = [set.splat(0.0); R];
             for k in 0..stride {
-                multiply::<R, false>(&rows[k], &negatives[k], &mut tile);
+                multiply::<S, R, false>(set, &rows[k], &negatives[k], &mut tile);
             }
             for r in 0..R {
-                out[(group * R + r) * (pitch / LANES) + block] =
-                    weighted_exp(&tile[r], &weights[block], task.scale, task.shift);
+                let x = set.fused(set.splat(task.scale), tile[r], set.splat(-task.shift));
+                let share = set.multiply(set.load(&weights[block]), exp_lanes(set, x));
+                set.store(share, &mut out[(group * R + r) * (pitch / LANES) + block]);
             }
         }
     }
 }
 
-/// `weights exp(scale scores - shift)`, lane by lane.
-#[inline(always)]
-fn weighted_exp(scores: &[f32; LANES], weights: &[f32; LANES], scale: f32, shift: f32) -> [f32; LANES] {
-    let mut out = [0f32; LANES];
-    for lane in 0..LANES {
-        out[lane] = weights[lane] * exp_lane(scale.mul_add(scores[lane], -shift));
-    }
-    out
-}
-
 /// `e^x` for x in [-87, 88] (others are moved there), within 2 units of the last place: `2^n e^r` with |r| <= ln 2 / 2 (Cody and Waite's
 /// two-part ln 2) and the polynomial of Cephes' `expf`.
 #[inline(always)]
-fn exp_lane(x: f32) -> f32 {
+fn exp_lanes<S: Set>(set: S, x: S::Lanes) -> S::Lanes {
     /// 1.5 x 2^23: adding it leaves the nearest whole number in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = n.mul_add(-0.693_359_4, x);
-    let r = n.mul_add(2.121_944_4e-4, r);
-    let p = 1.987_569_1e-4f32;
-    let p = p.mul_add(r, 1.398_199_9e-3);
-    let p = p.mul_add(r, 8.333_452e-3);
-    let p = p.mul_add(r, 4.166_579_6e-2);
-    let p = p.mul_add(r, 1.666_666_5e-1);
-    let p = p.mul_add(r, 0.5);
-    let p = p.mul_add(r * r, r) + 1.0;
+    /// By falling power.
+    const POLYNOMIAL: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let x = set.smaller(set.splat(88.0), set.larger(set.splat(-87.0), x));
+    let shifted = set.fused(x, set.splat(std::f32::consts::LOG2_E), set.splat(ROUND));
+    let n = set.add(shifted, set.splat(-ROUND));
+    let r = set.fused(n, set.splat(-0.693_359_4), x);
+    let r = set.fused(n, set.splat(2.121_944_4e-4), r);
+    let mut p = set.splat(POLYNOMIAL[0]);
+    for &factor in &POLYNOMIAL[1..] {
+        p = set.fused(p, r, set.splat(factor));
+    }
+    let p = set.add(set.fused(p, set.multiply(r, r), r), set.splat(1.0));
     // The low bits of `shifted` are n; the exponent of the power of two stays within 1..=254.
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    p * power
+    set.multiply(p, set.power_of_two(shifted))
 }
 
 /// `e^x`, as shares have it.
 #[inline(always)]
-pub(super) fn exp<const R: usize>(x: f32) -> f32 {
-    exp_lane(x)
+pub(super) fn exp<S: Set>(set: S, x: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    set.store(exp_lanes(set, set.splat(x)), &mut lanes);
+    lanes[0]
 }
 
 /// `out = shares negatives`: for each row its sum of negatives, `[n][stride]`.
 #[inline(always)]
-pub(super) fn pull<const R: usize>(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]) {
+pub(super) fn pull<S: Set, const R: usize>(
+    set: S,
+    stride: usize,
+    pitch: usize,
+    shares: &[f32],
+    negatives: &[f32],
+    out: &mut [f32],
+) {
     let (width, columns) = (negatives.len() / stride, stride / LANES);
     let (negatives, out) = (negatives.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
     out.fill([0.0; LANES]);
     let mut packed = [[0f32; R]; PANEL_ROWS];
-    for first in (0..width).step_by(PANEL_ROWS) {
-        let packed = &mut packed[..PANEL_ROWS.min(width - first)];
+    let panel_rows = (PANEL_VALUES / stride).clamp(LANES, PANEL_ROWS);
+    for first in (0..width).step_by(panel_rows) {
+        let packed = &mut packed[..panel_rows.min(width - first)];
         let panel = &negatives[first * columns..][..packed.len() * columns];
         for group in 0..out.len() / (R * columns) {
             for r in 0..R {
@@ -122,17 +126,17 @@ pub(super) fn pull<const R: usize>(stride: usize, pitch: usize, shares: &[f32], 
                 }
             }
             for column in 0..columns {
-                let mut tile = [[0f32; LANES]; R];
+                let mut tile = [set.splat(0.0); R];
                 for r in 0..R {
-                    tile[r] = out[(group * R + r) * columns + column];
+                    tile[r] = set.load(&out[(group * R + r) * columns + column]);
                 }
                 let mut right = column;
                 for left in &*packed {
-                    multiply::<R, false>(left, &panel[right], &mut tile);
+                    multiply::<S, R, false>(set, left, &panel[right], &mut tile);
                     right += columns;
                 }
                 for r in 0..R {
-                    out[(group * R + r) * columns + column] = tile[r];
+                    set.store(tile[r], &mut out[(group * R + r) * columns + column]);
                 }
             }
         }
@@ -141,23 +145,30 @@ pub(super) fn pull<const R: usize>(stride: usize, pitch: usize, shares: &[f32], 
 
 /// `out += shares^T rows`: for each negative its sum of rows, `[width][stride]`.
 #[inline(always)]
-pub(super) fn push<const R: usize>(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], out: &mut [f32]) {
+pub(super) fn push<S: Set, const R: usize>(
+    set: S,
+    stride: usize,
+    pitch: usize,
+    shares: &[f32],
+    rows: &[f32],
+    out: &mut [f32],
+) {
     let (columns, pitch) = (stride / LANES, pitch / R);
     let (shares, rows) = (shares.as_chunks::<R>().0, rows.as_chunks::<LANES>().0);
     let out = out.as_chunks_mut::<LANES>().0;
     for group in 0..out.len() / (R * columns) {
         for column in 0..columns {
-            let mut tile = [[0f32; LANES]; R];
+            let mut tile = [set.splat(0.0); R];
             for r in 0..R {
-                tile[r] = out[(group * R + r) * columns + column];
+                tile[r] = set.load(&out[(group * R + r) * columns + column]);
             }
             let (mut left, mut right) = (group, column);
             while right < rows.len() {
-                multiply::<R, false>(&shares[left], &rows[right], &mut tile);
+                multiply::<S, R, false>(set, &shares[left], &rows[right], &mut tile);
                 (left, right) = (left + pitch, right + columns);
             }
             for r in 0..R {
-                out[(group * R + r) * columns + column] = tile[r];
+                set.store(tile[r], &mut out[(group * R + r) * columns + column]);
             }
         }
     }
@@ -165,7 +176,7 @@ pub(super) fn push<const R: usize>(stride: usize, pitch: usize, shares: &[f32], 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::lanes::Arrays, *};
     use crate::Kernel;
 
     fn noise(n: usize, id: &str) -> Vec<f32> {
@@ -180,12 +191,12 @@ mod tests {
         while x < 88.0 {
             let exact = f64::from(x).exp();
             let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
-            assert!((f64::from(exp_lane(x)) - exact).abs() <= 2.0 * unit, "{x}");
+            assert!((f64::from(exp(Arrays, x)) - exact).abs() <= 2.0 * unit, "{x}");
             x += 0.0137;
         }
-        assert_eq!(exp_lane(0.0), 1.0);
-        assert_eq!(exp_lane(-1e30), exp_lane(-87.0));
-        assert!(exp_lane(1e30).is_finite());
+        assert_eq!(exp(Arrays, 0.0), 1.0);
+        assert_eq!(exp(Arrays, -1e30), exp(Arrays, -87.0));
+        assert!(exp(Arrays, 1e30).is_finite());
     }
 
     #[test]

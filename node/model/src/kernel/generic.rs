@@ -1,12 +1,11 @@
-//! The loops themselves, written so that the compiler turns fixed-size arrays into vector registers. `R` is the height of a
-//! register tile; it changes speed only.
+//! The loops themselves, over the vectors of a [`Set`]. `R` is the height of a register tile; it changes speed only.
 pub(super) use super::conjugate::refine_rows;
 pub(super) use super::gemm::{exp, pull, push, shares};
+pub(super) use super::lanes::LANES;
+use super::lanes::{Set, WIDE};
 use crate::Adjacency;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Width of a tile, lanes of a dot product and the unit of strides.
-pub(super) const LANES: usize = 16;
 /// Rows gathered at a time; the panel of 128 x 128 values stays in the second-level cache.
 const PANEL_ROWS: usize = 128;
 /// Rows and columns of a block of the Cholesky factorisation; one tile wide.
@@ -102,7 +101,7 @@ pub(crate) struct RowsTask<'a> {
 
 /// Solves the rows `first..` into `out` (`dim` values each). A row without positives becomes zero, its optimum.
 #[inline(always)]
-pub(super) fn solve_rows<const R: usize>(normal: &mut Normal, task: &RowsTask<'_>, out: &mut [f32]) {
+pub(super) fn solve_rows<S: Set, const R: usize>(set: S, normal: &mut Normal, task: &RowsTask<'_>, out: &mut [f32]) {
     for (row, out) in (task.first..).zip(out.chunks_exact_mut(task.dim)) {
         if task.stop.load(Ordering::Relaxed) {
             return;
@@ -115,21 +114,21 @@ pub(super) fn solve_rows<const R: usize>(normal: &mut Normal, task: &RowsTask<'_
         normal.begin(task.base, task.settings.row_regularization(columns.len(), task.others));
         for (columns, confidences) in columns.chunks(PANEL_ROWS).zip(confidences.chunks(PANEL_ROWS)) {
             for (at, (&column, &confidence)) in columns.iter().zip(confidences).enumerate() {
-                gather(normal, at, &task.table[column as usize * task.dim..][..task.dim], confidence);
+                gather(set, normal, at, &task.table[column as usize * task.dim..][..task.dim], confidence);
             }
             let Normal { stride, matrix, panel, .. } = normal;
-            add_panel::<R, false>(&panel[..columns.len() * *stride], *stride, 0, matrix);
+            add_panel::<S, R, false>(set, &panel[..columns.len() * *stride], *stride, 0, matrix);
         }
-        factor::<R>(normal);
+        factor::<S, R>(set, normal);
         let Normal { matrix, rhs, dim, stride, .. } = normal;
-        substitute(matrix, *dim, *stride, rhs);
+        substitute(set, matrix, *dim, *stride, rhs);
         out.copy_from_slice(normal.solution());
     }
 }
 
 /// Puts `sqrt(confidence) row` into the panel and adds `confidence row` to b.
 #[inline(always)]
-fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
+fn gather<S: Set>(set: S, normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
     let Normal { stride, panel, rhs, .. } = normal;
     let line = &mut panel[at * *stride..][..row.len()];
     if confidence == 1.0 {
@@ -142,12 +141,9 @@ fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
     }
     let rhs = &mut rhs[..row.len()];
     let (whole, tail) = row.as_chunks::<LANES>();
-    for (at, row) in whole.iter().enumerate() {
-        let mut sum = rhs.as_chunks::<LANES>().0[at];
-        for lane in 0..LANES {
-            sum[lane] = confidence.mul_add(row[lane], sum[lane]);
-        }
-        rhs.as_chunks_mut::<LANES>().0[at] = sum;
+    let weight = set.splat(confidence);
+    for (row, sum) in whole.iter().zip(rhs.as_chunks_mut().0) {
+        set.store(set.fused(weight, set.load(row), set.load(sum)), sum);
     }
     for (at, value) in (whole.len() * LANES..).zip(tail) {
         rhs[at] = confidence.mul_add(*value, rhs[at]);
@@ -156,15 +152,37 @@ fn gather(normal: &mut Normal, at: usize, row: &[f32], confidence: f32) {
 
 /// `tile += left right^T` (or `-=`), one fused multiply-add per element.
 #[inline(always)]
-pub(super) fn multiply<const R: usize, const SUBTRACT: bool>(
+pub(super) fn multiply<S: Set, const R: usize, const SUBTRACT: bool>(
+    set: S,
     left: &[f32; R],
     right: &[f32; LANES],
-    tile: &mut [[f32; LANES]; R],
+    tile: &mut [S::Lanes; R],
 ) {
+    let right = set.load(right);
     for r in 0..R {
         let left = if SUBTRACT { -left[r] } else { left[r] };
-        for c in 0..LANES {
-            tile[r][c] = left.mul_add(right[c], tile[r][c]);
+        tile[r] = set.fused(set.splat(left), right, tile[r]);
+    }
+}
+
+/// A tile whose rows begin `pitch` apart in `from`.
+#[inline(always)]
+pub(super) fn tile_at<S: Set, const R: usize>(set: S, from: &[f32], pitch: usize) -> [S::Lanes; R] {
+    let mut tile = [set.splat(0.0); R];
+    for r in 0..R {
+        if let Some(from) = from[r * pitch..].first_chunk() {
+            tile[r] = set.load(from);
+        }
+    }
+    tile
+}
+
+/// Puts a tile back.
+#[inline(always)]
+pub(super) fn put_tile<S: Set, const R: usize>(set: S, tile: &[S::Lanes; R], to: &mut [f32], pitch: usize) {
+    for r in 0..R {
+        if let Some(to) = to[r * pitch..].first_chunk_mut() {
+            set.store(tile[r], to);
         }
     }
 }
@@ -172,49 +190,46 @@ pub(super) fn multiply<const R: usize, const SUBTRACT: bool>(
 /// Upper triangle of `matrix += P^T P` (or `-=`), where `matrix` begins at row `first` of the square and P is `panel`,
 /// rows of `stride` values. Tiles on the diagonal also write below it; nobody reads there.
 #[inline(always)]
-fn add_panel<const R: usize, const SUBTRACT: bool>(panel: &[f32], stride: usize, first: usize, matrix: &mut [f32]) {
+fn add_panel<S: Set, const R: usize, const SUBTRACT: bool>(
+    set: S,
+    panel: &[f32],
+    stride: usize,
+    first: usize,
+    matrix: &mut [f32],
+) {
     for i in (first..stride).step_by(R) {
         for j in (i / LANES * LANES..stride).step_by(LANES) {
-            let mut tile = [[0f32; LANES]; R];
-            for r in 0..R {
-                tile[r] = matrix[(i - first + r) * stride + j..].first_chunk().copied().unwrap_or(tile[r]);
-            }
+            let corner = &mut matrix[(i - first) * stride + j..];
+            let mut tile = tile_at::<S, R>(set, corner, stride);
             let mut at = 0;
             while at < panel.len() {
                 let (Some(left), Some(right)) = (panel[at + i..].first_chunk::<R>(), panel[at + j..].first_chunk())
                 else {
                     break;
                 };
-                multiply::<R, SUBTRACT>(left, right, &mut tile);
+                multiply::<S, R, SUBTRACT>(set, left, right, &mut tile);
                 at += stride;
             }
-            for r in 0..R {
-                if let Some(out) = matrix[(i - first + r) * stride + j..].first_chunk_mut() {
-                    *out = tile[r];
-                }
-            }
+            put_tile(set, &tile, corner, stride);
         }
     }
 }
 
-/// `to -= factor from`; both a multiple of [`LANES`] long.
+/// `to += factor from`; both a multiple of [`LANES`] long.
 #[inline(always)]
-fn subtract(factor: f32, from: &[f32], to: &mut [f32]) {
-    let (from, to) = (from.as_chunks::<LANES>().0, to.as_chunks_mut::<LANES>().0);
+pub(super) fn add<S: Set>(set: S, factor: f32, from: &[f32], to: &mut [f32]) {
+    let (from, to) = (from.as_chunks().0, to.as_chunks_mut().0);
+    let factor = set.splat(factor);
     for at in 0..from.len().min(to.len()) {
-        // By value: arrays in registers, no aliasing to rule out.
-        let (from, mut sum) = (from[at], to[at]);
-        for lane in 0..LANES {
-            sum[lane] = (-factor).mul_add(from[lane], sum[lane]);
-        }
-        to[at] = sum;
+        let sum = set.fused(factor, set.load(&from[at]), set.load(&to[at]));
+        set.store(sum, &mut to[at]);
     }
 }
 
 /// `A = U^T U` in place, blocked and right-looking: a finished block of rows of U is itself the panel that the rest of
 /// A is updated with.
 #[inline(always)]
-fn factor<const R: usize>(normal: &mut Normal) {
+fn factor<S: Set, const R: usize>(set: S, normal: &mut Normal) {
     let Normal { dim, stride, matrix, .. } = normal;
     let (dim, stride) = (*dim, *stride);
     for first in (0..dim).step_by(BLOCK) {
@@ -232,10 +247,10 @@ fn factor<const R: usize>(normal: &mut Normal) {
             row[k] = pivot;
             for i in k + 1..BLOCK {
                 let lower = &mut below[(i - k - 1) * stride + first..(i - k) * stride];
-                subtract(row[i], row, lower);
+                add(set, -row[i], row, lower);
             }
         }
-        add_panel::<R, true>(block, stride, first + BLOCK, rest);
+        add_panel::<S, R, true>(set, block, stride, first + BLOCK, rest);
     }
 }
 
@@ -243,34 +258,33 @@ fn factor<const R: usize>(normal: &mut Normal) {
 ///
 /// [`factor`] left zeros before the diagonal within its block, so vectors may start at the block's edge.
 #[inline(always)]
-fn substitute(matrix: &[f32], dim: usize, stride: usize, rhs: &mut [f32]) {
+fn substitute<S: Set>(set: S, matrix: &[f32], dim: usize, stride: usize, rhs: &mut [f32]) {
     for k in 0..dim {
         let edge = k / LANES * LANES;
         let row = &matrix[k * stride..(k + 1) * stride];
         let solved = rhs[k] / row[k];
-        subtract(solved, &row[edge..], &mut rhs[edge..stride]);
+        add(set, -solved, &row[edge..], &mut rhs[edge..stride]);
         rhs[k] = solved;
     }
     for k in (0..dim).rev() {
         let edge = k / LANES * LANES;
         let row = &matrix[k * stride..(k + 1) * stride];
         let right = std::mem::take(&mut rhs[k]);
-        rhs[k] = (right - dot::<4>(&row[edge..], &rhs[edge..stride])) / row[k];
+        rhs[k] = (right - dot(set, &row[edge..], &rhs[edge..stride])) / row[k];
     }
 }
 
 /// Inner product of equally long slices: 16 lanes, each in order, then halves added to halves.
 #[inline(always)]
-pub(super) fn dot<const R: usize>(left: &[f32], right: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
+pub(super) fn dot<S: Set>(set: S, left: &[f32], right: &[f32]) -> f32 {
     let (left_tail, right_tail) = (left.as_chunks::<LANES>().1, right.as_chunks::<LANES>().1);
-    let (left_chunks, right_chunks) = (left.as_chunks::<LANES>().0, right.as_chunks::<LANES>().0);
-    for at in 0..left_chunks.len().min(right_chunks.len()) {
-        let (left, right) = (left_chunks[at], right_chunks[at]);
-        for lane in 0..LANES {
-            lanes[lane] = left[lane].mul_add(right[lane], lanes[lane]);
-        }
+    let (left, right) = (left.as_chunks().0, right.as_chunks().0);
+    let mut sum = set.splat(0.0);
+    for at in 0..left.len().min(right.len()) {
+        sum = set.fused(set.load(&left[at]), set.load(&right[at]), sum);
     }
+    let mut lanes = [0f32; LANES];
+    set.store(sum, &mut lanes);
     for (lane, (left, right)) in lanes.iter_mut().zip(left_tail.iter().zip(right_tail)) {
         *lane = left.mul_add(*right, *lane);
     }
@@ -284,13 +298,13 @@ pub(super) fn dot<const R: usize>(left: &[f32], right: &[f32]) -> f32 {
 
 /// Sum over the run's rows of `c (1 - x.y)^2` over positives.
 #[inline(always)]
-pub(super) fn error_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> f64 {
+pub(super) fn error_rows<S: Set>(set: S, task: &RowsTask<'_>, solved: &[f32]) -> f64 {
     let mut error = 0f64;
     for (row, x) in (task.first..).zip(solved.chunks_exact(task.dim)) {
         let (columns, confidences) = task.adjacency.row(row);
         for (&column, &confidence) in columns.iter().zip(confidences) {
             let y = &task.table[column as usize * task.dim..][..task.dim];
-            let miss = 1.0 - f64::from(dot::<R>(x, y));
+            let miss = 1.0 - f64::from(dot(set, x, y));
             error += f64::from(confidence) * miss * miss;
         }
     }
@@ -299,7 +313,7 @@ pub(super) fn error_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) ->
 
 /// Sum over the run's rows of `reg |x|^2`.
 #[inline(always)]
-pub(super) fn penalty_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) -> f64 {
+pub(super) fn penalty_rows<S: Set>(_: S, task: &RowsTask<'_>, solved: &[f32]) -> f64 {
     let mut penalty = 0f64;
     for (row, x) in (task.first..).zip(solved.chunks_exact(task.dim)) {
         let squares: f64 = x.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
@@ -312,8 +326,7 @@ pub(super) fn penalty_rows<const R: usize>(task: &RowsTask<'_>, solved: &[f32]) 
 /// `sum += rows^T rows` in f64: the product of two f32 is exact there, so only the order of additions matters, and it is
 /// that of the rows; a fused multiply-add rounds exactly as a product and a sum would.
 #[inline(always)]
-pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [f64]) {
-    const WIDTH: usize = 8;
+pub(super) fn gramian_rows<S: Set, const R: usize>(set: S, dim: usize, rows: &[f32], sum: &mut [f64]) {
     const DEPTH: usize = 64;
     let stride = super::stride(dim);
     // [block of columns][row][column]: a tile's two operands are contiguous, whatever the dimension.
@@ -321,32 +334,33 @@ pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [
     for rows in rows.chunks(DEPTH * dim) {
         let count = rows.len() / dim;
         for (at, row) in rows.chunks_exact(dim).enumerate() {
-            for (block, row) in row.chunks(WIDTH).enumerate() {
-                let line = &mut panel[(block * DEPTH + at) * WIDTH..][..row.len()];
+            for (block, row) in row.chunks(WIDE).enumerate() {
+                let line = &mut panel[(block * DEPTH + at) * WIDE..][..row.len()];
                 for (line, &value) in line.iter_mut().zip(row) {
                     *line = f64::from(value);
                 }
             }
         }
         for i in (0..stride).step_by(R) {
-            let left = panel[i / WIDTH * DEPTH * WIDTH..].as_chunks::<WIDTH>().0;
-            for j in (i / WIDTH * WIDTH..stride).step_by(WIDTH) {
-                let right = panel[j * DEPTH..].as_chunks::<WIDTH>().0;
-                let mut tile = [[0f64; WIDTH]; R];
+            let left = panel[i / WIDE * DEPTH * WIDE..].as_chunks::<WIDE>().0;
+            for j in (i / WIDE * WIDE..stride).step_by(WIDE) {
+                let right = panel[j * DEPTH..].as_chunks::<WIDE>().0;
+                let mut tile = [set.splat_wide(0.0); R];
                 for r in 0..R {
-                    tile[r] = sum[(i + r) * stride + j..].first_chunk().copied().unwrap_or(tile[r]);
+                    if let Some(sum) = sum[(i + r) * stride + j..].first_chunk() {
+                        tile[r] = set.load_wide(sum);
+                    }
                 }
                 for (left, right) in left.iter().zip(right).take(count) {
-                    let Some(left) = left[i % WIDTH..].first_chunk::<R>() else { break };
+                    let Some(left) = left[i % WIDE..].first_chunk::<R>() else { break };
+                    let right = set.load_wide(right);
                     for r in 0..R {
-                        for c in 0..WIDTH {
-                            tile[r][c] = left[r].mul_add(right[c], tile[r][c]);
-                        }
+                        tile[r] = set.fused_wide(set.splat_wide(left[r]), right, tile[r]);
                     }
                 }
                 for r in 0..R {
                     if let Some(out) = sum[(i + r) * stride + j..].first_chunk_mut() {
-                        *out = tile[r];
+                        set.store_wide(tile[r], out);
                     }
                 }
             }
@@ -356,22 +370,22 @@ pub(super) fn gramian_rows<const R: usize>(dim: usize, rows: &[f32], sum: &mut [
 
 /// Adds weighted rows to an equation that [`Normal::begin`] opened, factors and solves it.
 #[inline(always)]
-pub(super) fn solve_one<const R: usize>(normal: &mut Normal, weighted: &[(&[f32], f32)]) {
+pub(super) fn solve_one<S: Set, const R: usize>(set: S, normal: &mut Normal, weighted: &[(&[f32], f32)]) {
     for weighted in weighted.chunks(PANEL_ROWS) {
         for (at, (row, confidence)) in weighted.iter().enumerate() {
-            gather(normal, at, row, *confidence);
+            gather(set, normal, at, row, *confidence);
         }
         let Normal { stride, matrix, panel, .. } = normal;
-        add_panel::<R, false>(&panel[..weighted.len() * *stride], *stride, 0, matrix);
+        add_panel::<S, R, false>(set, &panel[..weighted.len() * *stride], *stride, 0, matrix);
     }
-    factor::<R>(normal);
+    factor::<S, R>(set, normal);
     let Normal { matrix, rhs, dim, stride, .. } = normal;
-    substitute(matrix, *dim, *stride, rhs);
+    substitute(set, matrix, *dim, *stride, rhs);
 }
 
 #[inline(always)]
-pub(super) fn solve_factored<const R: usize>(normal: &Normal, rhs: &mut [f32]) {
-    substitute(&normal.matrix, normal.dim, normal.stride, rhs);
+pub(super) fn solve_factored<S: Set>(set: S, normal: &Normal, rhs: &mut [f32]) {
+    substitute(set, &normal.matrix, normal.dim, normal.stride, rhs);
 }
 
 /// A block of users to rank all items for.
@@ -389,7 +403,7 @@ pub(crate) struct RankTask<'a> {
 
 /// The `n` best items of each user, by score, ties by lower index.
 #[inline(always)]
-pub(super) fn rank_users<const R: usize>(task: &RankTask<'_>) -> Vec<Vec<u32>> {
+pub(super) fn rank_users<S: Set, const R: usize>(set: S, task: &RankTask<'_>) -> Vec<Vec<u32>> {
     let dim = task.dim;
     let users_total = task.users.len() / dim;
     let mut packed = vec![0f32; users_total.next_multiple_of(R) * dim];
@@ -401,12 +415,16 @@ pub(super) fn rank_users<const R: usize>(task: &RankTask<'_>) -> Vec<Vec<u32>> {
     let mut best: Vec<Vec<(f32, u32)>> = vec![Vec::with_capacity(task.n + 1); users_total];
     for (block, items) in task.items.chunks_exact(dim * LANES).enumerate() {
         for (group, users) in packed.chunks_exact(dim * R).enumerate() {
-            let mut tile = [[0f32; LANES]; R];
+            let mut tile = [set.splat(0.0); R];
             let (users, items) = (users.as_chunks::<R>().0, items.as_chunks().0);
             for k in 0..dim {
-                multiply::<R, false>(&users[k], &items[k], &mut tile);
+                multiply::<S, R, false>(set, &users[k], &items[k], &mut tile);
             }
-            for (user, scores) in (group * R..users_total).zip(&tile) {
+            let mut scores = [[0f32; LANES]; R];
+            for r in 0..R {
+                set.store(tile[r], &mut scores[r]);
+            }
+            for (user, scores) in (group * R..users_total).zip(&scores) {
                 let first = (block * LANES) as u32;
                 keep_best(&mut best[user], task.n, scores, first, task.items_total as u32, task.seen[user]);
             }

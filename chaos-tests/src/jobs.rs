@@ -55,6 +55,17 @@ pub fn has_done(job: &Value, share: f64) -> bool {
     job["state"] == "running" && count("epoch") >= (count("epochs") * share).floor().max(1.0)
 }
 
+/// When a finished job's input was linked, and how long each pass of its last model took; in seconds.
+pub fn passes(job: &Value) -> Result<(f64, Vec<f64>)> {
+    let course = job["course"].as_array().context("a job without a course")?;
+    let seconds = |step: &Value| step["seconds"].as_f64().unwrap_or(0.0);
+    let linked = course.iter().rfind(|step| step["phase"] == "link").map(seconds);
+    let linked = linked.context("a job that was not linked")?;
+    let ends: Vec<f64> = course.iter().filter(|step| step["phase"] == "train").map(seconds).collect();
+    ensure!(ends.len() as u64 == job["settings"]["epochs"], "a course without its passes: {job}");
+    Ok((linked, std::iter::once(&linked).chain(&ends).zip(&ends).map(|(from, to)| to - from).collect()))
+}
+
 /// blake3 of every part of a version: of the items' by slot range, then of the global one.
 pub fn part_hashes(client: &Client, version: u64) -> Result<Vec<(u64, String)>> {
     let (_, body) = client.get("/v1/models")?;

@@ -79,9 +79,42 @@ pub struct Ials {
     pub regularization: f64,
     /// Frequency scaling exponent of the regularisation, 0 to 1.
     pub frequency_scaling: f64,
+    /// What rows are rounded to between half passes, and sent in. Stored beside the others (`Stored`), as the next.
+    #[serde(skip)]
+    pub row_precision: Precision,
     /// Goes on from an earlier version. Stored beside the others (`Stored`).
     #[serde(skip)]
     pub warm: Option<Warm>,
+}
+
+/// What values are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precision {
+    /// 32 bits: not at all.
+    #[default]
+    F32,
+    /// bfloat16: half the bytes between hosts.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name for clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// The precision of a name.
+    ///
+    /// # Errors
+    /// `Invalid` for another name.
+    pub fn named(name: &str) -> Result<Precision> {
+        let known = [Precision::F32, Precision::Bf16].into_iter().find(|precision| precision.name() == name);
+        known
+            .ok_or_else(|| Error::invalid("row_precision", format!("unknown row_precision {name:?}; known: f32, bf16")))
+    }
 }
 
 /// How a job goes on from an earlier version instead of training from nothing.
@@ -230,7 +263,15 @@ impl Default for TrainSettings {
 
 impl Default for Ials {
     fn default() -> Self {
-        Ials { dim: 64, epochs: 10, unobserved_weight: 0.01, regularization: 0.003, frequency_scaling: 1.0, warm: None }
+        Ials {
+            dim: 64,
+            epochs: 10,
+            unobserved_weight: 0.01,
+            regularization: 0.003,
+            frequency_scaling: 1.0,
+            row_precision: Precision::F32,
+            warm: None,
+        }
     }
 }
 
@@ -375,6 +416,29 @@ impl Algorithm {
         }
     }
 
+    /// What rows are rounded to.
+    pub fn row_precision(&self) -> Precision {
+        match self {
+            Algorithm::Ials(ials) => ials.row_precision,
+            Algorithm::Blend(blend) => match &blend.with {
+                Partner::Ials(ials) => ials.row_precision,
+                Partner::Softmax(_) | Partner::Tower(_) => Precision::F32,
+            },
+            Algorithm::Graph(_) | Algorithm::Softmax(_) | Algorithm::Tower(_) => Precision::F32,
+        }
+    }
+
+    fn ials_mut(&mut self) -> Option<&mut Ials> {
+        match self {
+            Algorithm::Ials(ials) => Some(ials),
+            Algorithm::Blend(blend) => match &mut blend.with {
+                Partner::Ials(ials) => Some(ials),
+                Partner::Softmax(_) | Partner::Tower(_) => None,
+            },
+            Algorithm::Graph(_) | Algorithm::Softmax(_) | Algorithm::Tower(_) => None,
+        }
+    }
+
     /// Names the version to go on from: `live`, where none is named.
     pub fn settle_warm(&mut self, live: Option<u64>) {
         if let Algorithm::Ials(Ials { warm: Some(warm), .. }) = self {
@@ -389,7 +453,9 @@ impl Algorithm {
 
     /// Whether only the format that came with warm starts and losses can say it.
     fn is_latest(&self) -> bool {
-        self.warm().is_some() || self.softmax().is_some_and(|softmax| softmax.loss != Loss::Softmax)
+        self.warm().is_some()
+            || self.row_precision() != Precision::F32
+            || self.softmax().is_some_and(|softmax| softmax.loss != Loss::Softmax)
     }
 
     /// The exponent of the bias by popularity, 0 for none.
@@ -421,7 +487,7 @@ const FAMILIES: u32 = 4;
 const LATER: u32 = 5;
 /// The format that came with blends, and with a bias by popularity.
 const BLENDS: u32 = 6;
-/// The format that came with warm starts, and with a choice of the loss.
+/// The format that came with warm starts, and with choices of the loss and of the rows' precision.
 const WARM: u32 = 7;
 
 impl Ials {
@@ -436,7 +502,7 @@ impl Ials {
 
     /// All of a model by itself: a blend's has no version of its own to go on from.
     fn take_alone(given: &mut GivenSettings) -> Result<Ials> {
-        let (from, ials) = (given.warm_from.take(), Ials::take(given));
+        let (from, ials) = (given.warm_from.take(), Ials::take(given)?);
         let warm = given.warm_epochs.take().filter(|epochs| *epochs > 0).map(|epochs| Warm { epochs, from });
         if warm.is_none() && from.is_some() {
             return Err(Error::invalid("warm_from", "warm_from needs warm_epochs: the passes from that version"));
@@ -444,16 +510,17 @@ impl Ials {
         Ok(Ials { warm, ..ials })
     }
 
-    fn take(given: &mut GivenSettings) -> Ials {
+    fn take(given: &mut GivenSettings) -> Result<Ials> {
         let default = Ials::default();
-        Ials {
+        Ok(Ials {
             dim: given.dim.take().unwrap_or(default.dim),
             epochs: given.epochs.take().unwrap_or(default.epochs),
             unobserved_weight: given.unobserved_weight.take().unwrap_or(default.unobserved_weight),
             regularization: given.regularization.take().unwrap_or(default.regularization),
             frequency_scaling: given.frequency_scaling.take().unwrap_or(default.frequency_scaling),
+            row_precision: given.row_precision.take().as_deref().map_or(Ok(default.row_precision), Precision::named)?,
             warm: None,
-        }
+        })
     }
 
     fn give(&self, shared: GivenSettings) -> GivenSettings {
@@ -463,6 +530,7 @@ impl Ials {
             unobserved_weight: Some(self.unobserved_weight),
             regularization: Some(self.regularization),
             frequency_scaling: Some(self.frequency_scaling),
+            row_precision: Some(self.row_precision.name().to_owned()),
             warm_epochs: self.warm.map(|warm| warm.epochs),
             warm_from: self.warm.and_then(|warm| warm.from),
             ..shared
@@ -612,7 +680,7 @@ impl Blend {
     fn take(given: &mut GivenSettings) -> Result<Blend> {
         let graph = Graph::take(given);
         let with = match given.blend_with.take().as_deref() {
-            None | Some(IALS) => Partner::Ials(Ials::take(given)),
+            None | Some(IALS) => Partner::Ials(Ials::take(given)?),
             Some(SOFTMAX) => Partner::Softmax(Softmax::take(given)?),
             Some(TOWER) => Partner::Tower(Tower::take(given)?),
             Some(other) => {
@@ -684,12 +752,18 @@ mod tests {
     /// What format 7 came with: a warm start, and another loss of every family that has one.
     fn latest() -> Vec<TrainSettings> {
         let warm = |from| Algorithm::Ials(Ials { warm: Some(Warm { epochs: 2, from }), ..Ials::default() });
+        let rounded = |mut settings: TrainSettings| {
+            settings.algorithm.ials_mut().unwrap().row_precision = Precision::Bf16;
+            settings
+        };
+        let [ials_blend, ..] = blends();
+        let rounded = [TrainSettings::default(), ials_blend].map(rounded);
         let warm = [None, Some(7)].map(|from| TrainSettings { algorithm: warm(from), ..TrainSettings::default() });
         let with_loss = |mut settings: TrainSettings| {
             settings.algorithm.softmax_mut().unwrap().loss = Loss::Bpr;
             settings
         };
-        warm.into_iter().chain([softmax(), tower()].into_iter().chain(biased()).map(with_loss)).collect()
+        warm.into_iter().chain(rounded).chain([softmax(), tower()].into_iter().chain(biased()).map(with_loss)).collect()
     }
 
     #[test]
@@ -728,6 +802,8 @@ mod tests {
             ("popularity_bias", GivenSettings { popularity_bias: Some(2.5), ..of("softmax") }),
             ("popularity_bias", GivenSettings { popularity_bias: Some(0.5), ..of("ials") }),
             ("dim", GivenSettings { popularity_bias: Some(0.5), dim: Some(512), ..of("tower") }),
+            ("row_precision", GivenSettings { row_precision: Some("f8".into()), ..of("ials") }),
+            ("row_precision", GivenSettings { row_precision: Some("bf16".into()), ..of("graph") }),
             ("loss", GivenSettings { loss: Some("hinge".into()), ..of("softmax") }),
             ("loss", GivenSettings { loss: Some("bpr".into()), ..of("ials") }),
             ("warm_epochs", GivenSettings { warm_epochs: Some(1_001), ..of("ials") }),

@@ -18,7 +18,7 @@ use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::study::{Dimension, Studied, Study, Trial, Values};
 use docent_types::training::{
-    Algorithm, Blend, Graph, Ials, Loss, Partner, Softmax, Split, Tower, TrainSettings, Warm,
+    Algorithm, Blend, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
 };
 use docent_types::user::{Consent, Profile};
 use docent_types::{
@@ -295,7 +295,9 @@ fn graph(bytes: &mut Bytes, position: Position) {
     let bpr = Softmax { loss: Loss::Bpr, popularity_bias: 0.5, ..Softmax::default() };
     let blend = Blend { with: Partner::Softmax(bpr.clone()), ..Blend::default() };
     let tower = Tower { softmax: bpr.clone(), ..Tower::default() };
+    let rounded = Ials { row_precision: Precision::Bf16, ..Ials::default() };
     let latest = [
+        Algorithm::Ials(rounded),
         Algorithm::Ials(warm),
         Algorithm::Softmax(Box::new(bpr)),
         Algorithm::Tower(Box::new(tower)),

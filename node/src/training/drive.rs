@@ -17,7 +17,9 @@ use docent_train::{
     Base, Checkpoints, Earlier, Evaluate, HoldOut, JobPlan, JobSettings, Outcome, PartInfo, Progress, Worker,
 };
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, Step};
-use docent_types::training::{Algorithm, Graph, Ials, Loss, Partner, Softmax, Split, Tower, TrainSettings, Warm};
+use docent_types::training::{
+    Algorithm, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+};
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -231,7 +233,11 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
         Some(Loss::Bpr) => docent_model::softmax::Loss::Bpr,
         Some(Loss::Softmax) | None => docent_model::softmax::Loss::Softmax,
     };
-    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, loss, seed, evaluate }
+    let rows = match settings.algorithm.row_precision() {
+        Precision::F32 => docent_train::Precision::F32,
+        Precision::Bf16 => docent_train::Precision::Bf16,
+    };
+    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, rows, loss, seed, evaluate }
 }
 
 fn ials_settings(ials: &Ials, seed: u64) -> docent_train::Algorithm {

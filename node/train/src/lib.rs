@@ -30,6 +30,7 @@ mod page;
 mod pairs;
 pub mod part;
 pub mod plan;
+pub mod precision;
 pub mod worker;
 
 pub use driver::Driver;
@@ -40,6 +41,7 @@ pub use numbers::ItemNumbers;
 pub use plan::{
     Algorithm, Base, Checkpoints, Earlier, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress,
 };
+pub use precision::Precision;
 pub use worker::Worker;
 
 /// Virtual workers of each keyspace.

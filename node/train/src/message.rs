@@ -3,7 +3,7 @@
 //! Anything large is a *blob*, a byte string that a host can make again at any time within a phase, read page by page
 //! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
 use crate::{
-    Error, Hosts, PartInfo,
+    Error, Hosts, PartInfo, Precision,
     plan::{Algorithm, Counts, Earlier, HoldOut},
 };
 use bytes::Bytes;
@@ -84,6 +84,8 @@ pub struct Open {
     pub key: Key,
     /// The model's family and settings.
     pub algorithm: Algorithm,
+    /// See [`crate::JobSettings::rows`].
+    pub rows: Precision,
     /// See [`crate::JobSettings::loss`].
     pub loss: Loss,
     /// See [`crate::JobSettings::seed`].

@@ -1,6 +1,6 @@
 //! What a job is, how it tells where it stands, and what it leaves.
 use crate::{
-    Error, VWORKERS,
+    Error, Precision, VWORKERS,
     message::{COUNT_ROUNDS, Side},
 };
 use bytes::Bytes;
@@ -176,6 +176,8 @@ pub struct JobSettings {
     pub filter: Option<graph::Settings>,
     /// Exponent of items' odds in sampled softmax and two towers (`softmax::odds`), 0 (none) to 2.
     pub bias: f32,
+    /// What rows of iALS are rounded to, and sent in.
+    pub rows: Precision,
     /// What sampled softmax and two towers minimise.
     pub loss: softmax::Loss,
     /// Draws what is held out, and who is measured; the model has its own.
@@ -201,6 +203,9 @@ impl JobSettings {
             return Err(Error::Invalid(format!(
                 "a bias is 0 to 2, of sampled softmax and towers below {DIM_MAX} dimensions"
             )));
+        }
+        if self.rows != Precision::default() && !matches!(self.algorithm, Algorithm::Ials(_)) {
+            return Err(Error::Invalid("rows are rounded by iALS alone".into()));
         }
         if self.loss != softmax::Loss::default() && dim.is_none() {
             return Err(Error::Invalid("a loss is of sampled softmax and towers".into()));

@@ -2,12 +2,14 @@
 //! training pairs.
 //!
 //! Each of ours is followed by one of implicit's, and their ratio is what counts: both had the same neighbours. Our seconds are the job's: from pinned
-//! shards to stored parts, with reading and sorting the events; implicit's are `fit` alone, from a matrix in memory.
+//! shards to stored parts, with reading and sorting the events; those of its passes alone stand beside them, because implicit's are of `fit`
+//! alone, from a matrix in memory.
 
 use crate::{Args, THREADS, text};
 use anyhow::{Context, Result, ensure};
 use docent_chaos::cost::{load_average, median};
 use docent_chaos::datasets::Split;
+use docent_chaos::jobs;
 use docent_chaos::judge::{self, Figures};
 use docent_chaos::lab::{Lab, Options};
 use docent_chaos::tuned::{Ials, Implicit};
@@ -22,12 +24,15 @@ const K: usize = 20;
 #[derive(Default)]
 struct Runs {
     seconds: Vec<f64>,
+    /// Of its passes.
+    passes: Vec<f64>,
     figures: Vec<Figures>,
 }
 
 impl Runs {
-    fn push(&mut self, (seconds, figures): (f64, Figures)) {
+    fn push(&mut self, (seconds, passes, figures): (f64, f64, Figures)) {
         self.seconds.push(seconds);
+        self.passes.push(passes);
         self.figures.push(figures);
     }
 
@@ -40,15 +45,16 @@ impl Runs {
             self.seconds.iter().fold((f64::INFINITY, 0.0f64), |(low, high), s| (low.min(*s), high.max(*s)));
         let (recall, ndcg) = (self.mean(|run| run.recall), self.mean(|run| run.ndcg));
         println!(
-            "{dim:>4}  {name:<26} {:>8.2} ({low:.2} to {high:.2})   {recall:.6}  {ndcg:.6}",
-            median(&self.seconds)
+            "{dim:>4}  {name:<26} {:>8.2} ({low:.2} to {high:.2})  {:>6.2}   {recall:.6}  {ndcg:.6}",
+            median(&self.seconds),
+            median(&self.passes),
         );
     }
 }
 
 /// On one node, then on three.
 pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
-    println!("   d  system                      seconds (least to most)  Recall@{K}    NDCG@{K}");
+    println!("   d  system                      seconds (least to most)  passes  Recall@{K}    NDCG@{K}");
     for nodes in [1, 3] {
         let lab = Lab::start(&Options {
             nodes,
@@ -70,7 +76,7 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
 fn compare(args: &Args, lab: &Lab, split: &Split, dim: u32) -> Result<()> {
     let (mut ours, mut theirs) = (Runs::default(), Runs::default());
     for seed in 1..=args.repeats {
-        ours.push(docent(lab, split, dim, seed)?);
+        ours.push(docent(args, lab, split, dim, seed)?);
         if !args.without_implicit {
             theirs.push(implicit(&args.implicit, lab.dir(), split, dim, seed)?);
         }
@@ -82,29 +88,34 @@ fn compare(args: &Args, lab: &Lab, split: &Split, dim: u32) -> Result<()> {
     );
     if !args.without_implicit {
         theirs.line(&format!("implicit 0.7.3, {} iter.", Ials::of(dim).epochs), dim);
-        let ratios: Vec<f64> = theirs.seconds.iter().zip(&ours.seconds).map(|(theirs, ours)| theirs / ours).collect();
+        let ratio =
+            |of: &[f64]| median(&theirs.seconds.iter().zip(of).map(|(theirs, ours)| theirs / ours).collect::<Vec<_>>());
         println!(
-            "      implicit / docent, round by round: {:.2} (median); load average {}",
-            median(&ratios),
+            "      implicit / docent, round by round: {:.2} of the job, {:.2} of its passes (medians); load average {}",
+            ratio(&ours.seconds),
+            ratio(&ours.passes),
             load_average()
         );
     }
     Ok(())
 }
 
-/// Seconds of the job, and what everybody's best items are worth.
-fn docent(lab: &Lab, split: &Split, dim: u32, seed: u64) -> Result<(f64, Figures)> {
+/// Seconds of the job and of its passes, and what everybody's best items are worth.
+fn docent(args: &Args, lab: &Lab, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, Figures)> {
     let settings = Ials::of(dim).flags(dim, seed);
     let mut command = vec!["--output", "json", "train", "--wait", "--holdout", "0"];
+    command.extend(["--row-precision", &args.row_precision]);
     command.extend(settings.iter().map(String::as_str));
     let said: Value = serde_json::from_str(&lab.docent(&command)?)?;
     let seconds = said["job"]["progress"]["seconds"].as_f64().with_context(|| format!("no seconds: {said}"))?;
+    let id = said["job"]["id"].as_u64().with_context(|| format!("no id: {said}"))?;
+    let (_, passes) = jobs::passes(&jobs::job(&lab.client(0), id)?)?;
     let out = lab.dir().join(format!("docent-{dim}-{seed}"));
     lab.docent(&["export", "recommendations", "-n", &K.to_string(), "--out", text(&out)?])?;
-    Ok((seconds, judge::ours(&out, &split.train, &split.test, K)?))
+    Ok((seconds, passes.iter().sum(), judge::ours(&out, &split.train, &split.test, K)?))
 }
 
-fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) -> Result<(f64, Figures)> {
+fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, Figures)> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/baselines/implicit_als.py");
     let out = dir.join(format!("implicit-{dim}-{seed}"));
     let Implicit { alpha, regularization } = Implicit::of(dim);
@@ -124,5 +135,5 @@ fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) ->
     ensure!(output.status.success(), "implicit: {}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout)?;
     let seconds = said["seconds"].as_f64().with_context(|| format!("no seconds: {said}"))?;
-    Ok((seconds, judge::ours(&out, &split.train, &split.test, K)?))
+    Ok((seconds, seconds, judge::ours(&out, &split.train, &split.test, K)?))
 }

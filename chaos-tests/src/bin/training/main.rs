@@ -63,6 +63,9 @@ struct Args {
     /// With --live: how far training steps back behind serving, one cluster each
     #[arg(long, value_delimiter = ',', default_value = "10,20", requires = "live")]
     niceness: Vec<u8>,
+    /// What ours rounds rows to between half passes: f32 or bf16
+    #[arg(long, default_value = "f32")]
+    row_precision: String,
     /// Generated data even where gowalla is here
     #[arg(long)]
     generated: bool,

@@ -2,7 +2,7 @@
 //! network of its own.
 //!
 //! The least that must travel with histories that stay where they are: each pass, every item row once to each other host with a user that has the item,
-//! and every user row once to each other owner of an item that the user has, `4 d` bytes each, and before the first pass the pairs themselves. Hosts
+//! and every user row once to each other owner of an item that the user has, `4 d` bytes each (`2 d` in bf16), and before the first pass the pairs themselves. Hosts
 //! ask for exactly these; the job counts them as `bytes_exchanged`. What the interfaces carried beyond that is framing, acknowledgements, heartbeats.
 
 use crate::{Args, THREADS, text};
@@ -31,7 +31,10 @@ struct Spent {
 
 /// One to four nodes, for each of the dimensions.
 pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
-    println!("RF 1, one coordinator; {EPOCHS} passes; the best of {} rounds by CPU time", args.repeats);
+    let Args { repeats, row_precision, .. } = args;
+    println!(
+        "RF 1, one coordinator; {EPOCHS} passes; rows in {row_precision}; the best of {repeats} rounds by CPU time"
+    );
     println!("   d  nodes  CPU-us/sample  E(n)  bytes/sample  least  ratio  peak MiB a node");
     let mut wrong = Vec::new();
     let mut alone: Vec<f64> = Vec::new();
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
         })?;
         lab.docent(&["import", "adjacency", text(&split.train)?])?;
         for (at, &dim) in args.dims.iter().enumerate() {
-            let rounds = (1..=args.repeats).map(|seed| job(&lab, dim, seed)).collect::<Result<Vec<_>>>()?;
+            let rounds = (1..=args.repeats).map(|seed| job(args, &lab, dim, seed)).collect::<Result<Vec<_>>>()?;
             let best = rounds.into_iter().min_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us)).context("no round")?;
             if nodes == 1 {
                 alone.push(best.cpu_us);
@@ -76,9 +79,10 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
     Ok(())
 }
 
-fn job(lab: &Lab, dim: u32, seed: u64) -> Result<Spent> {
+fn job(args: &Args, lab: &Lab, dim: u32, seed: u64) -> Result<Spent> {
     let settings = Ials { epochs: EPOCHS, ..Ials::of(dim) }.flags(dim, seed);
     let mut command = vec!["--output", "json", "train", "--wait", "--no-activate", "--holdout", "0"];
+    command.extend(["--row-precision", &args.row_precision]);
     command.extend(settings.iter().map(String::as_str));
     let (cost, sent) = (Cost::now(lab)?, sent(lab)?);
     let said: Value = serde_json::from_str(&lab.docent(&command)?)?;

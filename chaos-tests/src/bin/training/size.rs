@@ -2,7 +2,7 @@
 
 use crate::scaling::peak_mib;
 use crate::{Args, THREADS};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use docent_chaos::cost::load_average;
 use docent_chaos::jobs;
 use docent_chaos::lab::{Lab, Options};
@@ -57,13 +57,7 @@ fn cluster(dim: u32, millions: u32) -> Result<(f64, f64)> {
     });
     let id = jobs::start(&lab.client(0), &settings)?;
     let job = jobs::finished(&lab.client(0), id, GUARD)?;
-    let course = job["course"].as_array().context("a job without a course")?;
-    let seconds = |step: &Value| step["seconds"].as_f64().unwrap_or(0.0);
-    let linked =
-        course.iter().rfind(|step| step["phase"] == "link").map(seconds).context("a job that was not linked")?;
-    let ends: Vec<f64> = course.iter().filter(|step| step["phase"] == "train").map(seconds).collect();
-    ensure!(ends.len() == EPOCHS as usize, "a course without its passes: {job}");
-    let passes: Vec<f64> = std::iter::once(&linked).chain(&ends).zip(&ends).map(|(from, to)| to - from).collect();
+    let (linked, passes) = jobs::passes(&job)?;
     let per_pass = passes.iter().sum::<f64>() / f64::from(EPOCHS);
     let peak = lab.nodes.iter().map(peak_mib).try_fold(0.0, |most, peak| peak.map(|peak| f64::max(most, peak)))?;
     let positives = positives(&lab, job["version"].as_u64().unwrap_or(0))?;

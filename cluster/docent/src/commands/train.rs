@@ -48,6 +48,9 @@ pub struct ModelArgs {
     /// Frequency scaling exponent of the regularisation, 0 to 1
     #[arg(long, help_heading = IALS)]
     frequency_scaling: Option<f64>,
+    /// What vectors are rounded to between half passes, and sent between nodes in: f32, or bf16 for half the bytes
+    #[arg(long, help_heading = IALS)]
+    row_precision: Option<String>,
     /// Go on from the live version, where it is of the same family and dimensions: passes from there, 0 for none. What is measured on held-out
     /// positives is a model from nothing all the same, as the live version has seen them
     #[arg(long, help_heading = IALS)]
@@ -199,6 +202,7 @@ impl ModelArgs {
             uniform_share: self.uniform_share,
             popularity_bias: self.popularity_bias,
             loss: self.loss.clone(),
+            row_precision: self.row_precision.clone(),
             warm_epochs: self.warm_epochs,
             warm_from: self.warm_from,
             user_hidden: self.user_hidden,

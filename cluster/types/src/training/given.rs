@@ -55,6 +55,8 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_precision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_epochs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_from: Option<u64>,
@@ -180,6 +182,7 @@ impl GivenSettings {
             ("uniform_share", self.uniform_share.is_some()),
             ("popularity_bias", self.popularity_bias.is_some()),
             ("loss", self.loss.is_some()),
+            ("row_precision", self.row_precision.is_some()),
             ("warm_epochs", self.warm_epochs.is_some()),
             ("warm_from", self.warm_from.is_some()),
             ("user_hidden", self.user_hidden.is_some()),

@@ -1,5 +1,7 @@
 //! Settings as they are stored and sent between members: one layout a format that changed them (decision 0012).
-use super::{Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Softmax, Split, Tower, TrainSettings, Warm};
+use super::{
+    Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -17,7 +19,8 @@ pub(super) struct Then {
 
 impl Then {
     pub(super) fn can_say(settings: &TrainSettings) -> bool {
-        matches!(settings.algorithm, Algorithm::Ials(Ials { warm: None, .. })) && settings.split == Split::Time
+        let algorithm = &settings.algorithm;
+        matches!(algorithm, Algorithm::Ials(_)) && !algorithm.is_latest() && settings.split == Split::Time
     }
 }
 
@@ -66,6 +69,7 @@ pub(super) enum Extra {
     Loss(Loss),
     /// The exponent of a bias by popularity.
     Bias(f64),
+    Rows(Precision),
 }
 
 impl Extra {
@@ -73,7 +77,9 @@ impl Extra {
     fn all(algorithm: &Algorithm) -> Vec<Extra> {
         let loss = algorithm.softmax().map(|softmax| softmax.loss).filter(|loss| *loss != Loss::default());
         let bias = Some(algorithm.popularity_bias()).filter(|bias| *bias != 0.0);
-        let extras = [algorithm.warm().map(Extra::Warm), loss.map(Extra::Loss), bias.map(Extra::Bias)];
+        let rows = Some(algorithm.row_precision()).filter(|rows| *rows != Precision::default());
+        let (warm, loss) = (algorithm.warm().map(Extra::Warm), loss.map(Extra::Loss));
+        let extras = [warm, loss, bias.map(Extra::Bias), rows.map(Extra::Rows)];
         extras.into_iter().flatten().collect()
     }
 
@@ -83,6 +89,7 @@ impl Extra {
             (Extra::Warm(warm), Algorithm::Ials(ials)) => ials.warm = Some(warm),
             (Extra::Warm(_), _) => {}
             (Extra::Loss(loss), other) => other.softmax_mut().into_iter().for_each(|softmax| softmax.loss = loss),
+            (Extra::Rows(rows), other) => other.ials_mut().into_iter().for_each(|ials| ials.row_precision = rows),
             (Extra::Bias(bias), _) => return biased(algorithm, bias),
         }
         algorithm

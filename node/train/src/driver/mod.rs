@@ -228,6 +228,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let open = Open {
             key,
             algorithm: self.run.algorithm.clone(),
+            rows: self.plan.settings.rows,
             loss: self.plan.settings.loss,
             seed: self.plan.settings.seed,
             hosts: self.plan.hosts.clone(),

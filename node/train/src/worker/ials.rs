@@ -8,7 +8,7 @@ use super::{
     users::Users,
 };
 use crate::{
-    Error, TrainResponse,
+    Error, Precision, TrainResponse,
     link::ItemSide,
     load::ItemKey,
     message::{Blob, Side},
@@ -77,8 +77,8 @@ impl Half for ItemSide {
 /// Rows of items before the first pass, and their sums: those of an earlier version's parts, if there are any, else drawn ones.
 pub(super) fn first_rows(
     settings: &Settings,
-    kernel: Kernel,
-    threads: usize,
+    precision: Precision,
+    (kernel, threads): (Kernel, usize),
     side: &ItemSide,
     base: &[Vec<u8>],
 ) -> Result<(Rows, Sums), Error> {
@@ -104,6 +104,7 @@ pub(super) fn first_rows(
             });
         taken.into_iter().collect::<Result<(), Error>>()?;
     }
+    precision.round(&mut rows);
     let losses = vec![[0.0; 2]; side.vworkers.len()];
     let sums = partial_sums(kernel, threads, dim, &rows, &side.vworkers, &losses);
     Ok((Rows { items: Some(Solved { version: 0, values: Arc::new(rows) }), ..Rows::default() }, sums))
@@ -232,6 +233,7 @@ impl Session {
         start: Start,
     ) -> Result<(Vec<f32>, Sums), Error> {
         let (context, settings, stop) = (self.context.clone(), *self.settings()?, self.stop.clone());
+        let precision = self.open.rows;
         let work = move || {
             let (threads, dim) = (context.options.threads, usize::from(settings.dim));
             let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel.finish(dim)?);
@@ -240,12 +242,14 @@ impl Session {
                 Start::From(rows) => {
                     let mut rows = Arc::unwrap_or_clone(rows);
                     pass.refine(adjacency, &mut rows)?;
+                    precision.round(&mut rows);
                     rows
                 }
                 Start::Twice => {
                     let mut rows = vec![0.0; adjacency.rows() * dim];
                     pass.refine(adjacency, &mut rows)?;
                     pass.refine(adjacency, &mut rows)?;
+                    precision.round(&mut rows);
                     rows
                 }
                 Start::Nowhere => {
@@ -285,7 +289,10 @@ impl Session {
         offset: u64,
     ) -> Result<TrainResponse, Error> {
         let (dim, rows, list) = (self.dim()?, self.rows(side, version)?, self.sent_rows(side, reader)?);
-        page::of_rows(list.len(), dim * 4, offset, |n, bytes| push_row(&rows, list[n], dim, bytes))
+        let precision = self.open.rows;
+        page::of_rows(list.len(), precision.row_bytes(dim), offset, |n, bytes| {
+            push_row(precision, &rows, list[n], dim, bytes)
+        })
     }
 
     /// The rows of a virtual worker after `step` passes.
@@ -320,15 +327,17 @@ impl Session {
     /// A page of [`Blob::Table`].
     pub(super) fn serve_table(&self, version: u32, offset: u64) -> Result<TrainResponse, Error> {
         let (dim, rows) = (self.dim()?, self.rows(Side::Items, version)?);
-        page::of_rows(rows.len() / dim, dim * 4, offset, |n, bytes| push_row(&rows, n as u32, dim, bytes))
+        page::of_rows(rows.len() / dim, dim * 4, offset, |n, bytes| {
+            push_row(Precision::F32, &rows, n as u32, dim, bytes)
+        })
     }
 }
 
 /// Appends row `at`, zeros where there is none (an item that is not in the model).
-fn push_row(rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
+fn push_row(precision: Precision, rows: &[f32], at: u32, dim: usize, bytes: &mut Vec<u8>) {
     match rows.get((at as usize).saturating_mul(dim)..).and_then(|rest| rest.get(..dim)) {
-        Some(row) => page::push_floats(row, bytes),
-        None => bytes.resize(bytes.len() + dim * 4, 0),
+        Some(row) => precision.push(row, bytes),
+        None => bytes.resize(bytes.len() + precision.row_bytes(dim), 0),
     }
 }
 

@@ -3,7 +3,6 @@ use super::session::{Session, no_host};
 use crate::{
     Error, TrainRequest,
     message::{Blob, Side},
-    page,
 };
 use futures::future::try_join_all;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +99,7 @@ impl Session {
 
     async fn pull_into(&self, share: &Share, blob: Blob, dim: usize, room: &Mutex<Vec<f32>>) -> Result<(), Error> {
         let malformed = || Error::Malformed { node: share.node, reason: "rows of another number".to_owned() };
-        let width = dim * 4;
+        let (rows, width) = (self.open.rows, self.open.rows.row_bytes(dim));
         let take = |offset: u64, bytes: &[u8]| {
             let first = usize::try_from(offset).map_err(|_| malformed())? / width;
             if !offset.is_multiple_of(width as u64) || !bytes.len().is_multiple_of(width) {
@@ -110,7 +109,7 @@ impl Session {
             for (n, row) in (first..).zip(bytes.chunks_exact(width)) {
                 let to = share.places.at(n).and_then(|place| panel.get_mut(place * dim..(place + 1) * dim));
                 let to = to.ok_or_else(malformed)?;
-                to.iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+                rows.read(row, to);
             }
             Ok(())
         };

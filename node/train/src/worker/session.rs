@@ -186,7 +186,9 @@ impl Session {
             let side = link::build(threads, &open.hosts, &own, blobs)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
-                Algorithm::Ials(settings) => (rows, sums) = ials::first_rows(settings, kernel, threads, &side, &base)?,
+                Algorithm::Ials(settings) => {
+                    (rows, sums) = { ials::first_rows(settings, open.rows, (kernel, threads), &side, &base)? }
+                }
                 Algorithm::Graph(_) => {}
                 Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,
                 Algorithm::Tower(settings) => softmax = tower::first_rows(settings, kernel, &side)?,

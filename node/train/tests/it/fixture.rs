@@ -2,7 +2,7 @@
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
     Algorithm, CheckpointStore, Checkpoints, Earlier, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput,
-    ItemNumbers, JobPlan, JobSettings, Outcome, PartInfo, PartSink, PartSource, Peers, Positive, Progress,
+    ItemNumbers, JobPlan, JobSettings, Outcome, PartInfo, PartSink, PartSource, Peers, Positive, Precision, Progress,
     TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
@@ -270,6 +270,12 @@ pub(crate) fn plan(hosts: Hosts) -> JobPlan {
     job(Algorithm::Ials(ials()), hosts)
 }
 
+/// iALS with rows of 16 bits.
+pub(crate) fn rounded_plan(hosts: Hosts) -> JobPlan {
+    let JobPlan { settings, .. } = plan(hosts.clone());
+    JobPlan { settings: JobSettings { rows: Precision::Bf16, ..settings }, ..plan(hosts) }
+}
+
 pub(crate) fn graph_plan(hosts: Hosts) -> JobPlan {
     let masses =
         graph::Settings { source_mass_exponent: 0.5, target_mass_exponent: 0.25, ..graph::Settings::default() };
@@ -300,7 +306,8 @@ pub(crate) fn bpr_plan(hosts: Hosts) -> JobPlan {
 }
 
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 6] = [plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 7] =
+    [plan, rounded_plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan];
 
 /// A blend of the graph filter and iALS.
 pub(crate) fn blend_plan(hosts: Hosts) -> JobPlan {
@@ -322,9 +329,9 @@ pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {
 
 /// The opening of a plan's last run.
 pub(crate) fn open(key: Key, plan: &JobPlan) -> Open {
-    let JobSettings { algorithm, loss, seed, .. } = plan.settings.clone();
+    let JobSettings { algorithm, rows, loss, seed, .. } = plan.settings.clone();
     let hosts = plan.hosts.clone();
-    Open { key, algorithm, loss, seed, hosts, hold_out: None, base: None, page_timeout_ms: 1000 }
+    Open { key, algorithm, rows, loss, seed, hosts, hold_out: None, base: None, page_timeout_ms: 1000 }
 }
 
 fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
@@ -335,6 +342,7 @@ fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
             algorithm,
             filter: None,
             bias: 0.0,
+            rows: Precision::F32,
             loss: softmax::Loss::Softmax,
             seed: 7,
             evaluate: None,

@@ -13,7 +13,7 @@ use docent_train::{
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, slot, softmax_plan};
+use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, rounded_plan, slot, softmax_plan};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -48,6 +48,16 @@ async fn the_same_parts_come_out_whatever_the_hosts() {
             assert!(many.bytes_pulled > 0);
         }
     }
+}
+
+#[tokio::test]
+async fn rounded_rows_take_half_the_bytes_for_almost_the_same_objective() {
+    let data = Data::planted(400, 120);
+    let of = async |plan| Cluster::healthy(3, &data).run(plan).await.unwrap();
+    let (whole, rounded): (Outcome, Outcome) = (of(plan(hosts(3, 0))).await, of(rounded_plan(hosts(3, 0))).await);
+    assert!(rounded.bytes_pulled * 10 < whole.bytes_pulled * 7, "{} {}", rounded.bytes_pulled, whole.bytes_pulled);
+    assert_ne!(hashes(&whole), hashes(&rounded));
+    assert!((rounded.losses[4] / whole.losses[4] - 1.0).abs() < 0.01, "{:?} {:?}", rounded.losses, whole.losses);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ impl Model {
     /// Sampled softmax with so many dimensions.
     pub(crate) fn softmax(dim: u32) -> Model {
         let chosen = [
-            ("--temperature", "0.07"),
+            ("--temperature", "0.08"),
             ("--epochs", "20"),
             ("--batch", "16384"),
             ("--negatives", "4096"),

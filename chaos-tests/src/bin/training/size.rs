@@ -7,7 +7,6 @@ use docent_chaos::cost::load_average;
 use docent_chaos::jobs;
 use docent_chaos::lab::{Lab, Options};
 use docent_chaos::tuned::Ials;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const USERS: &str = "1000000";

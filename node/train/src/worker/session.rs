@@ -187,7 +187,8 @@ impl Session {
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
                 Algorithm::Ials(settings) => {
-                    (rows, sums) = { ials::first_rows(settings, open.rows, (kernel, threads), &side, &base)? }
+                    let first = ials::first_rows(settings, open.rows, (kernel, threads), &side, &base)?;
+                    (rows, sums) = first;
                 }
                 Algorithm::Graph(_) => {}
                 Algorithm::Softmax(settings) => softmax = softmax::first_rows(settings, kernel, &side)?,

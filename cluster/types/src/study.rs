@@ -97,7 +97,9 @@ impl Study {
     pub fn validate(&self) -> Result<()> {
         check_name(&self.name)?;
         self.settings.validate()?;
-        self.settings.outlast_versions()?;
+        if self.settings.algorithm.warm().is_some() {
+            return Err(Error::invalid("warm_epochs", "trials train from nothing: leave warm_epochs out"));
+        }
         if self.settings.holdout == 0.0 {
             return Err(Error::invalid("holdout", "holdout must be above 0: trials are compared on what is held out"));
         }
@@ -280,6 +282,8 @@ mod tests {
         assert_eq!(field(Study { space: Vec::new(), ..study() }), "space");
         let unmeasured = TrainSettings { holdout: 0.0, ..TrainSettings::default() };
         assert_eq!(field(Study { settings: unmeasured, ..study() }), "holdout");
+        let warm = GivenSettings { warm_epochs: Some(1), ..GivenSettings::default() }.settings().unwrap();
+        assert_eq!(field(Study { settings: warm, ..study() }), "warm_epochs");
         let with = |setting: &str, values: Values| Study {
             space: vec![Dimension { setting: setting.into(), values }],
             ..study()
@@ -288,6 +292,7 @@ mod tests {
         assert_eq!(field(with("dim", between(0.0, 9.0, false))), "dim", "an end out of the setting's range");
         assert_eq!(field(with("neighbours", between(5.0, 9.0, false))), "neighbours", "of another family");
         assert_eq!(field(with("algorithm", Values::OneOf(vec![1.0]))), "algorithm");
+        assert_eq!(field(with("warm_epochs", Values::OneOf(vec![1.0]))), "warm_epochs");
         for values in
             [between(1.0, 1.0, false), between(0.0, 1.0, true), between(f64::NAN, 1.0, false), Values::OneOf(vec![])]
         {

@@ -354,7 +354,7 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// Refuses a version to go on from: whoever queues jobs later and again must leave it to each of them which version is live then.
+    /// Refuses a version to go on from: a schedule must leave it to each of its jobs which version is live then.
     ///
     /// # Errors
     /// `Invalid`, naming the setting.

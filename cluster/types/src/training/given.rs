@@ -124,7 +124,6 @@ impl GivenSettings {
             "batch" => &mut self.batch,
             "negatives" => &mut self.negatives,
             "folds" => &mut self.folds,
-            "warm_epochs" => &mut self.warm_epochs,
             "user_hidden" => &mut self.user_hidden,
             "item_hidden" => &mut self.item_hidden,
             _ => return self.set_real(name, value),

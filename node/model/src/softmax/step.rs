@@ -409,7 +409,8 @@ impl<'a> Step<'a> {
             masses[*column] = 0.0;
             shares[*column] = 0.0;
         });
-        let all = sum_of(&masses).max(f32::MIN_POSITIVE);
+        // Of a user with every negative there is nothing to be told from: zeros, divided by anything.
+        let all = Some(sum_of(&masses)).filter(|all| *all > 0.0).unwrap_or(1.0);
         let (mut slopes, mut each) = (vec![0.0; shares.len()], vec![0.0; shares.len()]);
         for at in rows.targets(row) {
             let (y, weight) = (self.row(items[*at]), confidences[*at]);

@@ -278,6 +278,21 @@ fn users_with_one_item_or_none_push_nothing() {
 }
 
 #[test]
+fn a_user_with_every_negative_pushes_nothing_that_is_no_number() {
+    let mut histories = Adjacency::new();
+    histories.push_row([(0, 2.0), (2, 2.0), (3, 2.0)]);
+    let (settings, table) = (Settings { dim: 3, ..Settings::default() }, rows(3, 4));
+    let negatives = Negatives::new(3, &[(0, 0.1), (3, 0.1)], &table).unwrap();
+    for loss in [Loss::Softmax, Loss::Bpr] {
+        let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap().with_loss(loss);
+        let push = step.push(&mut step.scratch(), Key { epoch: 0, step: 0, vworker: 0 }, &[0]);
+        assert!(push.loss[0].is_finite(), "{loss:?}");
+        let gradients = negatives.gradients(push).unwrap();
+        assert!(gradients.rows().iter().all(|value| *value == 0.0), "{loss:?}: {gradients:?}");
+    }
+}
+
+#[test]
 fn input_that_does_not_fit_is_refused() {
     let (settings, table) = (Settings { dim: 3, ..Settings::default() }, rows(3, 4));
     for drawn in [[(1, 1.0), (1, 1.0)], [(2, 1.0), (1, 1.0)], [(1, 1.0), (4, 1.0)], [(1, 1.0), (2, f32::NAN)]] {

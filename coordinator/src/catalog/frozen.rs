@@ -291,6 +291,21 @@ fn graph(bytes: &mut Bytes, position: Position) {
         [Algorithm::Softmax(Box::new(biased)), Algorithm::Tower(Box::new(tower)), Algorithm::Blend(Box::new(blend))]
             .map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
     bytes.each("settings.biased", &biased, TrainSettings::format);
+    extras(bytes);
+    let blended = shard::Request::ScanBlend {
+        tenant: TenantId::default(),
+        version: 1,
+        vector: vec![0.5],
+        sources: vec![7],
+        n: 10,
+        shards: vec![shard::ShardFilter { shard: SHARD, exclude: Vec::new() }],
+    };
+    bytes.add("shard_request.blend", blended.format(), &blended);
+    schedules(bytes);
+}
+
+/// Settings that no family's first layout has a place for, in format 7.
+fn extras(bytes: &mut Bytes) {
     let warm = Ials { warm: Some(Warm { epochs: 2, from: Some(7) }), ..Ials::default() };
     let bpr = Softmax { loss: Loss::Bpr, popularity_bias: 0.5, ..Softmax::default() };
     let blend = Blend { with: Partner::Softmax(bpr.clone()), ..Blend::default() };
@@ -305,16 +320,6 @@ fn graph(bytes: &mut Bytes, position: Position) {
     ];
     let latest = latest.map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
     bytes.each("settings.with", &latest, TrainSettings::format);
-    let blended = shard::Request::ScanBlend {
-        tenant: TenantId::default(),
-        version: 1,
-        vector: vec![0.5],
-        sources: vec![7],
-        n: 10,
-        shards: vec![shard::ShardFilter { shard: SHARD, exclude: Vec::new() }],
-    };
-    bytes.add("shard_request.blend", blended.format(), &blended);
-    schedules(bytes);
 }
 
 /// Training that begins by itself, and courses of jobs.

@@ -23,8 +23,7 @@ pub(crate) fn loss(
     history: &[(u32, f32)],
     parts: &[Vec<usize>],
     negatives: &[(u32, f32)],
-    (tau, odds): (f64, &dyn Fn(u32) -> f64),
-    told: Loss,
+    (tau, odds, told): (f64, &dyn Fn(u32) -> f64, Loss),
 ) -> f64 {
     let row = |item: u32| &table[item as usize * dim..][..dim];
     let mut sum = 0.0;
@@ -91,7 +90,7 @@ proptest! {
         let parts = parts(&settings, key, history.len());
         let exact: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
         let of = |item: u32| f64::from(item * item + 1).powf(f64::from(exponent));
-        let of_parts = |table: &[f64], parts: &[Vec<usize>]| loss(&|x| x, d, table, &history, parts, &drawn, (0.3, &of), told);
+        let of_parts = |table: &[f64], parts: &[Vec<usize>]| loss(&|x| x, d, table, &history, parts, &drawn, (0.3, &of, told));
         let at = |table: &[f64]| of_parts(table, &parts);
         // By BPR the first row's is told.
         let parts_told = if told == Loss::Bpr { &parts[..1] } else { &parts[..] };

@@ -126,7 +126,7 @@ proptest! {
         let parts = parts(&base, key, history.len());
         let at = |exact: &Exact| {
             let user = |x: Vec<f64>| climb(d, &exact.dense[0], &x);
-            loss(&user, d, &exact.table(d, &bags), &history, &parts, &drawn, (0.3, &|_| 1.0), softmax::Loss::Softmax)
+            loss(&user, d, &exact.table(d, &bags), &history, &parts, &drawn, (0.3, &|_| 1.0, softmax::Loss::Softmax))
         };
         let exact = Exact::new(&rows, &dense);
         prop_assert!((push.loss[0] - at(&exact)).abs() < 1e-4 * at(&exact).abs().max(1.0), "{} {}", push.loss[0], at(&exact));

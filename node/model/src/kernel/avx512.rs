@@ -27,7 +27,7 @@ impl Set for Avx512 {
     type Wide = __m512d;
 
     #[inline(always)]
-    fn expect(self, values: &[f32]) {
+    fn prefetch(self, values: &[f32]) {
         for line in values.chunks(LANES) {
             // SAFETY: reads nothing; any address may be given.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

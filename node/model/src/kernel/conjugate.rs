@@ -182,7 +182,7 @@ fn products<S: Set, const R: usize>(set: S, tile: &mut Tile, task: &RowsTask<'_>
         let (columns, confidences) = task.adjacency.row(line.row);
         for (at, (own, confidences)) in columns.chunks(GROUP).zip(confidences.chunks(GROUP)).enumerate() {
             for &column in columns.iter().skip((at + AHEAD) * GROUP).take(GROUP) {
-                set.expect(&task.table[column as usize * dim..][..dim]);
+                set.prefetch(&task.table[column as usize * dim..][..dim]);
             }
             // A last group that is not full repeats its first row, with weight zero.
             let mut group = Group { rows: [&[]; GROUP], confidences: [0.0; GROUP] };

@@ -17,7 +17,7 @@ pub(super) trait Set: Copy {
 
     /// Says that `values` will be read soon; on arrays, nothing.
     #[inline(always)]
-    fn expect(self, _values: &[f32]) {}
+    fn prefetch(self, _values: &[f32]) {}
 
     fn splat(self, value: f32) -> Self::Lanes;
     fn load(self, from: &[f32; LANES]) -> Self::Lanes;

@@ -168,6 +168,17 @@ struct User {
     masked: Vec<usize>,
 }
 
+/// A row that is judged, and where what comes of it goes.
+struct Judged<'a> {
+    row: usize,
+    /// Of the negatives; become the loss's derivatives by their scores.
+    shares: &'a mut [f32],
+    /// Gradient of the row by its targets, and those of the targets.
+    toward: &'a mut [f32],
+    sums: &'a mut Accumulator,
+    loss: &'a mut [f64; 2],
+}
+
 impl Rows {
     fn targets(&self, row: usize) -> &[usize] {
         let first = if row == 0 { 0 } else { self.ends[row - 1] };
@@ -347,8 +358,8 @@ impl<'a> Step<'a> {
                     Loss::Softmax => Self::judge_at_once,
                     Loss::Bpr => Self::judge_each,
                 };
-                let shares = &mut shares[..weights.len()];
-                judge(self, rows, block.start + at, shares, toward, &mut scratch.sums, &mut push.loss);
+                let (row, shares) = (block.start + at, &mut shares[..weights.len()]);
+                judge(self, rows, Judged { row, shares, toward, sums: &mut scratch.sums, loss: &mut push.loss });
             } else {
                 shares.fill(0.0);
             }
@@ -359,15 +370,7 @@ impl<'a> Step<'a> {
     }
 
     /// One row: turns its shares into the loss's derivatives by the scores of negatives, and adds what its targets give.
-    fn judge_at_once(
-        &self,
-        rows: &Rows,
-        row: usize,
-        shares: &mut [f32],
-        toward: &mut [f32],
-        sums: &mut Accumulator,
-        loss: &mut [f64; 2],
-    ) {
+    fn judge_at_once(&self, rows: &Rows, Judged { row, shares, toward, sums, loss }: Judged<'_>) {
         let user = &rows.users[rows.owners[row]];
         user.masked.iter().for_each(|column| shares[*column] = 0.0);
         let others = sum_of(shares);
@@ -390,15 +393,7 @@ impl<'a> Step<'a> {
     }
 
     /// The same by BPR.
-    fn judge_each(
-        &self,
-        rows: &Rows,
-        row: usize,
-        shares: &mut [f32],
-        toward: &mut [f32],
-        sums: &mut Accumulator,
-        loss: &mut [f64; 2],
-    ) {
+    fn judge_each(&self, rows: &Rows, Judged { row, shares, toward, sums, loss }: Judged<'_>) {
         let user = &rows.users[rows.owners[row]];
         let scale = 1.0 / self.settings.temperature;
         let x = &rows.x[row * self.stride..][..toward.len()];

@@ -1,14 +1,16 @@
 //! Sampled softmax, one combination of settings after another, with the steps as a cluster takes them: 64 virtual workers of users and of items.
 use crate::{Data, Failure, Given, K};
 use docent_model::{
-    Adjacency, Kernel, parallel,
+    Adjacency, Kernel,
     rank::Items,
     softmax::{
         Loss, Settings, VWORKERS,
         adagrad::Table,
-        biased, first_row, odds, plan,
+        biased, first_row,
+        negatives::{Negatives, Push},
+        odds, plan,
         sample::{self, Draw, Masses},
-        step::{Key, Negatives, Push, Scratch, Step},
+        step::{Batch, Step},
         user,
     },
     tree,
@@ -84,6 +86,16 @@ impl Worker {
             Worker { histories, sizes }
         };
         (0..usize::from(VWORKERS)).map(of).collect()
+    }
+
+    /// What all of them have of a step.
+    pub(crate) fn batches<'a>(workers: &'a [Worker], users: &'a [Vec<Vec<u32>>], step: u32) -> Vec<Batch<'a>> {
+        let of = |((worker, users), vworker): ((&'a Worker, &'a Vec<Vec<u32>>), u16)| Batch {
+            vworker,
+            histories: &worker.histories,
+            users: &users[step as usize],
+        };
+        workers.iter().zip(users).zip(0..).map(of).collect()
     }
 }
 
@@ -201,24 +213,10 @@ fn push(
     spent: &mut Spent,
 ) -> Result<Push, Failure> {
     let at = Instant::now();
-    let of = |worker| {
-        let step = Step::new(settings, Kernel::detect(), worker, table.rows(), negatives)?;
-        step.with_loss(told).with_odds(odds)
-    };
-    let all: Vec<Step<'_>> = workers.iter().map(|worker| of(&worker.histories)).collect::<Result<_, _>>()?;
-    let mut pushes = vec![Push::default(); workers.len()];
-    parallel::for_each(
-        threads,
-        pushes.iter_mut().zip(all).zip(0..).collect(),
-        || None,
-        |scratch: &mut Option<Scratch>, ((push, own), vworker): ((&mut Push, Step<'_>), u16)| {
-            let scratch = scratch.get_or_insert_with(|| own.scratch());
-            let users = &batches[usize::from(vworker)][step as usize];
-            *push = own.push(scratch, Key { epoch, step, vworker }, users);
-        },
-    );
+    let of = Step::new(settings, Kernel::detect(), table.rows(), negatives)?.with_loss(told).with_odds(odds)?;
+    let roots = of.pushes(threads, (epoch, step), &Worker::batches(workers, batches, step))?;
     spent.push_s += at.elapsed().as_secs_f64();
-    Ok(tree::finish(VWORKERS, tree::leaves(0, pushes))?)
+    Ok(tree::finish(VWORKERS, roots)?)
 }
 
 /// A user's vector, and the 1 that items' biases are multiplied by.

@@ -6,14 +6,7 @@ use crate::{
 use docent_model::{
     Adjacency, Kernel, parallel,
     rank::Items,
-    softmax::{
-        VWORKERS,
-        adagrad::Table,
-        first_row,
-        gradients::Gradients,
-        plan,
-        step::{Key, Negatives, Push, Scratch, Step},
-    },
+    softmax::{VWORKERS, adagrad::Table, first_row, gradients::Gradients, negatives::Negatives, plan, step::Step},
     tower::{
         Dense, FEATURES_MAX, Mlp, Settings,
         adam::Adam,
@@ -153,25 +146,9 @@ impl Model {
         let (user_tower, item_tower) = self.towers()?;
         let outputs = self.outputs(&item_tower, threads)?;
         let negatives = Negatives::new(usize::from(base.dim), &self.catalogue.draw(epoch, step), &outputs)?;
-        let all: Vec<Step<'_>> = self
-            .workers
-            .iter()
-            .map(|worker| {
-                Step::new(&base, kernel, &worker.histories, &outputs, &negatives)?.with_tower(user_tower.as_ref())
-            })
-            .collect::<Result<_, _>>()?;
-        let mut pushes = vec![Push::default(); all.len()];
-        parallel::for_each(
-            threads,
-            pushes.iter_mut().zip(all).zip(0..).collect(),
-            || None,
-            |scratch: &mut Option<Scratch>, ((push, own), vworker): ((&mut Push, Step<'_>), u16)| {
-                let scratch = scratch.get_or_insert_with(|| own.scratch());
-                let users = &batches[usize::from(vworker)][step as usize];
-                *push = own.push(scratch, Key { epoch, step, vworker }, users);
-            },
-        );
-        let mut sum = tree::finish(VWORKERS, tree::leaves(0, pushes))?;
+        let of = Step::new(&base, kernel, &outputs, &negatives)?.with_tower(user_tower.as_ref())?;
+        let roots = of.pushes(threads, (epoch, step), &Worker::batches(&self.workers, batches, step))?;
+        let mut sum = tree::finish(VWORKERS, roots)?;
         let (loss, of_users) = (sum.loss, std::mem::take(&mut sum.dense));
         let mut of_items = Vec::new();
         for back in self.back(threads, &item_tower, &negatives.gradients(sum)?) {

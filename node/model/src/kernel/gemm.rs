@@ -143,7 +143,13 @@ pub(super) fn pull<S: Set, const R: usize>(
     }
 }
 
-/// `out += shares^T rows`: for each negative its sum of rows, `[width][stride]`.
+/// Leaves of a tree that are pushed at a time, at most: their sums wait in the first-level cache.
+pub(crate) const LEAVES_MAX: usize = 8;
+const LEVELS: usize = LEAVES_MAX.ilog2() as usize + 1;
+
+/// `out = shares^T rows`: for each negative its sum of rows, `[width][stride]`. The rows are those of the leaves of a complete subtree
+/// (`crate::tree`), each up to its end in `ends`: a sum of its own for each leaf that has rows, added up as the tree says. Where there is one
+/// leaf, it goes on from what is in `out`.
 #[inline(always)]
 pub(super) fn push<S: Set, const R: usize>(
     set: S,
@@ -151,6 +157,7 @@ pub(super) fn push<S: Set, const R: usize>(
     pitch: usize,
     shares: &[f32],
     rows: &[f32],
+    ends: &[usize],
     out: &mut [f32],
 ) {
     let (columns, pitch) = (stride / LANES, pitch / R);
@@ -158,26 +165,66 @@ pub(super) fn push<S: Set, const R: usize>(
     let out = out.as_chunks_mut::<LANES>().0;
     for group in 0..out.len() / (R * columns) {
         for column in 0..columns {
-            let mut tile = [set.splat(0.0); R];
-            for r in 0..R {
-                tile[r] = set.load(&out[(group * R + r) * columns + column]);
+            let mut sums = Sums { waiting: [[set.splat(0.0); R]; LEVELS], there: [false; LEVELS] };
+            let mut first = 0;
+            for (leaf, &end) in ends.iter().enumerate() {
+                let mut tile = [set.splat(0.0); R];
+                if ends.len() == 1 {
+                    for r in 0..R {
+                        tile[r] = set.load(&out[(group * R + r) * columns + column]);
+                    }
+                }
+                let (mut left, mut right) = (first * pitch + group, first * columns + column);
+                for _ in first..end {
+                    multiply::<S, R, false>(set, &shares[left], &rows[right], &mut tile);
+                    (left, right) = (left + pitch, right + columns);
+                }
+                sums.add(set, leaf, tile, first < end);
+                first = end;
             }
-            let (mut left, mut right) = (group, column);
-            while right < rows.len() {
-                multiply::<S, R, false>(set, &shares[left], &rows[right], &mut tile);
-                (left, right) = (left + pitch, right + columns);
-            }
+            let root = &sums.waiting[ends.len().ilog2() as usize];
             for r in 0..R {
-                set.store(tile[r], &mut out[(group * R + r) * columns + column]);
+                set.store(root[r], &mut out[(group * R + r) * columns + column]);
             }
         }
+    }
+}
+
+/// Tiles of subtrees that wait for their right sibling, by level.
+struct Sums<S: Set, const R: usize> {
+    waiting: [[S::Lanes; R]; LEVELS],
+    /// Whether there was a leaf with rows.
+    there: [bool; LEVELS],
+}
+
+impl<S: Set, const R: usize> Sums<S, R> {
+    /// Adds the next leaf, as `tree::fold` does; a leaf without rows is left out.
+    #[inline(always)]
+    fn add(&mut self, set: S, leaf: usize, mut tile: [S::Lanes; R], mut there: bool) {
+        let mut level = 0;
+        while leaf >> level & 1 == 1 {
+            let left = &self.waiting[level];
+            match (self.there[level], there) {
+                (true, true) => {
+                    for r in 0..R {
+                        tile[r] = set.add(left[r], tile[r]);
+                    }
+                }
+                (true, false) => tile = *left,
+                (false, _) => {}
+            }
+            there |= self.there[level];
+            level += 1;
+        }
+        self.waiting[level] = tile;
+        self.there[level] = there;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::lanes::Arrays, *};
-    use crate::Kernel;
+    use crate::{Kernel, softmax::negatives::Push, tree};
 
     fn noise(n: usize, id: &str) -> Vec<f32> {
         let mut values = vec![0.0; n];
@@ -216,7 +263,7 @@ mod tests {
                 let mut pushed = vec![0.5; width * stride];
                 kernel.shares(&task, &mut shares);
                 kernel.pull(stride, pitch(width), &shares, &negatives, &mut pulled);
-                kernel.push(stride, pitch(width), &shares, &rows, &mut pushed);
+                kernel.push(stride, pitch(width), &shares, &rows, &[n], &mut pushed);
                 (shares, pulled, pushed)
             };
             let ours = outcome(Kernel::detect());
@@ -240,6 +287,28 @@ mod tests {
             Kernel::available()
                 .into_iter()
                 .for_each(|kernel| assert_eq!(bits(&outcome(kernel)), bits(&ours), "{}", kernel.name()));
+        }
+    }
+    #[test]
+    fn leaves_are_added_up_as_the_tree_says() {
+        let (width, stride) = (32, 48);
+        let (rows, shares) = (noise(24 * stride, "rows"), noise(24 * pitch(width), "shares"));
+        // Some leaves have no rows.
+        for ends in [&[7, 24][..], &[0, 9, 9, 24], &[3, 3, 3, 10], &[0, 0], &[1, 2, 3, 7, 7, 7, 12, 24]] {
+            let leaf = |first: usize, end: usize| {
+                let mut out = vec![0.0; if first < end { width * stride } else { 0 }];
+                let (shares, rows) = (&shares[first * pitch(width)..], &rows[first * stride..end * stride]);
+                Kernel::detect().push(stride, pitch(width), shares, rows, &[end - first], &mut out);
+                Push { negatives: out, ..Push::default() }
+            };
+            let firsts = [0].iter().chain(ends);
+            let leaves = tree::leaves(0, firsts.zip(ends).map(|(first, end)| leaf(*first, *end)));
+            let expected = tree::finish(ends.len() as u16, leaves).unwrap().negatives;
+            for kernel in Kernel::available() {
+                let mut out = vec![f32::NAN; expected.len()];
+                kernel.push(stride, pitch(width), &shares, &rows, ends, &mut out);
+                assert_eq!(out, expected, "{ends:?} {}", kernel.name());
+            }
         }
     }
 }

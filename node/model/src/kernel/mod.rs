@@ -15,7 +15,7 @@ mod generic;
 mod lanes;
 
 pub(crate) use conjugate::{Tile, blocks};
-pub(crate) use gemm::{ROWS_UNIT, Shares, pitch};
+pub(crate) use gemm::{LEAVES_MAX, ROWS_UNIT, Shares, pitch};
 pub(crate) use generic::{Normal, RankTask, RowsTask};
 use lanes::{Arrays, LANES};
 
@@ -125,8 +125,8 @@ dispatched! {
     [4, 8] fn shares(task: &Shares<'_>, out: &mut [f32]);
     /// `out = shares negatives`; rows of shares are `pitch` apart.
     [4, 8] fn pull(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
-    /// `out += shares^T rows`; rows of shares are `pitch` apart, a multiple of 16.
-    [4, 16] fn push(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], out: &mut [f32]);
+    /// `out = shares^T rows`, the sum of leaves with those ends; one leaf goes on from `out`. Rows of shares are `pitch` apart, a multiple of 16.
+    [4, 16] fn push(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], ends: &[usize], out: &mut [f32]);
     /// `e^x`, as shares have it.
     fn exp(x: f32) -> f32;
     /// Inner product.

@@ -29,8 +29,8 @@
 //! 2. *Each epoch* a virtual worker of users puts its users in a random order and parts them among the steps ([`plan::batches`]), in
 //!    proportion: a small one has small parts, or empty ones, and the number of steps is everybody's.
 //! 3. *Each step* a user host pulls the rows of the items in its batches' histories and, from every owner, the negatives with their weights
-//!    ([`step::Negatives`], the same for all virtual workers). Each of its virtual workers computes a [`step::Push`]. The host adds these up along
-//!    [`crate::tree`] as far as it has whole subtrees ([`crate::tree::fold`]) and sends each owner that owner's rows of the roots.
+//!    ([`negatives::Negatives`], the same for all virtual workers). Each of its virtual workers computes a [`negatives::Push`], which are added up along
+//!    [`crate::tree`] as far as the host has whole subtrees ([`step::Step::pushes`]). It sends each owner that owner's rows of the roots.
 //! 4. An owner waits for all 64 leaves, [finishes](crate::tree::finish) the tree and [applies](adagrad::Table::apply) the sum once.
 //!
 //! **The bytes do not depend on the hosting.** The sum of one item is a tree over virtual workers, in which a worker without that item is left out
@@ -42,8 +42,11 @@
 //! (one root where a host has all, at most 2 log2 64 for a contiguous range). Larger batches have fewer distinct rows per positive; see decision 0018.
 pub mod adagrad;
 pub mod gradients;
+mod judge;
+pub mod negatives;
 pub mod plan;
 pub mod random;
+mod rows;
 pub mod sample;
 pub mod step;
 pub mod user;

@@ -2,11 +2,13 @@
 use super::{
     Loss, Settings, VWORKERS,
     adagrad::Table,
-    first_row, odds, plan,
+    first_row,
+    negatives::{Negatives, Push},
+    odds, plan,
     sample::{Draw, Masses, mass},
-    step::{Key, Negatives, Push, Step},
+    step::{Batch, Key, Step},
 };
-use crate::{Adjacency, Error, Kernel, parallel, tree};
+use crate::{Adjacency, Error, Kernel, tree};
 use proptest::prelude::*;
 
 pub(crate) fn rows(dim: usize, items: usize) -> Vec<f32> {
@@ -82,10 +84,10 @@ proptest! {
         histories.push_row(history.clone());
         let negatives = Negatives::new(d, &drawn, &table).unwrap();
         let odds: Vec<f32> = (0..30).map(|item| odds(exponent, item * item)).collect();
-        let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap().with_odds(&odds).unwrap();
+        let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap().with_odds(&odds).unwrap();
         let step = step.with_loss(told);
         let key = Key { epoch: 3, step: 4, vworker: 5 };
-        let push = step.push(&mut step.scratch(), key, &[0]);
+        let push = push(&step, key, &histories, &[0]);
 
         let parts = parts(&settings, key, history.len());
         let exact: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
@@ -160,24 +162,16 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
         tables.chunks(length * dim).map(|rows| Table::new(dim, rows.to_vec())).collect::<Result<_, _>>()?;
     let steps = plan::steps(&settings, workers.iter().map(|histories| histories.entries() as u64).sum());
     assert!(steps > 3);
-    for (epoch, step) in (0..2).flat_map(|epoch| (0..steps).map(move |step| (epoch, step))) {
+    for (epoch, at) in (0..2).flat_map(|epoch| (0..steps).map(move |step| (epoch, step))) {
         let all: Vec<f32> = tables.iter().flat_map(|table| table.rows()).copied().collect();
-        let drawn = drawn(&masses, &positives, epoch, step)?;
+        let drawn = drawn(&masses, &positives, epoch, at)?;
         let negatives = Negatives::new(dim, &drawn, &all)?;
         let mut roots = Vec::new();
         for host in 0..4 {
             let own: Vec<u16> = (0..VWORKERS).filter(|vworker| hosts[usize::from(*vworker)] == host).collect();
-            let mut pushes = vec![Push::default(); own.len()];
-            let push = |(push, vworker): (&mut Push, &u16)| {
-                let histories = &workers[usize::from(*vworker)];
-                let sizes: Vec<u32> = (0..histories.rows()).map(|user| histories.row(user).0.len() as u32).collect();
-                let users = &plan::batches(&settings, epoch, *vworker, &sizes, steps)[step as usize];
-                let own = Step::new(&settings, kernel, histories, &all, &negatives).unwrap().with_loss(loss);
-                *push = own.push(&mut own.scratch(), Key { epoch, step, vworker: *vworker }, users);
-            };
-            parallel::for_each(threads, pushes.iter_mut().zip(&own).collect(), || (), |(), task| push(task));
-            let leaves = own.iter().zip(pushes).map(|(index, value)| tree::Node { level: 0, index: *index, value });
-            roots.extend(tree::fold(leaves.collect()));
+            let users = users_of(&settings, &workers, &own, (epoch, at, steps));
+            let step = Step::new(&settings, kernel, &all, &negatives)?.with_loss(loss);
+            roots.extend(step.pushes(threads, (epoch, at), &batches(&workers, &own, &users))?);
         }
         for (table, first) in tables.iter_mut().zip((0..).step_by(length)) {
             let items = first..first + length as u32;
@@ -189,11 +183,41 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
                 drawn.iter().filter(|(item, _)| items.contains(item)).map(|(item, w)| (item - first, *w)).collect();
             let sum = tree::finish(VWORKERS, roots.iter().map(part).collect())?;
             let gradients = Negatives::new(dim, &own, table.rows())?.gradients(sum)?;
-            table.apply(kernel, settings.rate(steps, epoch, step), &gradients)?;
+            table.apply(kernel, settings.rate(steps, epoch, at), &gradients)?;
         }
     }
     let whole = |of: fn(&Table) -> &[f32]| tables.iter().flat_map(of).copied().collect();
     Table::from_parts(dim, whole(Table::rows), whole(Table::squares))
+}
+
+/// The users of a step of these virtual workers.
+pub(crate) fn users_of(
+    settings: &Settings,
+    workers: &[Adjacency],
+    own: &[u16],
+    (epoch, step, steps): (u32, u32, u32),
+) -> Vec<Vec<u32>> {
+    let of = |vworker: &u16| {
+        let histories = &workers[usize::from(*vworker)];
+        let sizes: Vec<u32> = (0..histories.rows()).map(|user| histories.row(user).0.len() as u32).collect();
+        plan::batches(settings, epoch, *vworker, &sizes, steps).swap_remove(step as usize)
+    };
+    own.iter().map(of).collect()
+}
+
+pub(crate) fn batches<'a>(workers: &'a [Adjacency], own: &[u16], users: &'a [Vec<u32>]) -> Vec<Batch<'a>> {
+    let of = |(vworker, users): (&u16, &'a Vec<u32>)| Batch {
+        vworker: *vworker,
+        histories: &workers[usize::from(*vworker)],
+        users,
+    };
+    own.iter().zip(users).map(of).collect()
+}
+
+/// What one virtual worker pushes.
+pub(crate) fn push(step: &Step<'_>, key: Key, histories: &Adjacency, users: &[u32]) -> Push {
+    let batch = Batch { vworker: key.vworker, histories, users };
+    step.pushes(1, (key.epoch, key.step), &[batch]).unwrap().pop().unwrap().value
 }
 
 /// The negatives of a step over all virtual workers of items.
@@ -251,8 +275,8 @@ fn training_lowers_the_loss_and_histories_find_what_goes_with_them() {
     let mut losses = Vec::new();
     for epoch in 0..8 {
         let negatives = Negatives::new(16, &draw.draw(epoch, 0, 32), table.rows()).unwrap();
-        let step = Step::new(&settings, Kernel::detect(), &histories, table.rows(), &negatives).unwrap();
-        let push = step.push(&mut step.scratch(), Key { epoch, step: 0, vworker: 0 }, &users);
+        let step = Step::new(&settings, Kernel::detect(), table.rows(), &negatives).unwrap();
+        let push = push(&step, Key { epoch, step: 0, vworker: 0 }, &histories, &users);
         losses.push(push.loss[0] / push.loss[1]);
         let gradients = negatives.gradients(push).unwrap();
         table.apply(Kernel::detect(), settings.rate(1, epoch, 0), &gradients).unwrap();
@@ -270,8 +294,8 @@ fn users_with_one_item_or_none_push_nothing() {
     histories.push_row([]);
     let (settings, table) = (Settings { dim: 3, ..Settings::default() }, rows(3, 4));
     let negatives = Negatives::new(3, &[(0, 1.0)], &table).unwrap();
-    let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap();
-    let push = step.push(&mut step.scratch(), Key { epoch: 0, step: 0, vworker: 0 }, &[0, 1]);
+    let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap();
+    let push = push(&step, Key { epoch: 0, step: 0, vworker: 0 }, &histories, &[0, 1]);
     assert_eq!(push, Push::default());
     assert_eq!(negatives.gradients(push).unwrap().items(), [0u32; 0]);
 }
@@ -283,8 +307,8 @@ fn a_user_with_every_negative_pushes_nothing_that_is_no_number() {
     let (settings, table) = (Settings { dim: 3, ..Settings::default() }, rows(3, 4));
     let negatives = Negatives::new(3, &[(0, 0.1), (3, 0.1)], &table).unwrap();
     for loss in [Loss::Softmax, Loss::Bpr] {
-        let step = Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).unwrap().with_loss(loss);
-        let push = step.push(&mut step.scratch(), Key { epoch: 0, step: 0, vworker: 0 }, &[0]);
+        let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap().with_loss(loss);
+        let push = push(&step, Key { epoch: 0, step: 0, vworker: 0 }, &histories, &[0]);
         assert!(push.loss[0].is_finite(), "{loss:?}");
         let gradients = negatives.gradients(push).unwrap();
         assert!(gradients.rows().iter().all(|value| *value == 0.0), "{loss:?}: {gradients:?}");
@@ -300,10 +324,12 @@ fn input_that_does_not_fit_is_refused() {
     let mut histories = Adjacency::new();
     histories.push_row([(1, 1.0), (4, 1.0)]);
     let negatives = Negatives::new(3, &[(0, 1.0)], &table).unwrap();
-    assert!(Step::new(&settings, Kernel::detect(), &histories, &table, &negatives).is_err());
-    let empty = Adjacency::new();
+    let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap();
+    let batch = |vworker| Batch { vworker, histories: &histories, users: &[] };
+    assert!(matches!(step.pushes(1, (0, 0), &[batch(0)]), Err(Error::Value { what: "columns" })));
+    assert!(matches!(step.pushes(1, (0, 0), &[batch(1), batch(1)]), Err(Error::Value { what: "virtual workers" })));
     for odds in [&[1.0; 3][..], &[1.0, 1.0, 0.0, 1.0], &[1.0, f32::NAN, 1.0, 1.0]] {
-        let step = Step::new(&settings, Kernel::detect(), &empty, &table, &negatives).unwrap();
+        let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap();
         assert!(step.with_odds(odds).is_err(), "{odds:?}");
     }
     let bad = Settings { temperature: f32::NAN, ..settings };

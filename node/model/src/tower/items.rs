@@ -94,7 +94,7 @@ impl Tower {
                 Some(mlp) => {
                     let pass: Pass = mlp.forward(kernel, padded(dim, &inputs));
                     let mut back = padded(dim, gradients);
-                    mlp.backward(kernel, &pass, &mut back, of_mlp);
+                    mlp.backward(kernel, &pass, 0, &mut back, of_mlp);
                     unpadded(dim, items.len(), &back)
                 }
                 None => gradients.to_vec(),

@@ -116,20 +116,24 @@ impl Mlp {
         Pass { inverses: inverses.collect(), inputs, hidden, outputs }
     }
 
-    /// Takes gradients by the outputs, `[n][stride]`, back to those by the inputs, in place, and adds those by the weights to `sums`.
-    pub(crate) fn backward(&self, kernel: Kernel, pass: &Pass, gradients: &mut [f32], sums: &mut [f64]) {
+    /// Takes gradients by the outputs of a pass's rows from `first` on (`[n][stride]`, n a multiple of [`ROWS_UNIT`]) back to those by the inputs, in
+    /// place, and adds those by the weights to `sums`.
+    pub(crate) fn backward(&self, kernel: Kernel, pass: &Pass, first: usize, gradients: &mut [f32], sums: &mut [f64]) {
         let (dim, hidden, stride) = (self.dim, self.hidden, self.stride);
-        let rows = gradients.chunks_exact_mut(stride).zip(pass.outputs.chunks_exact(stride));
-        for ((gradient, output), inverse) in rows.zip(&pass.inverses) {
+        let n = gradients.len() / stride;
+        let of_pass = &pass.hidden[first * hidden..][..n * hidden];
+        let inputs = &pass.inputs[first * stride..][..n * stride];
+        let rows = gradients.chunks_exact_mut(stride).zip(pass.outputs[first * stride..].chunks_exact(stride));
+        for ((gradient, output), inverse) in rows.zip(&pass.inverses[first..]) {
             toward_sphere(kernel, &mut gradient[..dim], &output[..dim], *inverse);
         }
         let mut second = vec![0.0; hidden * stride];
-        kernel.push(stride, hidden, &pass.hidden, gradients, &mut second);
-        let mut back = vec![0.0; pass.hidden.len()];
+        kernel.push(stride, hidden, of_pass, gradients, &[n], &mut second);
+        let mut back = vec![0.0; of_pass.len()];
         kernel.pull(hidden, stride, gradients, &self.second_back, &mut back);
-        back.iter_mut().zip(&pass.hidden).filter(|(_, value)| **value <= 0.0).for_each(|(back, _)| *back = 0.0);
+        back.iter_mut().zip(of_pass).filter(|(_, value)| **value <= 0.0).for_each(|(back, _)| *back = 0.0);
         let mut first = vec![0.0; stride * hidden];
-        kernel.push(hidden, stride, &pass.inputs, &back, &mut first);
+        kernel.push(hidden, stride, inputs, &back, &[n], &mut first);
         let mut bias = vec![0.0; hidden];
         back.chunks_exact(hidden).for_each(|row| add_scaled(&mut bias, 1.0, row));
         let mut through = vec![0.0; gradients.len()];

@@ -14,7 +14,7 @@
 //!    of the job, and tells all hosts before each step.
 //! 2. *An owner serves item-tower outputs* where it serves rows for sampled softmax ([`items::Tower::outputs`]). So the tower is computed once for an item
 //!    that a host asks for, whoever touched it, and what travels between hosts has the shape that it had.
-//! 3. *A user host* gives the gradients by those outputs, as before, and that of the user tower's weights ([`crate::softmax::step::Push::dense`]).
+//! 3. *A user host* gives the gradients by those outputs, as before, and that of the user tower's weights ([`crate::softmax::negatives::Push::dense`]).
 //! 4. *An owner* takes the sums back through the item tower ([`items::Tower::gradients`]), one virtual worker of items after another, and applies them to its
 //!    rows; the gradient of the item side's dense weights is a leaf of a second tree, over virtual workers of items.
 //!

@@ -6,15 +6,16 @@ use super::{
     mlp, user,
 };
 use crate::{
-    Adjacency, Error, Kernel, parallel, softmax,
+    Adjacency, Error, Kernel, softmax,
     softmax::{
         VWORKERS,
         adagrad::Table,
         gradients::Gradients,
+        negatives::{Negatives, Push},
         plan,
         sample::{Masses, mass},
-        step::{Key, Negatives, Push, Step},
-        tests::{ITEMS, drawn, loss, parts, rows, world},
+        step::{Key, Step},
+        tests::{ITEMS, batches, drawn, loss, parts, push, rows, users_of, world},
     },
     tree,
 };
@@ -120,9 +121,9 @@ proptest! {
         let mut histories = Adjacency::new();
         histories.push_row(history.clone());
         let negatives = Negatives::new(d, &drawn, &table).unwrap();
-        let step = Step::new(&base, kernel, &histories, &table, &negatives).unwrap().with_tower(users.as_ref()).unwrap();
+        let step = Step::new(&base, kernel, &table, &negatives).unwrap().with_tower(users.as_ref()).unwrap();
         let key = Key { epoch: 3, step: 4, vworker: 5 };
-        let push = step.push(&mut step.scratch(), key, &[0]);
+        let push = push(&step, key, &histories, &[0]);
         let parts = parts(&base, key, history.len());
         let at = |exact: &Exact| {
             let user = |x: Vec<f64>| climb(d, &exact.dense[0], &x);
@@ -232,18 +233,9 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Resu
         let mut roots = Vec::new();
         for host in 0..4 {
             let own: Vec<u16> = (0..VWORKERS).filter(|vworker| hosts[usize::from(*vworker)] == host).collect();
-            let mut pushes = vec![Push::default(); own.len()];
-            let push = |(push, vworker): (&mut Push, &u16)| {
-                let histories = &workers[usize::from(*vworker)];
-                let sizes: Vec<u32> = (0..histories.rows()).map(|user| histories.row(user).0.len() as u32).collect();
-                let users = &plan::batches(&settings.base, epoch, *vworker, &sizes, steps)[step as usize];
-                let own = Step::new(&settings.base, kernel, histories, &all, &negatives).unwrap();
-                let own = own.with_tower(user_tower.as_ref()).unwrap();
-                *push = own.push(&mut own.scratch(), Key { epoch, step, vworker: *vworker }, users);
-            };
-            parallel::for_each(threads, pushes.iter_mut().zip(&own).collect(), || (), |(), task| push(task));
-            let leaves = own.iter().zip(pushes).map(|(index, value)| tree::Node { level: 0, index: *index, value });
-            roots.extend(tree::fold(leaves.collect()));
+            let users = users_of(&settings.base, &workers, &own, (epoch, step, steps));
+            let of = Step::new(&settings.base, kernel, &all, &negatives)?.with_tower(user_tower.as_ref())?;
+            roots.extend(of.pushes(threads, (epoch, step), &batches(&workers, &own, &users))?);
         }
         let dense_of = |root: &tree::Node<Push>| tree::Node {
             level: root.level,

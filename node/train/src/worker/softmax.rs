@@ -21,15 +21,16 @@ use crate::{
 };
 use bytes::Bytes;
 use docent_model::{
-    Adjacency, Kernel, parallel,
+    Adjacency, Kernel,
     softmax::{
         Settings, VWORKERS,
         adagrad::Table,
         first_row,
         gradients::Gradients,
+        negatives::{Negatives, Push},
         plan,
         sample::{Draw, Masses, mass},
-        step::{Key, Negatives, Push, Step},
+        step::{Batch, Step},
     },
     tower::user,
     tree::{self, Node},
@@ -201,29 +202,20 @@ impl Session {
             let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
             let table: Vec<f32> = read.rows.into_values().flatten().collect();
             let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
-            let step = |own| -> Result<Step<'_>, docent_model::Error> {
-                let step = Step::new(&settings, kernel, own, &table, &negatives)?.with_loss(loss).with_tower(tower)?;
-                match &odds {
-                    Some(odds) => step.with_odds(odds),
-                    None => Ok(step),
-                }
-            };
-            let steps: Vec<Step<'_>> = cut.iter().map(step).collect::<Result<_, _>>()?;
-            let mut pushes = vec![Push::default(); steps.len()];
+            let mut step = Step::new(&settings, kernel, &table, &negatives)?.with_loss(loss).with_tower(tower)?;
+            if let Some(odds) = &odds {
+                step = step.with_odds(odds)?;
+            }
+            // Everybody who was cut out is in the step.
+            let all: Vec<u32> = (0..).take(cut.iter().map(Adjacency::rows).max().unwrap_or(0)).collect();
             let vworkers = users.side.vworkers.iter().map(|(vworker, _)| *vworker);
-            parallel::for_each(
-                threads,
-                pushes.iter_mut().zip(steps).zip(vworkers).collect(),
-                || None,
-                |scratch, ((push, step), vworker): ((&mut Push, Step<'_>), u16)| {
-                    let scratch = scratch.get_or_insert_with(|| step.scratch());
-                    let batch: Vec<u32> = (0..).take(step.users()).collect();
-                    *push = step.push(scratch, Key { epoch: at.epoch, step: at.step, vworker }, &batch);
-                },
-            );
-            let leaves = users.side.vworkers.iter().zip(pushes);
-            let leaves = leaves.map(|((vworker, _), value)| Node { level: 0, index: *vworker, value });
-            let roots = tree::fold(leaves.collect());
+            let batch = |(vworker, histories): (u16, _)| Batch {
+                vworker,
+                histories,
+                users: &all[..Adjacency::rows(histories)],
+            };
+            let batches: Vec<Batch<'_>> = vworkers.zip(&cut).map(batch).collect();
+            let roots = step.pushes(threads, (at.epoch, at.step), &batches)?;
             Ok(Pushed { at, items, negatives, roots })
         };
         let pushed = self.context.compute.run(work).await??;

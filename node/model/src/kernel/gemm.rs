@@ -3,10 +3,7 @@
 //! Shapes: `rows` are `[n][stride]`, n a multiple of [`ROWS_UNIT`]; negatives are `[width][stride]`, and once more in blocks of 16,
 //! `[block][stride][16]`, width a multiple of 16; shares are `[n][pitch]` with the pitch of [`pitch`]. Padding is zero.
 //! The layers of a tower are products of the same two kinds (`crate::tower`): inputs take the place of shares, weights that of negatives.
-use super::{
-    generic::multiply,
-    lanes::{LANES, Set},
-};
+use super::lanes::{LANES, Set};
 
 /// Rows come in multiples of this: the height of the tallest register tile.
 pub(crate) const ROWS_UNIT: usize = 8;
@@ -53,20 +50,67 @@ pub(super) fn shares<S: Set, const R: usize>(set: S, task: &Shares<'_>, out: &mu
     }
     let (blocks, weights) = (task.blocks.as_chunks::<LANES>().0, task.weights.as_chunks::<LANES>().0);
     let out = out.as_chunks_mut::<LANES>().0;
-    for block in 0..weights.len() {
-        let negatives = &blocks[block * stride..][..stride];
+    for block in (0..weights.len()).step_by(2) {
+        let pair = [block, (block + 1).min(weights.len() - 1)];
+        let [first, second] = pair.map(|block| &blocks[block * stride..][..stride]);
         for group in 0..groups {
             let rows = &packed[group * stride..][..stride];
-            let mut tile = [set.splat(0.0); R];
+            let mut tile = [[set.splat(0.0); 2]; R];
             for k in 0..stride {
-                multiply::<S, R, false>(set, &rows[k], &negatives[k], &mut tile);
+                multiply_pair(set, &rows[k], [&first[k], &second[k]], &mut tile);
             }
             for r in 0..R {
-                let x = set.fused(set.splat(task.scale), tile[r], set.splat(-task.shift));
-                let share = set.multiply(set.load(&weights[block]), exp_lanes(set, x));
-                set.store(share, &mut out[(group * R + r) * (pitch / LANES) + block]);
+                for at in 0..2 {
+                    let x = set.fused(set.splat(task.scale), tile[r][at], set.splat(-task.shift));
+                    let share = set.multiply(set.load(&weights[pair[at]]), exp_lanes(set, x));
+                    set.store(share, &mut out[(group * R + r) * (pitch / LANES) + pair[at]]);
+                }
             }
         }
+    }
+}
+
+/// A register tile: `R` rows of two vectors side by side, so that a value that multiplies a row is read once for both. Where the number of vectors
+/// is odd, the last is its own neighbour.
+type Pairs<S, const R: usize> = [[<S as Set>::Lanes; 2]; R];
+
+/// `tile += left right^T`.
+#[inline(always)]
+fn multiply_pair<S: Set, const R: usize>(set: S, left: &[f32; R], right: [&[f32; LANES]; 2], tile: &mut Pairs<S, R>) {
+    // No closure: it would be compiled for no instruction set.
+    let right = [set.load(right[0]), set.load(right[1])];
+    for r in 0..R {
+        let left = set.splat(left[r]);
+        tile[r] = [set.fused(left, right[0], tile[r][0]), set.fused(left, right[1], tile[r][1])];
+    }
+}
+
+/// The tile at the columns `pair` of rows that are `columns` vectors long.
+#[inline(always)]
+fn load_pairs<S: Set, const R: usize>(
+    set: S,
+    from: &[[f32; LANES]],
+    (columns, pair): (usize, [usize; 2]),
+    tile: &mut Pairs<S, R>,
+) {
+    for r in 0..R {
+        let row = &from[r * columns..][..columns];
+        tile[r] = [set.load(&row[pair[0]]), set.load(&row[pair[1]])];
+    }
+}
+
+/// Puts it back.
+#[inline(always)]
+fn store_pairs<S: Set, const R: usize>(
+    set: S,
+    tile: &Pairs<S, R>,
+    (columns, pair): (usize, [usize; 2]),
+    to: &mut [[f32; LANES]],
+) {
+    for r in 0..R {
+        let row = &mut to[r * columns..][..columns];
+        set.store(tile[r][0], &mut row[pair[0]]);
+        set.store(tile[r][1], &mut row[pair[1]]);
     }
 }
 
@@ -113,31 +157,29 @@ pub(super) fn pull<S: Set, const R: usize>(
     let (width, columns) = (negatives.len() / stride, stride / LANES);
     let (negatives, out) = (negatives.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
     out.fill([0.0; LANES]);
-    let mut packed = [[0f32; R]; PANEL_ROWS];
     let panel_rows = (PANEL_VALUES / stride).clamp(LANES, PANEL_ROWS);
     for first in (0..width).step_by(panel_rows) {
-        let packed = &mut packed[..panel_rows.min(width - first)];
-        let panel = &negatives[first * columns..][..packed.len() * columns];
+        let n = panel_rows.min(width - first);
+        let panel = &negatives[first * columns..][..n * columns];
         for group in 0..out.len() / (R * columns) {
+            let mut left = [&shares[..0]; R];
             for r in 0..R {
-                let row = &shares[(group * R + r) * pitch + first..][..packed.len()];
-                for at in 0..packed.len() {
-                    packed[at][r] = row[at];
-                }
+                left[r] = &shares[(group * R + r) * pitch + first..][..n];
             }
-            for column in 0..columns {
-                let mut tile = [set.splat(0.0); R];
-                for r in 0..R {
-                    tile[r] = set.load(&out[(group * R + r) * columns + column]);
-                }
-                let mut right = column;
-                for left in &*packed {
-                    multiply::<S, R, false>(set, left, &panel[right], &mut tile);
+            for column in (0..columns).step_by(2) {
+                let pair = [column, (column + 1).min(columns - 1)];
+                let mut tile = [[set.splat(0.0); 2]; R];
+                load_pairs(set, &out[group * R * columns..], (columns, pair), &mut tile);
+                let mut right = 0;
+                for at in 0..n {
+                    let values = [set.load(&panel[right + pair[0]]), set.load(&panel[right + pair[1]])];
+                    for r in 0..R {
+                        let share = set.splat(left[r][at]);
+                        tile[r] = [set.fused(share, values[0], tile[r][0]), set.fused(share, values[1], tile[r][1])];
+                    }
                     right += columns;
                 }
-                for r in 0..R {
-                    set.store(tile[r], &mut out[(group * R + r) * columns + column]);
-                }
+                store_pairs(set, &tile, (columns, pair), &mut out[group * R * columns..]);
             }
         }
     }
@@ -145,6 +187,8 @@ pub(super) fn pull<S: Set, const R: usize>(
 
 /// Leaves of a tree that are pushed at a time, at most: their sums wait in the first-level cache.
 pub(crate) const LEAVES_MAX: usize = 8;
+/// Negatives whose shares are copied side by side at a time: rows of shares are pages apart.
+const PANEL_NEGATIVES: usize = 32;
 const LEVELS: usize = LEAVES_MAX.ilog2() as usize + 1;
 
 /// `out = shares^T rows`: for each negative its sum of rows, `[width][stride]`. The rows are those of the leaves of a complete subtree
@@ -160,39 +204,49 @@ pub(super) fn push<S: Set, const R: usize>(
     ends: &[usize],
     out: &mut [f32],
 ) {
-    let (columns, pitch) = (stride / LANES, pitch / R);
+    let columns = stride / LANES;
+    let (n, width) = (rows.len() / stride, out.len() / stride);
     let (shares, rows) = (shares.as_chunks::<R>().0, rows.as_chunks::<LANES>().0);
     let out = out.as_chunks_mut::<LANES>().0;
-    for group in 0..out.len() / (R * columns) {
-        for column in 0..columns {
-            let mut sums = Sums { waiting: [[set.splat(0.0); R]; LEVELS], there: [false; LEVELS] };
+    let mut packed = vec![[0f32; R]; n * PANEL_NEGATIVES / R];
+    for group in 0..width / R {
+        let of_panel = group % (PANEL_NEGATIVES / R);
+        if of_panel == 0 {
+            let groups = (PANEL_NEGATIVES / R).min(width / R - group);
+            for row in 0..n {
+                let line = &shares[row * (pitch / R) + group..][..groups];
+                for at in 0..groups {
+                    packed[at * n + row] = line[at];
+                }
+            }
+        }
+        let shares = &packed[of_panel * n..][..n];
+        for column in (0..columns).step_by(2) {
+            let pair = [column, (column + 1).min(columns - 1)];
+            let mut sums = Sums { waiting: [[[set.splat(0.0); 2]; R]; LEVELS], there: [false; LEVELS] };
             let mut first = 0;
             for (leaf, &end) in ends.iter().enumerate() {
-                let mut tile = [set.splat(0.0); R];
+                let mut tile = [[set.splat(0.0); 2]; R];
                 if ends.len() == 1 {
-                    for r in 0..R {
-                        tile[r] = set.load(&out[(group * R + r) * columns + column]);
-                    }
+                    load_pairs(set, &out[group * R * columns..], (columns, pair), &mut tile);
                 }
-                let (mut left, mut right) = (first * pitch + group, first * columns + column);
-                for _ in first..end {
-                    multiply::<S, R, false>(set, &shares[left], &rows[right], &mut tile);
-                    (left, right) = (left + pitch, right + columns);
+                let mut right = first * columns;
+                for shares in &shares[first..end] {
+                    multiply_pair(set, shares, [&rows[right + pair[0]], &rows[right + pair[1]]], &mut tile);
+                    right += columns;
                 }
                 sums.add(set, leaf, tile, first < end);
                 first = end;
             }
             let root = &sums.waiting[ends.len().ilog2() as usize];
-            for r in 0..R {
-                set.store(root[r], &mut out[(group * R + r) * columns + column]);
-            }
+            store_pairs(set, root, (columns, pair), &mut out[group * R * columns..]);
         }
     }
 }
 
 /// Tiles of subtrees that wait for their right sibling, by level.
 struct Sums<S: Set, const R: usize> {
-    waiting: [[S::Lanes; R]; LEVELS],
+    waiting: [Pairs<S, R>; LEVELS],
     /// Whether there was a leaf with rows.
     there: [bool; LEVELS],
 }
@@ -200,14 +254,14 @@ struct Sums<S: Set, const R: usize> {
 impl<S: Set, const R: usize> Sums<S, R> {
     /// Adds the next leaf, as `tree::fold` does; a leaf without rows is left out.
     #[inline(always)]
-    fn add(&mut self, set: S, leaf: usize, mut tile: [S::Lanes; R], mut there: bool) {
+    fn add(&mut self, set: S, leaf: usize, mut tile: Pairs<S, R>, mut there: bool) {
         let mut level = 0;
         while leaf >> level & 1 == 1 {
             let left = &self.waiting[level];
             match (self.there[level], there) {
                 (true, true) => {
                     for r in 0..R {
-                        tile[r] = set.add(left[r], tile[r]);
+                        tile[r] = [set.add(left[r][0], tile[r][0]), set.add(left[r][1], tile[r][1])];
                     }
                 }
                 (true, false) => tile = *left,

@@ -122,11 +122,11 @@ dispatched! {
     /// Scores users against items and keeps the best of each.
     [4, 16] fn rank_users(task: &RankTask<'_>) -> Vec<Vec<u32>>;
     /// Shares of rows with negatives, `weight exp(scale score - shift)`.
-    [4, 8] fn shares(task: &Shares<'_>, out: &mut [f32]);
+    [2, 8] fn shares(task: &Shares<'_>, out: &mut [f32]);
     /// `out = shares negatives`; rows of shares are `pitch` apart.
-    [4, 8] fn pull(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
+    [2, 8] fn pull(stride: usize, pitch: usize, shares: &[f32], negatives: &[f32], out: &mut [f32]);
     /// `out = shares^T rows`, the sum of leaves with those ends; one leaf goes on from `out`. Rows of shares are `pitch` apart, a multiple of 16.
-    [4, 16] fn push(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], ends: &[usize], out: &mut [f32]);
+    [2, 8] fn push(stride: usize, pitch: usize, shares: &[f32], rows: &[f32], ends: &[usize], out: &mut [f32]);
     /// `e^x`, as shares have it.
     fn exp(x: f32) -> f32;
     /// Inner product.

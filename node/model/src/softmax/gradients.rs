@@ -85,14 +85,67 @@ impl Sum for Gradients {
     }
 }
 
+/// What an [`Accumulator`] has of its items, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    items: Vec<u32>,
+    rows: Vec<f32>,
+}
+
+/// The gradients that leaves of [`crate::tree`] (ascending, with their sums) have together: what [`Sum`] makes of them level by level, with each row
+/// copied once.
+pub(super) fn along_tree(dim: usize, leaves: &[(u16, Sums)]) -> Gradients {
+    let of = |(leaf, (number, sums)): (usize, &(u16, Sums))| {
+        let entry = move |(place, item): (usize, &u32)| (*item, *number, leaf, place);
+        sums.items.iter().enumerate().map(entry).collect::<Vec<_>>()
+    };
+    let mut entries: Vec<(u32, u16, usize, usize)> = leaves.iter().enumerate().flat_map(of).collect();
+    entries.sort_unstable();
+    let mut all = Gradients { items: Vec::with_capacity(entries.len()), rows: Vec::with_capacity(entries.len() * dim) };
+    for of_item in entries.chunk_by(|left, right| left.0 == right.0) {
+        let rows =
+            of_item.iter().map(|(_, number, leaf, place)| (*number, &leaves[*leaf].1.rows[place * dim..][..dim]));
+        all.items.push(of_item[0].0);
+        match of_item {
+            [(_, _, leaf, place)] => all.rows.extend_from_slice(&leaves[*leaf].1.rows[place * dim..][..dim]),
+            _ => all.rows.extend(sum_along_tree(rows)),
+        }
+    }
+    all
+}
+
+/// The sum of the rows of some leaves, ascending. Of three neighbours the two are added first whose subtree is the smaller one.
+fn sum_along_tree<'a>(rows: impl Iterator<Item = (u16, &'a [f32])>) -> Vec<f32> {
+    fn add(waiting: &mut Vec<(u16, Vec<f32>)>) {
+        if let Some((_, right)) = waiting.pop()
+            && let Some((_, left)) = waiting.last_mut()
+        {
+            left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+        }
+    }
+    // Each with its first leaf; the subtrees that join neighbours grow towards the front.
+    let mut waiting: Vec<(u16, Vec<f32>)> = Vec::new();
+    for (leaf, row) in rows {
+        while let [.., (before, _), (last, _)] = waiting[..]
+            && before ^ last < last ^ leaf
+        {
+            add(&mut waiting);
+        }
+        waiting.push((leaf, row.to_vec()));
+    }
+    while waiting.len() > 1 {
+        add(&mut waiting);
+    }
+    waiting.pop().map(|(_, sum)| sum).unwrap_or_default()
+}
+
 /// Adds up gradients of items as they come.
 #[derive(Debug)]
 pub struct Accumulator {
     dim: usize,
     /// By item: where its row is, or [`NOWHERE`].
     places: Vec<u32>,
-    items: Vec<u32>,
-    rows: Vec<f32>,
+    sums: Sums,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -101,37 +154,39 @@ impl Accumulator {
     /// For items below `items` and rows of `dim` values.
     #[must_use]
     pub fn new(dim: usize, items: usize) -> Self {
-        Self { dim, places: vec![NOWHERE; items], items: Vec::new(), rows: Vec::new() }
+        Self { dim, places: vec![NOWHERE; items], sums: Sums::default() }
     }
 
     /// The sum of an item so far.
     pub fn row(&mut self, item: u32) -> &mut [f32] {
         let place = &mut self.places[item as usize];
         if *place == NOWHERE {
-            *place = self.items.len() as u32;
-            self.items.push(item);
-            self.rows.resize(self.items.len() * self.dim, 0.0);
+            *place = self.sums.items.len() as u32;
+            self.sums.items.push(item);
+            self.sums.rows.resize(self.sums.items.len() * self.dim, 0.0);
         }
-        &mut self.rows[*place as usize * self.dim..][..self.dim]
+        &mut self.sums.rows[*place as usize * self.dim..][..self.dim]
     }
 
     /// All sums; starts anew.
     pub fn take(&mut self) -> Gradients {
-        let mut items = std::mem::take(&mut self.items);
-        items.sort_unstable();
-        let mut rows = Vec::with_capacity(self.rows.len());
-        for item in &items {
-            let place = std::mem::replace(&mut self.places[*item as usize], NOWHERE);
-            rows.extend_from_slice(&self.rows[place as usize * self.dim..][..self.dim]);
-        }
-        self.rows.clear();
-        Gradients { items, rows }
+        let sums = self.take_sums();
+        along_tree(self.dim, &[(0, sums)])
+    }
+
+    /// The same as they came, for [`along_tree`].
+    pub(super) fn take_sums(&mut self) -> Sums {
+        let rows = Vec::with_capacity(self.sums.rows.len());
+        let sums = std::mem::replace(&mut self.sums, Sums { items: Vec::new(), rows });
+        sums.items.iter().for_each(|item| self.places[*item as usize] = NOWHERE);
+        sums
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{self, Node};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -155,6 +210,26 @@ mod tests {
             let rows: Vec<f32> = expected.values().flat_map(|value| [*value; 2]).collect();
             let items: Vec<u32> = expected.into_keys().collect();
             prop_assert_eq!(Gradients::from_parts(2, items, rows).unwrap(), sum);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_tree_of_leaves_is_what_adding_level_by_level_gives(
+            leaves in prop::collection::btree_map(0u16..32, prop::collection::vec((0u32..9, -1e6f32..1e6), 0..12), 0..20),
+        ) {
+            let mut sums = Accumulator::new(2, 9);
+            let mut of = |pairs: &[(u32, f32)]| {
+                pairs.iter().for_each(|(item, value)| sums.row(*item).iter_mut().for_each(|sum| *sum += *value / 3.0));
+                sums.take_sums()
+            };
+            let all: Vec<(u16, Sums)> = leaves.iter().map(|(leaf, pairs)| (*leaf, of(pairs))).collect();
+            let nodes = (0u16..32).map(|index| {
+                let own = all.iter().find(|(leaf, _)| *leaf == index).map(|(_, sums)| Sums { items: sums.items.clone(), rows: sums.rows.clone() });
+                Node { level: 0, index, value: along_tree(2, &[(0, own.unwrap_or_default())]) }
+            });
+            let expected = tree::finish(32, nodes.collect()).unwrap();
+            prop_assert_eq!(along_tree(2, &all), expected);
         }
     }
 

@@ -5,7 +5,7 @@
 //! cache, as a gradient of all negatives is too large to be written and read for each virtual worker. What is left, targets and histories, is sparse.
 use super::{
     Loss, Settings,
-    gradients::Accumulator,
+    gradients::{Accumulator, Sums, along_tree},
     negatives::{Negatives, Push},
     rows::{Leaf, Rows},
 };
@@ -13,8 +13,8 @@ use crate::kernel::{LEAVES_MAX, ROWS_UNIT, Shares, pitch, stride};
 use crate::{Adjacency, Error, Kernel, parallel, shape, tower::Mlp, tree};
 use std::{borrow::Cow, ops::Range};
 
-/// Shares of a run, at most: 4 MiB. A virtual worker with more is a run by itself, in blocks of rows.
-const SHARES_OF_RUN: usize = 1 << 20;
+/// Shares of a run, at most: 2 MiB, what a second-level cache may hold. A virtual worker with more is a run by itself, in blocks of rows.
+const SHARES_OF_RUN: usize = 1 << 19;
 /// Shares of such a block, at most: 1 MiB. A quarter of it, for the second-level cache, was no faster with few rows a step and slower with many.
 const SHARES_OF_BLOCK: usize = 262_144;
 /// Rows of such a block, at most.
@@ -52,6 +52,15 @@ pub struct Step<'a> {
     pub(super) loss: Loss,
     pub(super) tower: Option<&'a Mlp>,
     pub(super) stride: usize,
+}
+
+/// What a run pushes.
+#[derive(Default)]
+struct Told {
+    /// One, as a run is a subtree; without targets.
+    nodes: Vec<tree::Node<Push>>,
+    /// Gradients of targets by virtual worker.
+    targets: Vec<(u16, Sums)>,
 }
 
 /// Memory of a thread, used again and again.
@@ -128,17 +137,31 @@ impl<'a> Step<'a> {
         if !batches.iter().filter_map(|batch| batch.histories.column_max()).all(is_item) {
             return Err(Error::Value { what: "columns" });
         }
-        let runs = self.runs(batches);
-        let mut roots: Vec<Vec<tree::Node<Push>>> = vec![Vec::new(); runs.len()];
+        let (runs, dim) = (self.runs(batches), usize::from(self.settings.dim));
+        let mut told: Vec<Told> = runs.iter().map(|_| Told::default()).collect();
         parallel::for_each(
             threads,
-            roots.iter_mut().zip(runs).collect(),
-            || Scratch { sums: Accumulator::new(self.settings.dim.into(), self.items()), shares: Vec::new() },
-            |scratch, (root, run): (&mut Vec<_>, Range<usize>)| {
-                *root = self.run(scratch, (epoch, step), &batches[run]);
+            told.iter_mut().zip(runs).collect(),
+            || Scratch { sums: Accumulator::new(dim, self.items()), shares: Vec::new() },
+            |scratch, (told, run): (&mut Told, Range<usize>)| *told = self.run(scratch, (epoch, step), &batches[run]),
+        );
+        let (mut nodes, mut targets) = (Vec::new(), Vec::new());
+        for told in told {
+            nodes.extend(told.nodes);
+            targets.extend(told.targets);
+        }
+        let mut roots = tree::fold(nodes);
+        parallel::for_each(
+            threads,
+            roots.iter_mut().collect(),
+            || (),
+            |(), root: &mut tree::Node<Push>| {
+                let is_before = |end: u16| targets.partition_point(|(vworker, _)| *vworker < end);
+                let (first, last) = (root.index << root.level, (root.index + 1) << root.level);
+                root.value.targets = along_tree(dim, &targets[is_before(first)..is_before(last)]);
             },
         );
-        Ok(tree::fold(roots.into_iter().flatten().collect()))
+        Ok(roots)
     }
 
     fn items(&self) -> usize {
@@ -173,16 +196,17 @@ impl<'a> Step<'a> {
         runs
     }
 
-    /// What a run pushes: one node.
-    fn run(&self, scratch: &mut Scratch, (epoch, step): (u32, u32), batches: &[Batch<'_>]) -> Vec<tree::Node<Push>> {
+    fn run(&self, scratch: &mut Scratch, (epoch, step): (u32, u32), batches: &[Batch<'_>]) -> Told {
         let mut rows = self.gather(epoch, step, batches);
         let inputs = std::mem::take(&mut rows.x);
         let climbed = self.tower.map(|tower| (tower, tower.forward(self.kernel, inputs.clone())));
         let told = climbed.as_ref().map_or(&inputs, |(_, pass)| &pass.outputs);
         let (negatives, mut pulls) = self.tell(&mut rows, told, &mut scratch.shares);
-        let leaf = |leaf: &Leaf| {
+        let mut targets = Vec::with_capacity(batches.len());
+        let leaf = |(batch, leaf): (&Batch<'_>, &Leaf)| {
+            let node = |value| tree::Node { level: 0, index: batch.vworker, value };
             if leaf.rows.is_empty() {
-                return Push::default();
+                return node(Push::default());
             }
             self.scatter_targets(&rows, leaf, told, &mut scratch.sums);
             let mut dense = Vec::new();
@@ -192,16 +216,14 @@ impl<'a> Step<'a> {
                 tower.backward(self.kernel, pass, leaf.rows.start, pulls, &mut dense);
             }
             self.scatter_histories(&rows, leaf, (&inputs, &pulls), &mut scratch.sums);
-            Push { targets: scratch.sums.take(), loss: leaf.loss, dense, ..Push::default() }
+            targets.push((batch.vworker, scratch.sums.take_sums()));
+            node(Push { loss: leaf.loss, dense, ..Push::default() })
         };
-        let leaves = batches.iter().zip(rows.leaves.iter().map(leaf));
-        let leaves = leaves.map(|(batch, value)| tree::Node { level: 0, index: batch.vworker, value });
-        let mut roots = tree::fold(leaves.collect());
-        // The only one, as a run is a subtree.
-        if let Some(root) = roots.first_mut() {
+        let mut nodes = tree::fold(batches.iter().zip(&rows.leaves).map(leaf).collect());
+        if let Some(root) = nodes.first_mut() {
             root.value.negatives = negatives;
         }
-        roots
+        Told { nodes, targets }
     }
 
     /// Tells the rows of a run (`told`) from the negatives: the run's gradients of negatives, none where there is no row, and those of the rows.

@@ -16,6 +16,16 @@ pub(crate) fn power(base: f64, exponent: f64) -> f64 {
     result
 }
 
+/// 1 / 21, 1 / 19, to 1.
+const SERIES: [f64; 11] = {
+    let (mut factors, mut k) = ([1.0; 11], 0);
+    while k < factors.len() {
+        factors[k] = 1.0 / (21 - 2 * k) as f64;
+        k += 1;
+    }
+    factors
+};
+
 /// The natural logarithm of a finite number of at least 2^-1022: `2 artanh((m - 1) / (m + 1))` of the mantissa in [sqrt 1/2, sqrt 2], by its
 /// series to 10^-16.
 pub(crate) fn ln(x: f64) -> f64 {
@@ -24,7 +34,10 @@ pub(crate) fn ln(x: f64) -> f64 {
     let (mantissa, exponent) =
         if mantissa > std::f64::consts::SQRT_2 { (mantissa / 2.0, exponent + 1) } else { (mantissa, exponent) };
     let t = (mantissa - 1.0) / (mantissa + 1.0);
-    let series = (0..11).rev().fold(0.0, |sum, k| sum * t * t + 1.0 / f64::from(2 * k + 1));
+    let mut series = 0.0;
+    for factor in SERIES {
+        series = series * t * t + factor;
+    }
     exponent as f64 * std::f64::consts::LN_2 + 2.0 * t * series
 }
 

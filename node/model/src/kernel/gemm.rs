@@ -185,8 +185,8 @@ pub(super) fn pull<S: Set, const R: usize>(
     }
 }
 
-/// Leaves of a tree that are pushed at a time, at most: their sums wait in the first-level cache.
-pub(crate) const LEAVES_MAX: usize = 8;
+/// Leaves of a tree that are pushed at a time, at most.
+pub(crate) const LEAVES_MAX: usize = 16;
 /// Negatives whose shares are copied side by side at a time: rows of shares are pages apart.
 const PANEL_NEGATIVES: usize = 32;
 const LEVELS: usize = LEAVES_MAX.ilog2() as usize + 1;

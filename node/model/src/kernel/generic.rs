@@ -285,9 +285,28 @@ pub(super) fn dot<S: Set>(set: S, left: &[f32], right: &[f32]) -> f32 {
     }
     let mut lanes = [0f32; LANES];
     set.store(sum, &mut lanes);
-    for (lane, (left, right)) in lanes.iter_mut().zip(left_tail.iter().zip(right_tail)) {
-        *lane = left.mul_add(*right, *lane);
+    for lane in 0..left_tail.len().min(right_tail.len()).min(LANES) {
+        lanes[lane] = left_tail[lane].mul_add(right_tail[lane], lanes[lane]);
     }
+    halved(lanes)
+}
+
+/// The sum of a multiple of 16 values, in the order of [`dot`].
+#[inline(always)]
+pub(super) fn sum<S: Set>(set: S, values: &[f32]) -> f32 {
+    let values = values.as_chunks().0;
+    let mut sum = set.splat(0.0);
+    for at in 0..values.len() {
+        sum = set.add(sum, set.load(&values[at]));
+    }
+    let mut lanes = [0f32; LANES];
+    set.store(sum, &mut lanes);
+    halved(lanes)
+}
+
+/// Halves added to halves.
+#[inline(always)]
+fn halved(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];
@@ -309,6 +328,20 @@ pub(super) fn error_rows<S: Set>(set: S, task: &RowsTask<'_>, solved: &[f32]) ->
         }
     }
     error
+}
+
+/// `to += factor from`, each product rounded before it is added.
+#[inline(always)]
+pub(super) fn add_scaled<S: Set>(set: S, to: &mut [f32], factor: f32, from: &[f32]) {
+    let ((to, to_tail), (from, from_tail)) = (to.as_chunks_mut::<LANES>(), from.as_chunks::<LANES>());
+    let lanes = set.splat(factor);
+    for at in 0..to.len().min(from.len()) {
+        let moved = set.add(set.load(&to[at]), set.multiply(lanes, set.load(&from[at])));
+        set.store(moved, &mut to[at]);
+    }
+    for at in 0..to_tail.len().min(from_tail.len()) {
+        to_tail[at] += factor * from_tail[at];
+    }
 }
 
 /// Sum over the run's rows of `reg |x|^2`.

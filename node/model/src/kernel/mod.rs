@@ -131,6 +131,10 @@ dispatched! {
     fn exp(x: f32) -> f32;
     /// Inner product.
     fn dot(left: &[f32], right: &[f32]) -> f32;
+    /// The sum of a multiple of 16 values, in the order of `dot`.
+    fn sum(values: &[f32]) -> f32;
+    /// `to += factor from`, each product rounded before it is added.
+    fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]);
 }
 
 /// Row stride of matrices and panels for vectors of `dim` values.

@@ -3,7 +3,7 @@
 //! One number of state a row (Duchi, Hazan, Singer, JMLR 2011, per row as in DLRM): `s += |g|^2`, `y -= rate g / sqrt(s)`, where g is the gradient's
 //! part that is tangent to the sphere at y; afterwards y is made a unit vector again. So a row's first step has the length `rate`, whatever the
 //! scale of the loss.
-use super::{add_scaled, gradients::Gradients, normalise};
+use super::{gradients::Gradients, normalise};
 use crate::{Error, Kernel, shape};
 
 /// Rows of items and their optimiser's state.
@@ -59,13 +59,13 @@ impl Table {
         for (item, gradient) in gradients.items().iter().zip(gradients.rows().chunks_exact(dim)) {
             let row = &mut self.rows[*item as usize * dim..][..dim];
             tangent.copy_from_slice(gradient);
-            add_scaled(&mut tangent, -kernel.dot(gradient, row), row);
+            kernel.add_scaled(&mut tangent, -kernel.dot(gradient, row), row);
             let square = kernel.dot(&tangent, &tangent);
             let sum = &mut self.squares[*item as usize];
             *sum += square;
             // A gradient of nothing, or so small that its square is, moves nothing.
             if square > 0.0 && sum.is_finite() {
-                add_scaled(row, -rate / sum.sqrt(), &tangent);
+                kernel.add_scaled(row, -rate / sum.sqrt(), &tangent);
                 normalise(kernel, row);
             }
         }

@@ -1,6 +1,6 @@
 //! The losses: what a row's shares of the negatives become.
 use super::{
-    Loss, add_scaled,
+    Loss,
     rows::{Rows, Target},
     step::Step,
 };
@@ -63,7 +63,7 @@ impl Step<'_> {
 
     fn judge_at_once(&self, Judged { x, masked, targets, shares, toward, loss, .. }: Judged<'_>) {
         masked.iter().for_each(|column| shares[*column] = 0.0);
-        let others = sum_of(shares);
+        let others = self.kernel.sum(shares);
         let scale = 1.0 / self.settings.temperature;
         let mut factor = 0.0;
         for Target { item, weight, slope } in targets {
@@ -74,7 +74,7 @@ impl Step<'_> {
             loss[1] += f64::from(weight);
             factor += weight * scale / whole;
             *slope = weight * scale * others / whole;
-            add_scaled(toward, -*slope, y);
+            self.kernel.add_scaled(toward, -*slope, y);
         }
         shares.iter_mut().for_each(|share| *share *= factor);
     }
@@ -88,7 +88,7 @@ impl Step<'_> {
             shares[*column] = 0.0;
         });
         // Of a user with every negative there is nothing to be told from: zeros, divided by anything.
-        let all = Some(sum_of(&masses)).filter(|all| *all > 0.0).unwrap_or(1.0);
+        let all = Some(self.kernel.sum(&masses)).filter(|all| *all > 0.0).unwrap_or(1.0);
         let (mut slopes, mut each) = (vec![0.0; shares.len()], vec![0.0; shares.len()]);
         for Target { item, weight, slope } in targets {
             let (y, weight) = (self.row(*item), *weight);
@@ -99,8 +99,8 @@ impl Step<'_> {
                 *each = factor * mass * share / (share + mass * own).max(f32::MIN_POSITIVE);
             }
             slopes.iter_mut().zip(&each).for_each(|(slope, each)| *slope += each);
-            *slope = sum_of(&each);
-            add_scaled(toward, -*slope, y);
+            *slope = self.kernel.sum(&each);
+            self.kernel.add_scaled(toward, -*slope, y);
             if is_told {
                 let told = shares.iter().zip(&masses).filter(|(_, mass)| **mass > 0.0).map(|(share, mass)| {
                     f64::from(*mass) * ln(1.0 + f64::from(*share) / (f64::from(*mass) * f64::from(own)))
@@ -117,16 +117,4 @@ impl Step<'_> {
         let scale = 1.0 / self.settings.temperature;
         self.odds.map_or(1.0, |odds| odds[item as usize]) * self.kernel.exp(scale * self.kernel.dot(x, y) - scale)
     }
-}
-
-/// The sum of a multiple of 16 values: 16 lanes, each in order, then halves added to halves.
-fn sum_of(values: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    for values in values.as_chunks::<16>().0 {
-        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane += value);
-    }
-    for half in [8, 4, 2, 1] {
-        (0..half).for_each(|lane| lanes[lane] += lanes[lane + half]);
-    }
-    lanes[0]
 }

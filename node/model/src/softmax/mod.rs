@@ -180,10 +180,5 @@ pub(crate) fn normalise(kernel: Kernel, row: &mut [f32]) -> f32 {
     inverse
 }
 
-/// `to += factor from`.
-pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
-}
-
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,5 @@
 //! What a run of virtual workers is told from the negatives by: rows, each a user without one part of its history.
 use super::{
-    add_scaled,
     gradients::Accumulator,
     normalise,
     random::{Purpose, Random},
@@ -116,7 +115,7 @@ impl Step<'_> {
             random.shuffle(&mut order);
             total.fill(0.0);
             for (item, confidence) in items.iter().zip(confidences) {
-                add_scaled(&mut total, *confidence, self.row(*item));
+                self.kernel.add_scaled(&mut total, *confidence, self.row(*item));
             }
             let first = rows.len();
             for fold in 0..folds {
@@ -126,7 +125,7 @@ impl Step<'_> {
                 let x = &mut rows.x[(first + fold) * self.stride..][..dim];
                 for at in order.iter().skip(fold).step_by(folds) {
                     let (item, weight) = (items[*at], confidences[*at]);
-                    add_scaled(x, -weight, self.row(item));
+                    self.kernel.add_scaled(x, -weight, self.row(item));
                     rows.targets.push(Target { item, weight, slope: 0.0 });
                 }
                 rows.ends.push(rows.targets.len());
@@ -143,7 +142,7 @@ impl Step<'_> {
         for row in leaf.rows.clone() {
             let x = &told[row * self.stride..][..self.settings.dim.into()];
             for target in rows.targets(row) {
-                add_scaled(sums.row(target.item), -target.slope, x);
+                self.kernel.add_scaled(sums.row(target.item), -target.slope, x);
             }
         }
     }
@@ -165,13 +164,13 @@ impl Step<'_> {
                 let (pull, x) = (&pulls[row * self.stride..][..dim], &x[row * self.stride..][..dim]);
                 let along = self.kernel.dot(pull, x);
                 own.extend(pull.iter().zip(x).map(|(pull, x)| (pull - along * x) * rows.inverses[row]));
-                add_scaled(&mut total, 1.0, &own[own.len() - dim..]);
+                self.kernel.add_scaled(&mut total, 1.0, &own[own.len() - dim..]);
             }
             for (row, own) in user.rows.clone().zip(own.chunks_exact(dim)) {
                 others.copy_from_slice(&total);
-                add_scaled(&mut others, -1.0, own);
+                self.kernel.add_scaled(&mut others, -1.0, own);
                 for target in rows.targets(row) {
-                    add_scaled(sums.row(target.item), target.weight, &others);
+                    self.kernel.add_scaled(sums.row(target.item), target.weight, &others);
                 }
             }
         }

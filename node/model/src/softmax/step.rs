@@ -13,8 +13,8 @@ use crate::kernel::{LEAVES_MAX, ROWS_UNIT, Shares, pitch, stride};
 use crate::{Adjacency, Error, Kernel, parallel, shape, tower::Mlp, tree};
 use std::{borrow::Cow, ops::Range};
 
-/// Shares of a run, at most: 2 MiB, what a second-level cache may hold. A virtual worker with more is a run by itself, in blocks of rows.
-const SHARES_OF_RUN: usize = 1 << 19;
+/// Shares of a run, at most: 8 MiB. A virtual worker with more is a run by itself, in blocks of rows.
+const SHARES_OF_RUN: usize = 1 << 21;
 /// Shares of such a block, at most: 1 MiB. A quarter of it, for the second-level cache, was no faster with few rows a step and slower with many.
 const SHARES_OF_BLOCK: usize = 262_144;
 /// Rows of such a block, at most.
@@ -137,7 +137,7 @@ impl<'a> Step<'a> {
         if !batches.iter().filter_map(|batch| batch.histories.column_max()).all(is_item) {
             return Err(Error::Value { what: "columns" });
         }
-        let (runs, dim) = (self.runs(batches), usize::from(self.settings.dim));
+        let (runs, dim) = (self.runs(threads, batches), usize::from(self.settings.dim));
         let mut told: Vec<Told> = runs.iter().map(|_| Told::default()).collect();
         parallel::for_each(
             threads,
@@ -173,8 +173,9 @@ impl<'a> Step<'a> {
         &self.table[item as usize * dim..][..dim]
     }
 
-    /// Cuts the batches into runs: subtrees whose shares fit, or single virtual workers.
-    fn runs(&self, batches: &[Batch<'_>]) -> Vec<Range<usize>> {
+    /// Cuts the batches into runs, two or more for each thread: subtrees whose shares fit, or single virtual workers.
+    fn runs(&self, threads: usize, batches: &[Batch<'_>]) -> Vec<Range<usize>> {
+        let longest = (batches.len() / (2 * threads.max(1))).clamp(1, LEAVES_MAX);
         let rows: Vec<usize> = batches.iter().map(|batch| self.rows_of(batch)).collect();
         let pitch = pitch(self.negatives.weights.len());
         let fits = |run: &Range<usize>| {
@@ -186,7 +187,7 @@ impl<'a> Step<'a> {
         };
         let (mut runs, mut first) = (Vec::new(), 0);
         while first < batches.len() {
-            let mut length = LEAVES_MAX.min((batches.len() - first + 1).next_power_of_two() / 2);
+            let mut length = 1 << longest.min(batches.len() - first).ilog2();
             while length > 1 && !fits(&(first..first + length)) {
                 length /= 2;
             }

@@ -1,5 +1,5 @@
 //! A user's vector at read time, and what its history adds to a score.
-use super::{add_scaled, normalise};
+use super::normalise;
 use crate::{Error, Kernel, shape};
 
 /// The direction of the sum of a history: row (`dim` values) and confidence of each positive, one entry per item, in an order that is the
@@ -28,7 +28,7 @@ fn direction(kernel: Kernel, dim: usize, history: &[(&[f32], f32)]) -> Result<(V
         if !(confidence.is_finite() && *confidence > 0.0) || row.iter().any(|value| !value.is_finite()) {
             return Err(Error::Value { what: "history" });
         }
-        add_scaled(&mut sum, *confidence, row);
+        kernel.add_scaled(&mut sum, *confidence, row);
     }
     let inverse = normalise(kernel, &mut sum);
     Ok((sum, inverse))

@@ -3,7 +3,6 @@ use super::mlp::{Mlp, Pass, padded, toward_sphere, unpadded};
 use crate::{
     Adjacency, Error, Kernel, parallel, shape,
     softmax::{
-        add_scaled,
         gradients::{Accumulator, Gradients},
         normalise,
     },
@@ -106,7 +105,7 @@ impl Tower {
                     toward_sphere(kernel, gradient, input, inverse);
                 }
                 let share = share(features);
-                features.iter().for_each(|feature| add_scaled(sums.row(*feature), share, gradient));
+                features.iter().for_each(|feature| kernel.add_scaled(sums.row(*feature), share, gradient));
             }
             rows.extend(by_inputs);
             let sums = sums.take();
@@ -136,7 +135,7 @@ impl Tower {
             let first = inputs.len() - self.dim;
             let input = &mut inputs[first..];
             for feature in features {
-                add_scaled(input, share(features), &self.features[*feature as usize * self.dim..][..self.dim]);
+                kernel.add_scaled(input, share(features), &self.features[*feature as usize * self.dim..][..self.dim]);
             }
             inverses.push((!features.is_empty()).then(|| normalise(kernel, input)));
         }

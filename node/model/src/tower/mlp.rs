@@ -7,7 +7,7 @@ use crate::{
     Error, Kernel, init,
     kernel::{ROWS_UNIT, stride},
     shape,
-    softmax::{add_scaled, normalise},
+    softmax::normalise,
 };
 
 /// Weights of a tower, laid out for the kernels.
@@ -135,7 +135,7 @@ impl Mlp {
         let mut first = vec![0.0; stride * hidden];
         kernel.push(hidden, stride, inputs, &back, &[n], &mut first);
         let mut bias = vec![0.0; hidden];
-        back.chunks_exact(hidden).for_each(|row| add_scaled(&mut bias, 1.0, row));
+        back.chunks_exact(hidden).for_each(|row| kernel.add_scaled(&mut bias, 1.0, row));
         let mut through = vec![0.0; gradients.len()];
         kernel.pull(stride, hidden, &back, &self.first_back, &mut through);
         gradients.iter_mut().zip(&through).for_each(|(gradient, through)| *gradient += through);
@@ -158,7 +158,7 @@ impl Mlp {
         for (unit, _) in pass.hidden[..self.hidden].iter().enumerate().filter(|(_, value)| **value > 0.0) {
             let at = unit * self.stride;
             let slope = kernel.dot(&self.second[at..at + self.dim], item);
-            add_scaled(&mut direction, slope, &self.first_back[at..at + self.dim]);
+            kernel.add_scaled(&mut direction, slope, &self.first_back[at..at + self.dim]);
         }
         (direction, pass.inverses[0])
     }

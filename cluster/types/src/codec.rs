@@ -28,6 +28,14 @@ pub fn encode_in<T: Serialize>(format: u32, value: &T) -> Bytes {
     Bytes::from(bytes.expect("postcard writes any value of our types to a growing buffer"))
 }
 
+/// As [`encode`], into a buffer that has room for so many bytes at once.
+pub fn encode_with_room<T: Serialize>(room: usize, value: &T) -> Bytes {
+    let mut bytes = Vec::with_capacity(room);
+    bytes.push(OLDEST);
+    let bytes = postcard::to_extend(value, bytes);
+    Bytes::from(bytes.expect("postcard writes any value of our types to a growing buffer"))
+}
+
 /// The value of `bytes`; `what` names it in the error.
 ///
 /// # Errors

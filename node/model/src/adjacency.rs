@@ -7,13 +7,14 @@ pub struct Adjacency {
     offsets: Vec<usize>,
     columns: Vec<u32>,
     confidences: Vec<f32>,
+    column_max: Option<u32>,
 }
 
 impl Adjacency {
     /// No rows yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { offsets: vec![0], columns: Vec::new(), confidences: Vec::new() }
+        Self { offsets: vec![0], ..Self::default() }
     }
 
     /// Takes the three arrays after checking that they fit together and that columns lie below `columns_total`.
@@ -37,7 +38,8 @@ impl Adjacency {
         if confidences.iter().any(|&c| !(c.is_finite() && c > 0.0)) {
             return Err(Error::Value { what: "confidences" });
         }
-        Ok(Self { offsets, columns, confidences })
+        let column_max = columns.iter().copied().max();
+        Ok(Self { offsets, columns, confidences, column_max })
     }
 
     /// Appends a row.
@@ -48,6 +50,7 @@ impl Adjacency {
         for (column, confidence) in entries {
             self.columns.push(column);
             self.confidences.push(confidence);
+            self.column_max = self.column_max.max(Some(column));
         }
         self.offsets.push(self.columns.len());
     }
@@ -61,6 +64,7 @@ impl Adjacency {
         self.offsets.extend(other.offsets.iter().skip(1).map(|offset| before + offset));
         self.columns.extend_from_slice(&other.columns);
         self.confidences.extend_from_slice(&other.confidences);
+        self.column_max = self.column_max.max(other.column_max);
     }
 
     /// Number of rows.
@@ -85,7 +89,7 @@ impl Adjacency {
     /// The largest column, if there is an entry.
     #[must_use]
     pub fn column_max(&self) -> Option<u32> {
-        self.columns.iter().copied().max()
+        self.column_max
     }
 
     /// Rows and columns exchanged; entries of a new row are in the order of the old rows.
@@ -109,7 +113,8 @@ impl Adjacency {
                 *at += 1;
             }
         }
-        Self { offsets, columns, confidences }
+        let column_max = columns.iter().copied().max();
+        Self { offsets, columns, confidences, column_max }
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use docent_proto::internal::Service;
 use docent_rpc::{Caller, Handler};
 use docent_runtime::Deadline;
-use docent_train::{Error, Peers, TrainRequest, TrainResponse, Worker};
+use docent_train::{Error, Peers, TrainRequest, TrainResponse, Worker, packed};
 use docent_types::{NodeId, codec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,9 +19,8 @@ impl Peers for TrainPeers {
         async move {
             let peer = |error: docent_types::Error| Error::Peer { node, reason: error.message };
             let bytes = self.0.call(NodeId(node), Service::Train, codec::encode(&request), Deadline::after(within));
-            let answer: Result<TrainResponse, Error> =
-                codec::decode("a worker's answer", &bytes.await.map_err(peer)?).map_err(peer)?;
-            answer
+            let decode = |bytes: &[u8]| codec::decode::<Result<TrainResponse, Error>>("a worker's answer", bytes);
+            packed::within(&bytes.await.map_err(peer)?, decode).map_err(peer)?
         }
         .boxed()
     }
@@ -34,9 +33,10 @@ impl Handler for TrainService {
     fn call(&self, body: Bytes, _deadline: Deadline) -> BoxFuture<'static, docent_types::Result<Bytes>> {
         let worker = self.0.clone();
         async move {
-            let request: TrainRequest = codec::decode("a request to a worker", &body)?;
+            let request: TrainRequest = packed::within(&body, |body| codec::decode("a request to a worker", body))?;
             let answer: Result<TrainResponse, Error> = worker.handle(request).await;
-            Ok(codec::encode(&answer))
+            let room = answer.as_ref().map_or(0, TrainResponse::room);
+            Ok(codec::encode_with_room(room, &answer))
         }
         .boxed()
     }

@@ -26,6 +26,7 @@ mod link;
 mod load;
 pub mod message;
 pub mod numbers;
+pub mod packed;
 mod page;
 mod pairs;
 pub mod part;

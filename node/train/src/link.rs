@@ -9,6 +9,7 @@ use crate::{
     page::Reader,
     plan::Hosts,
 };
+use bytes::Bytes;
 use docent_model::{Adjacency, parallel};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -112,12 +113,12 @@ pub(crate) fn build(
     threads: usize,
     hosts: &Hosts,
     own: &[u16],
-    blobs: Vec<(u64, Vec<Vec<u8>>)>,
+    blobs: Vec<(u64, Vec<Bytes>)>,
 ) -> Result<ItemSide, Error> {
     let nodes: Vec<u64> = blobs.iter().map(|(node, _)| *node).collect();
     let all =
         blobs.into_iter().flat_map(|(node, blobs)| own.iter().zip(blobs).map(move |(own, blob)| (*own, node, blob)));
-    let decoded = parallel::map(threads, all.collect(), |(vworker, node, blob): (u16, u64, Vec<u8>)| {
+    let decoded = parallel::map(threads, all.collect(), |(vworker, node, blob): (u16, u64, Bytes)| {
         decode(node, hosts, vworker, &blob)
     });
     let decoded = decoded.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -69,7 +69,7 @@ pub struct Checkpoint {
     /// When.
     pub barrier: Barrier,
     /// The driver's own notes, postcard.
-    #[serde(with = "packed")]
+    #[serde(with = "crate::packed")]
     pub memo: Bytes,
     /// Virtual workers of users whose state is here.
     pub users: Vec<u16>,
@@ -199,7 +199,7 @@ pub enum TrainRequest {
         /// From 0.
         step: u32,
         /// The other side's packed Gramian, little-endian f64.
-        #[serde(with = "packed")]
+        #[serde(with = "crate::packed")]
         gramian: Bytes,
         /// The other side's number of rows in the cluster.
         others: u64,
@@ -261,7 +261,7 @@ pub enum TrainRequest {
         /// The step.
         at: At,
         /// Packed f32 (`docent_model::tower::Dense::to_vec`).
-        #[serde(with = "packed")]
+        #[serde(with = "crate::packed")]
         weights: Bytes,
     },
     /// Reads rows of this owner at a step, at most a page of them. Answer: [`TrainResponse::Fetched`].
@@ -296,7 +296,7 @@ pub enum TrainRequest {
         /// Who keeps a second copy of each virtual worker.
         keepers: Hosts,
         /// The driver's own notes.
-        #[serde(with = "packed")]
+        #[serde(with = "crate::packed")]
         memo: Bytes,
     },
     /// What this node keeps of a job, whichever attempt it is of. Answer: [`TrainResponse::Kept`].
@@ -434,7 +434,7 @@ pub enum TrainResponse {
     /// After [`TrainRequest::Fetch`].
     Fetched {
         /// Packed rows, as they were asked for.
-        #[serde(with = "packed")]
+        #[serde(with = "crate::packed")]
         rows: Bytes,
     },
     /// After [`TrainRequest::Locate`], [`TrainRequest::Count`], [`TrainRequest::Apply`], [`TrainRequest::Keep`] and [`TrainRequest::Rank`].
@@ -461,9 +461,22 @@ pub enum TrainResponse {
         /// Length of the whole blob.
         total: u64,
         /// From the requested offset on; empty only at the end.
-        #[serde(with = "packed")]
+        #[serde(with = "crate::packed")]
         bytes: Bytes,
     },
+}
+
+impl TrainResponse {
+    /// Bytes that it takes on the wire, nearly: what it has of packed bytes.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        const REST: usize = 32;
+        match self {
+            Self::Page { bytes, .. } => bytes.len() + REST,
+            Self::Fetched { rows } => rows.len() + REST,
+            _ => 0,
+        }
+    }
 }
 
 /// How hosts and drivers reach workers, this node's own included.
@@ -471,32 +484,4 @@ pub trait Peers: Send + Sync {
     /// Sends `request` to `node`; fails with [`Error::Peer`] when there is no answer within `deadline`.
     fn call(&self, node: u64, request: TrainRequest, deadline: Duration)
     -> BoxFuture<'_, Result<TrainResponse, Error>>;
-}
-
-/// `Bytes` as serde bytes: one length and one copy, not a sequence of numbers (and no feature of the bytes crate that
-/// would compile it twice in the workspace).
-pub(crate) mod packed {
-    use bytes::Bytes;
-    use serde::{Deserializer, Serializer, de};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Bytes;
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("bytes")
-            }
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                Ok(Bytes::copy_from_slice(bytes))
-            }
-            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-                Ok(bytes.into())
-            }
-        }
-        deserializer.deserialize_byte_buf(Visitor)
-    }
 }

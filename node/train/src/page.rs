@@ -1,6 +1,7 @@
 //! Blobs as pages, and numbers as bytes.
-use crate::{Error, TrainResponse, message::PAGE_BYTES_MAX};
+use crate::{Error, TrainResponse, message::PAGE_BYTES_MAX, packed};
 use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 
 /// Largest blob that a host accepts from another: 16 GiB, far beyond what fits a training host.
@@ -33,25 +34,53 @@ pub(crate) fn of_rows(
     Ok(TrainResponse::Page { total: (count * row_bytes) as u64, bytes: bytes.into() })
 }
 
+/// A blob that comes page by page. One page is not copied.
+#[derive(Default)]
+pub(crate) struct Pages {
+    first: Bytes,
+    all: Vec<u8>,
+}
+
+impl Pages {
+    /// Takes the next page of a blob of `total` bytes.
+    pub(crate) fn push(&mut self, total: u64, page: Bytes) {
+        /// What a host believes of a length before it sees the bytes: 64 MiB.
+        const BELIEVED: u64 = 64 << 20;
+        if self.all.is_empty() && self.first.is_empty() {
+            self.first = page;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.reserve_exact(total.min(BELIEVED) as usize);
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.all.extend_from_slice(&page);
+    }
+
+    pub(crate) fn into_blob(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.into() }
+    }
+}
+
 /// Reads a whole blob from `node` through `call` (given the offset), repeating a page that got lost.
-pub(crate) async fn fetch<F>(node: u64, call: impl FnMut(u64) -> F) -> Result<Vec<u8>, Error>
+pub(crate) async fn fetch<F>(node: u64, call: impl FnMut(u64) -> F) -> Result<Bytes, Error>
 where
     F: Future<Output = Result<TrainResponse, Error>>,
 {
-    let mut blob: Vec<u8> = Vec::new();
-    fetch_each(node, call, |_, page| {
-        blob.extend_from_slice(page);
+    let mut pages = Pages::default();
+    fetch_each(node, call, |_, total, page| {
+        pages.push(total, page);
         Ok(())
     })
     .await?;
-    Ok(blob)
+    Ok(pages.into_blob())
 }
 
-/// Reads a blob page by page: `take` has each with its offset, in order. Gives the blob's length.
+/// Reads a blob page by page: `take` has each with its offset and the blob's length, in order. Gives that length.
 pub(crate) async fn fetch_each<F>(
     node: u64,
     mut call: impl FnMut(u64) -> F,
-    mut take: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+    mut take: impl FnMut(u64, u64, Bytes) -> Result<(), Error>,
 ) -> Result<u64, Error>
 where
     F: Future<Output = Result<TrainResponse, Error>>,
@@ -65,11 +94,12 @@ where
         if total > BLOB_BYTES_MAX || end > total {
             return Err(malformed("a page is longer than its blob, or that is too large"));
         }
-        take(offset, &bytes)?;
+        let is_empty = bytes.is_empty();
+        take(offset, total, bytes)?;
         if end == total {
             return Ok(total);
         }
-        if bytes.is_empty() {
+        if is_empty {
             return Err(malformed("an empty page before the end"));
         }
         offset = end;
@@ -123,6 +153,16 @@ pub(crate) fn pack_doubles(values: &[f64]) -> Bytes {
 
 pub(crate) fn doubles(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks().0.iter().map(|eight| f64::from_le_bytes(*eight)).collect()
+}
+
+/// A blob: `value` in a buffer that has room for so many bytes at once.
+pub(crate) fn written<T: Serialize>(room: usize, value: &T) -> Result<Vec<u8>, Error> {
+    postcard::to_extend(value, Vec::with_capacity(room)).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// A value that [`written`] wrote; its packed fields are slices of `blob`.
+pub(crate) fn read<T: DeserializeOwned>(blob: &Bytes) -> Option<T> {
+    packed::within(blob, |blob| postcard::from_bytes(blob).ok())
 }
 
 /// Takes fields off the front of bytes from outside; none when they are too few.

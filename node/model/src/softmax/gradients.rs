@@ -38,14 +38,10 @@ impl Gradients {
     /// The rows of the items that are called `number(item)` where they go; that must ascend with the items.
     #[must_use]
     pub fn part(&self, number: impl Fn(u32) -> Option<u32>) -> Self {
-        let mut part = Self::default();
         let dim = self.rows.len() / self.items.len().max(1);
-        for (item, row) in self.items.iter().zip(self.rows.chunks_exact(dim.max(1))) {
-            if let Some(number) = number(*item) {
-                part.push(number, row);
-            }
-        }
-        part
+        let rows = self.items.iter().zip(self.rows.chunks_exact(dim.max(1)));
+        let (items, rows): (Vec<u32>, Vec<&[f32]>) = rows.filter_map(|(item, row)| Some((number(*item)?, row))).unzip();
+        Self { items, rows: rows.concat() }
     }
 
     fn push(&mut self, item: u32, row: &[f32]) {

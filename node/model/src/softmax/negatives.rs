@@ -44,7 +44,8 @@ impl Negatives {
     #[must_use]
     pub fn part(&self, push: &Push, number: impl Fn(u32) -> Option<u32>) -> Push {
         let rows = self.items.iter().zip(push.negatives.chunks_exact(stride(self.dim)));
-        let negatives = rows.filter(|(item, _)| number(**item).is_some()).flat_map(|(_, row)| row).copied().collect();
+        let own: Vec<&[f32]> = rows.filter(|(item, _)| number(**item).is_some()).map(|(_, row)| row).collect();
+        let negatives = own.concat();
         Push { targets: push.targets.part(number), negatives, loss: push.loss, ..Push::default() }
     }
 
@@ -65,8 +66,8 @@ impl Negatives {
             return Ok(gradients);
         }
         shape("gradients of negatives", self.items.len() * stride, sum.negatives.len())?;
-        let rows = sum.negatives.chunks_exact(stride).flat_map(|row| &row[..self.dim]);
-        gradients.add(Gradients::from_parts(self.dim, self.items.clone(), rows.copied().collect())?);
+        let rows: Vec<&[f32]> = sum.negatives.chunks_exact(stride).map(|row| &row[..self.dim]).collect();
+        gradients.add(Gradients::from_parts(self.dim, self.items.clone(), rows.concat())?);
         Ok(gradients)
     }
 }

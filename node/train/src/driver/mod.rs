@@ -13,6 +13,7 @@ use crate::{
     part::{self, Category, Global},
     plan::{Algorithm, Counts, Phase},
 };
+use bytes::Bytes;
 use checkpoint::Saved;
 use docent_model::{
     evaluation::{Report, Sums},
@@ -317,7 +318,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     }
 
     /// A blob of a host.
-    async fn blob(&self, node: u64, key: Key, blob: Blob) -> Result<Vec<u8>, Error> {
+    async fn blob(&self, node: u64, key: Key, blob: Blob) -> Result<Bytes, Error> {
         let request = |offset| TrainRequest::Pull { key, blob, offset };
         page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await
     }

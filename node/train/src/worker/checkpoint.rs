@@ -28,7 +28,7 @@ use std::{
 const KEPT: usize = 2;
 
 /// States of virtual workers, in their order.
-pub(super) type States = Vec<(u16, Vec<u8>)>;
+pub(super) type States = Vec<(u16, Bytes)>;
 
 /// What this node keeps, by job and barrier.
 #[derive(Default)]
@@ -209,13 +209,13 @@ impl Session {
         holders: &Hosts,
         side: Side,
         vworker: u16,
-    ) -> Result<(u16, Vec<u8>), Error> {
+    ) -> Result<(u16, Bytes), Error> {
         let job = self.open.key.job;
         let holder = holders.of(side, vworker).ok_or_else(|| no_vworker(vworker))?;
         if holder == self.context.options.node {
             let (context, name) = (self.context.clone(), self.context.kept.name(job, &barrier, side, vworker)?);
             let state = self.context.compute.run(move || context.parts.checkpoints.get(&name)).await??;
-            return Ok((vworker, state));
+            return Ok((vworker, state.into()));
         }
         let request = |offset| crate::TrainRequest::PullKept { job, barrier, side, vworker, offset };
         Ok((vworker, self.pull_pages(holder, request).await?))

@@ -1,6 +1,7 @@
 //! Measuring on a user host: every item ranked for users with something held out.
 use super::{blend::Blended, order::Order, session::Session, users::Users};
 use crate::{Error, TrainResponse, VWORKERS, message::Blob, page, plan::Algorithm};
+use bytes::Bytes;
 use docent_model::{
     Adjacency, Kernel,
     evaluation::{Catalogue, Judged, Sums, weights},
@@ -140,7 +141,7 @@ impl Session {
     }
 
     /// The same blob of every owner of items.
-    pub(super) async fn pull_from_owners(&self, blob: Blob) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    pub(super) async fn pull_from_owners(&self, blob: Blob) -> Result<Vec<(u64, Bytes)>, Error> {
         let owners = self.open.hosts.item_nodes();
         try_join_all(owners.into_iter().map(|node| async move { Ok((node, self.pull(node, blob).await?)) })).await
     }

@@ -9,6 +9,7 @@ mod odds;
 mod order;
 mod panel;
 mod publish;
+mod pulled;
 mod registry;
 mod session;
 mod softmax;

@@ -13,6 +13,12 @@ pub(super) struct Odds {
 }
 
 impl Odds {
+    /// Of some of all items.
+    pub(super) fn of(&self, items: &[u32]) -> Result<Vec<f32>, Error> {
+        let odds: Option<Vec<f32>> = items.iter().map(|item| self.of_items.get(*item as usize).copied()).collect();
+        odds.ok_or_else(|| Error::Internal("an item without odds".into()))
+    }
+
     /// Ranks by rows of users and of all items with their biases.
     pub(super) fn ranking(&self, settings: &Settings, users: &[f32], items: &[f32]) -> Ranking {
         let dim = usize::from(settings.dim);
@@ -41,12 +47,5 @@ impl Session {
         let Some(known) = self.state().odds.clone() else { return Ok((rows, settings.dim)) };
         let of = |at: usize| odds(known.exponent, u32::try_from(items.adjacency.row(at).0.len()).unwrap_or(u32::MAX));
         Ok((biased(settings, &rows, (0..items.items.len()).map(of)), settings.dim + 1))
-    }
-
-    /// How much these of all items count beside their rows; none where the model has no bias.
-    pub(super) fn odds_of(&self, items: &[u32]) -> Result<Option<Vec<f32>>, Error> {
-        let Some(known) = self.state().odds.clone() else { return Ok(None) };
-        let odds: Option<Vec<f32>> = items.iter().map(|item| known.of_items.get(*item as usize).copied()).collect();
-        odds.map(Some).ok_or_else(|| Error::Internal("an item without odds".into()))
     }
 }

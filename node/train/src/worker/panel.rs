@@ -4,6 +4,7 @@ use crate::{
     Error, TrainRequest,
     message::{Blob, Side},
 };
+use bytes::Bytes;
 use futures::future::try_join_all;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -100,7 +101,7 @@ impl Session {
     async fn pull_into(&self, share: &Share, blob: Blob, dim: usize, room: &Mutex<Vec<f32>>) -> Result<(), Error> {
         let malformed = || Error::Malformed { node: share.node, reason: "rows of another number".to_owned() };
         let (rows, width) = (self.open.rows, self.open.rows.row_bytes(dim));
-        let take = |offset: u64, bytes: &[u8]| {
+        let take = |offset: u64, _: u64, bytes: Bytes| {
             let first = usize::try_from(offset).map_err(|_| malformed())? / width;
             if !offset.is_multiple_of(width as u64) || !bytes.len().is_multiple_of(width) {
                 return Err(malformed());

@@ -5,8 +5,8 @@ use super::{
     graph, ials,
     odds::Odds,
     order::Order,
-    softmax::{self, Owners},
-    tower,
+    pulled::Owners,
+    softmax, tower,
     users::Users,
 };
 use crate::{
@@ -247,7 +247,7 @@ impl Session {
     }
 
     /// A blob of any host; of this one without the network.
-    pub(super) async fn pull(&self, node: u64, blob: Blob) -> Result<Vec<u8>, Error> {
+    pub(super) async fn pull(&self, node: u64, blob: Blob) -> Result<Bytes, Error> {
         if node == self.context.options.node {
             return page::fetch(node, |offset| self.serve(blob, offset)).await;
         }
@@ -255,14 +255,14 @@ impl Session {
     }
 
     /// Reads a blob of another host.
-    pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Vec<u8>, Error> {
-        let mut blob = Vec::new();
-        self.pull_each(node, request, |_, page| {
-            blob.extend_from_slice(page);
+    pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Bytes, Error> {
+        let mut pages = page::Pages::default();
+        self.pull_each(node, request, |_, total, page| {
+            pages.push(total, page);
             Ok(())
         })
         .await?;
-        Ok(blob)
+        Ok(pages.into_blob())
     }
 
     /// Reads a blob of another host page by page; gives its length.
@@ -270,7 +270,7 @@ impl Session {
         &self,
         node: u64,
         request: impl Fn(u64) -> TrainRequest,
-        take: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+        take: impl FnMut(u64, u64, Bytes) -> Result<(), Error>,
     ) -> Result<u64, Error> {
         let deadline = Duration::from_millis(self.open.page_timeout_ms);
         let call = |offset| self.context.parts.peers.call(node, request(offset), deadline);

@@ -8,6 +8,7 @@ use super::{
     checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
+    pulled::{Cut, Drawn, Numbers, Table as StepTable},
     session::{Session, no_host},
     tower::Outputs,
     users::Users,
@@ -15,9 +16,9 @@ use super::{
 use crate::{
     Error, TrainResponse,
     link::ItemSide,
-    message::{At, Blob, PAGE_BYTES_MAX, packed},
+    message::{At, Blob, PAGE_BYTES_MAX},
     page,
-    plan::{Algorithm, Hosts},
+    plan::Algorithm,
 };
 use bytes::Bytes;
 use docent_model::{
@@ -35,12 +36,9 @@ use docent_model::{
     tower::user,
     tree::{self, Node},
 };
-use futures::future::{try_join, try_join_all};
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Most steps of an epoch: what the smallest batches make of 67 million positives. Each costs a host memory.
 const STEPS_MAX: u32 = 1 << 20;
@@ -52,6 +50,8 @@ pub(in crate::worker) struct Softmax {
     batches: Option<(u32, Arc<Batches>)>,
     /// On a user host: what the last step pushes.
     pushed: Option<Arc<Pushed>>,
+    /// On a user host: room for how a step counts its items.
+    numbers: Option<Numbers>,
     /// On an owner: its rows.
     pub(super) table: Option<Arc<RwLock<Versioned>>>,
     /// On an owner: how it draws negatives.
@@ -59,7 +59,7 @@ pub(in crate::worker) struct Softmax {
 }
 
 /// By own virtual worker and step: rows of users.
-type Batches = Vec<Vec<Vec<u32>>>;
+pub(super) type Batches = Vec<Vec<Vec<u32>>>;
 
 pub(super) struct Versioned {
     /// Steps that were applied.
@@ -97,15 +97,6 @@ struct Pushed {
     roots: Vec<Node<Push>>,
 }
 
-/// Negatives of an owner on the wire: places on it with weights, and their rows.
-#[derive(Serialize, Deserialize)]
-struct Drawn {
-    items: Vec<(u32, f32)>,
-    /// Packed.
-    #[serde(with = "packed")]
-    rows: Bytes,
-}
-
 /// A root of a push on the wire; items are places on the owner.
 #[derive(Serialize, Deserialize)]
 struct Root {
@@ -113,17 +104,10 @@ struct Root {
     index: u16,
     items: Vec<u32>,
     /// Packed, as the next.
-    #[serde(with = "packed")]
+    #[serde(with = "crate::packed")]
     rows: Bytes,
-    #[serde(with = "packed")]
+    #[serde(with = "crate::packed")]
     negatives: Bytes,
-}
-
-/// The rows of items that a step reads, by the numbers of all items.
-#[derive(Default)]
-struct Read {
-    rows: BTreeMap<u32, Vec<f32>>,
-    negatives: Vec<(u32, f32)>,
 }
 
 /// The rows of an owner before the first step.
@@ -176,49 +160,43 @@ impl Session {
         if at.step >= at.steps || at.steps > STEPS_MAX {
             return Err(Error::Invalid(format!("there is no step {} of {} in an epoch", at.step, at.steps)));
         }
-        let (users, places) = (self.users()?, self.located()?);
+        let (users, places, owners) = (self.users()?, self.located()?, self.owners()?);
         let batches = self.batches(&users, at).await?;
-        let step = at.step as usize;
-        let own =
-            |vworker: usize| batches.get(vworker).and_then(|steps| steps.get(step)).map_or(&[][..], Vec::as_slice);
-        let adjacency = &users.side.adjacency;
-        let histories = |(vworker, (_, range)): (usize, &(u16, std::ops::Range<usize>))| {
-            own(vworker).iter().map(|user| adjacency.row(range.start + *user as usize)).collect::<Vec<_>>()
+        let dim = usize::from(settings.dim);
+        let cut = {
+            let (users, owners) = (users.clone(), owners.clone());
+            move || Cut::new(&users, &places, &batches, at.step, &owners)
         };
-        let histories: Vec<Vec<(&[u32], &[f32])>> = users.side.vworkers.iter().enumerate().map(histories).collect();
-        let wanted: BTreeSet<u32> =
-            histories.iter().flatten().flat_map(|(items, _)| items.iter().map(|item| places[*item as usize])).collect();
-        let read = self.read(at, wanted, usize::from(settings.dim)).await?;
-        let items: Vec<u32> = read.rows.keys().copied().collect();
-        // In numbers of the step's own items.
-        let number = |item: u32| items.binary_search(&item).map_or(u32::MAX, |at| at as u32);
-        let row = |item: &u32| number(places[*item as usize]);
-        let cut: Vec<Adjacency> = histories.iter().map(|histories| numbered(histories, row)).collect();
-        let drawn: Vec<(u32, f32)> = read.negatives.iter().map(|(item, weight)| (number(*item), *weight)).collect();
-        let odds = self.odds_of(&items)?;
+        let cut = self.context.compute.run(cut).await??;
+        let pulled = self.read(at, &cut, dim).await?;
+        let numbers = self.state().softmax.numbers.take().unwrap_or_default();
         let (kernel, threads, loss) = (self.context.kernel, self.context.options.threads, self.open.loss);
-        let towers = self.towers(at)?;
-        let work = move || -> Result<Pushed, Error> {
+        let (towers, odds) = (self.towers(at)?, self.state().odds.clone());
+        let work = move || -> Result<(Pushed, Numbers), Error> {
             let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
-            let table: Vec<f32> = read.rows.into_values().flatten().collect();
-            let negatives = Negatives::new(usize::from(settings.dim), &drawn, &table)?;
+            let (StepTable { items, rows: table, negatives }, numbers) = pulled.table(&owners, dim, numbers)?;
+            let negatives = Negatives::new(dim, &negatives, &table)?;
+            let histories = cut.numbered(&numbers);
+            let odds = odds.map(|odds| odds.of(&items)).transpose()?;
             let mut step = Step::new(&settings, kernel, &table, &negatives)?.with_loss(loss).with_tower(tower)?;
             if let Some(odds) = &odds {
                 step = step.with_odds(odds)?;
             }
             // Everybody who was cut out is in the step.
-            let all: Vec<u32> = (0..).take(cut.iter().map(Adjacency::rows).max().unwrap_or(0)).collect();
+            let all: Vec<u32> = (0..).take(histories.iter().map(Adjacency::rows).max().unwrap_or(0)).collect();
             let vworkers = users.side.vworkers.iter().map(|(vworker, _)| *vworker);
             let batch = |(vworker, histories): (u16, _)| Batch {
                 vworker,
                 histories,
                 users: &all[..Adjacency::rows(histories)],
             };
-            let batches: Vec<Batch<'_>> = vworkers.zip(&cut).map(batch).collect();
+            let batches: Vec<Batch<'_>> = vworkers.zip(&histories).map(batch).collect();
             let roots = step.pushes(threads, (at.epoch, at.step), &batches)?;
-            Ok(Pushed { at, items, negatives, roots })
+            let numbers = numbers.cleared(&items);
+            Ok((Pushed { at, items, negatives, roots }, numbers))
         };
-        let pushed = self.context.compute.run(work).await??;
+        let (pushed, numbers) = self.context.compute.run(work).await??;
+        self.state().softmax.numbers = Some(numbers);
         let sums = |root: &Node<Push>| {
             let Push { loss, dense, .. } = &root.value;
             Node { level: root.level, index: root.index, value: [&loss[..], dense].concat() }
@@ -245,61 +223,6 @@ impl Session {
         let batches = Arc::new(self.context.compute.run(work).await?);
         self.state().softmax.batches = Some((at.epoch, batches.clone()));
         Ok(batches)
-    }
-
-    /// The rows of `wanted` and of the step's negatives, from their owners.
-    async fn read(&self, at: At, wanted: BTreeSet<u32>, dim: usize) -> Result<Read, Error> {
-        let owners = self.owners()?;
-        let mut by_owner: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        for item in wanted {
-            let (node, place) =
-                owners.place(item).ok_or_else(|| Error::Internal(format!("item {item} has no owner")))?;
-            by_owner.entry(node).or_default().push(place);
-        }
-        let chunk = page_rows(dim);
-        let calls = by_owner.iter().flat_map(|(node, places)| places.chunks(chunk).map(move |places| (*node, places)));
-        let rows = try_join_all(calls.map(|(node, places)| async move {
-            let bytes = self.fetch_from(node, at, places).await?;
-            Ok::<_, Error>((node, places, bytes))
-        }));
-        let (rows, drawn) = try_join(rows, self.pull_from_owners(Blob::Negatives { at })).await?;
-        let mut read = Read::default();
-        for (node, places, bytes) in rows {
-            if bytes.len() != places.len() * dim * 4 {
-                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
-            }
-            for (place, row) in places.iter().zip(bytes.chunks_exact(dim * 4)) {
-                let number = owners.number(node, *place).unwrap_or(u32::MAX);
-                read.rows.insert(number, page::floats(row).collect());
-            }
-        }
-        for (node, bytes) in drawn {
-            let malformed = || Error::Malformed { node, reason: "negatives".into() };
-            let drawn: Drawn = postcard::from_bytes(&bytes).map_err(|_| malformed())?;
-            if drawn.rows.len() != drawn.items.len() * dim * 4 {
-                return Err(malformed());
-            }
-            for ((place, weight), row) in drawn.items.iter().zip(drawn.rows.chunks_exact(dim * 4)) {
-                let number = owners.number(node, *place).ok_or_else(malformed)?;
-                read.negatives.push((number, *weight));
-                read.rows.insert(number, page::floats(row).collect());
-            }
-        }
-        read.negatives.sort_unstable_by_key(|(item, _)| *item);
-        Ok(read)
-    }
-
-    /// Rows by their places on an owner; of this host's own without the network.
-    async fn fetch_from(&self, node: u64, at: At, places: &[u32]) -> Result<Vec<u8>, Error> {
-        let answer = if node == self.context.options.node {
-            self.fetch(at, places)?
-        } else {
-            self.ask(node, &crate::TrainRequest::Fetch { key: self.open.key, at, places: places.to_vec() }).await?
-        };
-        match answer {
-            TrainResponse::Fetched { rows } => Ok(rows.into()),
-            _ => Err(Error::Malformed { node, reason: "an answer to another question".into() }),
-        }
     }
 
     /// Answers [`crate::TrainRequest::Fetch`].
@@ -367,7 +290,6 @@ impl Session {
     /// A blob of this family.
     pub(super) async fn softmax_blob(&self, blob: Blob) -> Result<Bytes, Error> {
         let dim = usize::from(self.softmax_settings()?.dim);
-        let failed = |error: postcard::Error| Error::Internal(error.to_string());
         match blob {
             Blob::Negatives { at } => {
                 let (draws, table) = (self.draws()?, self.table()?);
@@ -379,7 +301,7 @@ impl Session {
                     for (place, _) in &items {
                         page::push_floats(&outputs[*place as usize * dim..][..dim], &mut rows);
                     }
-                    postcard::to_stdvec(&Drawn { items, rows: rows.into() }).map_err(failed)
+                    page::written(rows.len() + items.len() * 16, &Drawn { items, rows: rows.into() })
                 };
                 self.written(blob, work).await
             }
@@ -404,7 +326,9 @@ impl Session {
                             negatives: page::pack_floats(&negatives),
                         }
                     };
-                    postcard::to_stdvec(&pushed.roots.iter().map(part).collect::<Vec<_>>()).map_err(failed)
+                    let roots: Vec<Root> = pushed.roots.iter().map(part).collect();
+                    let room = |root: &Root| root.rows.len() + root.negatives.len() + root.items.len() * 5 + 32;
+                    page::written(roots.iter().map(room).sum::<usize>() + 16, &roots)
                 };
                 self.written(blob, work).await
             }
@@ -487,17 +411,8 @@ impl Session {
     }
 }
 
-/// Histories with other numbers for their items.
-fn numbered(histories: &[(&[u32], &[f32])], number: impl Fn(&u32) -> u32) -> Adjacency {
-    let mut rows = Adjacency::new();
-    for (items, confidences) in histories {
-        rows.push_row(items.iter().map(&number).zip(confidences.iter().copied()));
-    }
-    rows
-}
-
 /// Rows of `dim` values on a page.
-fn page_rows(dim: usize) -> usize {
+pub(super) fn page_rows(dim: usize) -> usize {
     (PAGE_BYTES_MAX / (dim * 4)).max(1)
 }
 
@@ -527,9 +442,9 @@ fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
 }
 
 /// The roots that `node` pushed.
-fn decode_push(node: u64, dim: usize, negatives: &Negatives, bytes: &[u8]) -> Result<Vec<Node<Push>>, Error> {
+fn decode_push(node: u64, dim: usize, negatives: &Negatives, blob: &Bytes) -> Result<Vec<Node<Push>>, Error> {
     let malformed = || Error::Malformed { node, reason: "a push".into() };
-    let roots: Vec<Root> = postcard::from_bytes(bytes).map_err(|_| malformed())?;
+    let roots: Vec<Root> = page::read(blob).ok_or_else(malformed)?;
     let root = |root: Root| {
         let (rows, of_negatives) = (page::floats(&root.rows).collect(), page::floats(&root.negatives).collect());
         let targets = Gradients::from_parts(dim, root.items, rows).map_err(|_| malformed())?;
@@ -540,31 +455,4 @@ fn decode_push(node: u64, dim: usize, negatives: &Negatives, bytes: &[u8]) -> Re
         Ok(Node { level: root.level, index: root.index, value })
     };
     roots.into_iter().map(root).collect()
-}
-
-/// Who owns which item, and how it counts them.
-pub(in crate::worker) struct Owners {
-    order: Order,
-    hosts: Hosts,
-    /// By owner: the numbers of its items, ascending.
-    numbers: BTreeMap<u64, Vec<u32>>,
-}
-
-impl Owners {
-    pub(super) fn new(order: &Order, hosts: &Hosts) -> Self {
-        let numbers = hosts.item_nodes().into_iter().map(|node| (node, order.of_owner(hosts, node))).collect();
-        Self { order: order.clone(), hosts: hosts.clone(), numbers }
-    }
-
-    /// The owner of an item and its place there.
-    fn place(&self, item: u32) -> Option<(u64, u32)> {
-        let node = *self.hosts.items.get(usize::from(self.order.vworker_of(item)?))?;
-        let place = self.numbers.get(&node)?.binary_search(&item).ok()?;
-        Some((node, place as u32))
-    }
-
-    /// The number of an owner's item.
-    fn number(&self, node: u64, place: u32) -> Option<u32> {
-        self.numbers.get(&node)?.get(place as usize).copied()
-    }
 }

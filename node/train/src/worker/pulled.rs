@@ -1,0 +1,227 @@
+//! What a step of a user host reads: which items its histories have, and their rows and the negatives from their owners.
+use super::{
+    order::Order,
+    session::Session,
+    softmax::{Batches, page_rows},
+    users::Users,
+};
+use crate::{
+    Error, TrainRequest, TrainResponse,
+    message::{At, Blob},
+    page,
+    plan::Hosts,
+};
+use bytes::Bytes;
+use docent_model::Adjacency;
+use futures::future::{try_join, try_join_all};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Negatives of an owner on the wire: places on it with weights, and their rows.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Drawn {
+    pub(super) items: Vec<(u32, f32)>,
+    /// Packed.
+    #[serde(with = "crate::packed")]
+    pub(super) rows: Bytes,
+}
+
+/// The histories of a step's users.
+pub(super) struct Cut {
+    /// By own virtual worker; items by the numbers of all items.
+    histories: Vec<Adjacency>,
+    /// By owner: places of the items in them, ascending.
+    wanted: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Cut {
+    pub(super) fn new(
+        users: &Users,
+        places: &[u32],
+        batches: &Batches,
+        step: u32,
+        owners: &Owners,
+    ) -> Result<Self, Error> {
+        let (mut histories, mut items) = (Vec::with_capacity(users.side.vworkers.len()), Vec::new());
+        for (at, (_, range)) in users.side.vworkers.iter().enumerate() {
+            let own = batches.get(at).and_then(|steps| steps.get(step as usize)).map_or(&[][..], Vec::as_slice);
+            let mut rows = Adjacency::new();
+            for user in own {
+                let (columns, confidences) = users.side.adjacency.row(range.start + *user as usize);
+                let numbers = columns.iter().map(|item| places[*item as usize]);
+                items.extend(numbers.clone());
+                rows.push_row(numbers.zip(confidences.iter().copied()));
+            }
+            histories.push(rows);
+        }
+        items.sort_unstable();
+        items.dedup();
+        let mut wanted: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for item in items {
+            let (node, place) =
+                owners.place(item).ok_or_else(|| Error::Internal(format!("item {item} has no owner")))?;
+            wanted.entry(node).or_default().push(place);
+        }
+        Ok(Self { histories, wanted })
+    }
+
+    /// The histories with the numbers of the step's own items.
+    pub(super) fn numbered(&self, numbers: &Numbers) -> Vec<Adjacency> {
+        let numbered = |histories: &Adjacency| {
+            let mut rows = Adjacency::new();
+            for user in 0..histories.rows() {
+                let (items, confidences) = histories.row(user);
+                rows.push_row(items.iter().map(|item| numbers.of(*item)).zip(confidences.iter().copied()));
+            }
+            rows
+        };
+        self.histories.iter().map(numbered).collect()
+    }
+}
+
+/// How a step counts its items, by the numbers of all items. Room that is used again: it is as large as the catalogue.
+#[derive(Default)]
+pub(super) struct Numbers(Vec<u32>);
+
+impl Numbers {
+    const NONE: u32 = u32::MAX;
+
+    /// Counts `items`, which ascend.
+    fn counting(mut self, items: &[u32]) -> Self {
+        let least = items.last().map_or(0, |last| *last as usize + 1);
+        self.0.resize(self.0.len().max(least), Self::NONE);
+        (0..).zip(items).for_each(|(number, item)| self.0[*item as usize] = number);
+        self
+    }
+
+    fn of(&self, item: u32) -> u32 {
+        self.0.get(item as usize).copied().unwrap_or(Self::NONE)
+    }
+
+    /// Counts none of `items` any more.
+    pub(super) fn cleared(mut self, items: &[u32]) -> Self {
+        items.iter().for_each(|item| self.0[*item as usize] = Self::NONE);
+        self
+    }
+}
+
+/// Rows as they came from their owners, packed.
+pub(super) struct Pulled {
+    /// Owner, places and their rows.
+    rows: Vec<(u64, Vec<u32>, Bytes)>,
+    drawn: Vec<(u64, Drawn)>,
+}
+
+/// The rows that a step reads.
+pub(super) struct Table {
+    /// Numbers of all items, ascending, and their rows.
+    pub(super) items: Vec<u32>,
+    pub(super) rows: Vec<f32>,
+    /// Places in `items`, ascending, with their weights.
+    pub(super) negatives: Vec<(u32, f32)>,
+}
+
+impl Pulled {
+    pub(super) fn table(&self, owners: &Owners, dim: usize, numbers: Numbers) -> Result<(Table, Numbers), Error> {
+        let mut entries: Vec<(u32, &[u8])> = Vec::new();
+        let mut drawn: Vec<(u32, f32)> = Vec::new();
+        for (node, places, rows) in &self.rows {
+            let of_owner = owners.numbers(*node);
+            let numbers = places.iter().map(|place| of_owner.get(*place as usize).copied());
+            let numbers = numbers.collect::<Option<Vec<_>>>().ok_or_else(|| Error::Internal("no such place".into()))?;
+            entries.extend(numbers.into_iter().zip(rows.chunks_exact(dim * 4)));
+        }
+        for (node, Drawn { items, rows }) in &self.drawn {
+            let of_owner = owners.numbers(*node);
+            for ((place, weight), row) in items.iter().zip(rows.chunks_exact(dim * 4)) {
+                let number = of_owner.get(*place as usize);
+                let number = *number.ok_or_else(|| Error::Malformed { node: *node, reason: "negatives".into() })?;
+                entries.push((number, row));
+                drawn.push((number, *weight));
+            }
+        }
+        // An item that is a negative, too, has its row twice.
+        entries.sort_unstable_by_key(|(item, _)| *item);
+        entries.dedup_by_key(|(item, _)| *item);
+        let mut rows = vec![0.0; entries.len() * dim];
+        for (row, (_, packed)) in rows.chunks_exact_mut(dim).zip(&entries) {
+            row.iter_mut().zip(page::floats(packed)).for_each(|(value, packed)| *value = packed);
+        }
+        let items: Vec<u32> = entries.into_iter().map(|(item, _)| item).collect();
+        let numbers = numbers.counting(&items);
+        drawn.iter_mut().for_each(|(item, _)| *item = numbers.of(*item));
+        drawn.sort_unstable_by_key(|(item, _)| *item);
+        Ok((Table { items, rows, negatives: drawn }, numbers))
+    }
+}
+
+impl Session {
+    /// The rows of a step's histories and of its negatives, from their owners.
+    pub(super) async fn read(&self, at: At, cut: &Cut, dim: usize) -> Result<Pulled, Error> {
+        let chunk = page_rows(dim);
+        let calls =
+            cut.wanted.iter().flat_map(|(node, places)| places.chunks(chunk).map(move |places| (*node, places)));
+        let rows = try_join_all(calls.map(|(node, places)| async move {
+            let rows = self.fetch_from(node, at, places).await?;
+            if rows.len() != places.len() * dim * 4 {
+                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+            }
+            Ok((node, places.to_vec(), rows))
+        }));
+        let (rows, blobs) = try_join(rows, self.pull_from_owners(Blob::Negatives { at })).await?;
+        let drawn = blobs.into_iter().map(|(node, blob)| {
+            let drawn: Option<Drawn> = page::read(&blob);
+            let drawn = drawn.filter(|drawn| drawn.rows.len() == drawn.items.len() * dim * 4);
+            Ok((node, drawn.ok_or_else(|| Error::Malformed { node, reason: "negatives".into() })?))
+        });
+        Ok(Pulled { rows, drawn: drawn.collect::<Result<_, Error>>()? })
+    }
+
+    /// Rows by their places on an owner; of this host's own without the network.
+    async fn fetch_from(&self, node: u64, at: At, places: &[u32]) -> Result<Bytes, Error> {
+        let answer = if node == self.context.options.node {
+            self.fetch(at, places)?
+        } else {
+            self.ask(node, &TrainRequest::Fetch { key: self.open.key, at, places: places.to_vec() }).await?
+        };
+        match answer {
+            TrainResponse::Fetched { rows } => Ok(rows),
+            _ => Err(Error::Malformed { node, reason: "an answer to another question".into() }),
+        }
+    }
+}
+
+/// Who owns which item, and how it counts them.
+pub(in crate::worker) struct Owners {
+    order: Order,
+    hosts: Hosts,
+    /// By virtual worker: its first item's place on its owner.
+    firsts: Vec<u32>,
+    /// By owner: the numbers of its items, ascending.
+    numbers: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Owners {
+    pub(super) fn new(order: &Order, hosts: &Hosts) -> Self {
+        let numbers = hosts.item_nodes().into_iter().map(|node| (node, order.of_owner(hosts, node))).collect();
+        let mut next: BTreeMap<u64, u32> = BTreeMap::new();
+        let first = |(vworker, node): (u16, &u64)| {
+            let next = next.entry(*node).or_default();
+            std::mem::replace(next, *next + order.of_vworker(vworker).len() as u32)
+        };
+        let firsts = (0..).zip(&hosts.items).map(first).collect();
+        Self { order: order.clone(), hosts: hosts.clone(), firsts, numbers }
+    }
+
+    /// The owner of an item and its place there.
+    pub(super) fn place(&self, item: u32) -> Option<(u64, u32)> {
+        let vworker = self.order.vworker_of(item)?;
+        let (node, first) = (self.hosts.items.get(usize::from(vworker))?, self.firsts.get(usize::from(vworker))?);
+        Some((*node, first + (item - self.order.of_vworker(vworker).start as u32)))
+    }
+
+    /// By place on it: the numbers of an owner's items.
+    fn numbers(&self, node: u64) -> &[u32] {
+        self.numbers.get(&node).map_or(&[], Vec::as_slice)
+    }
+}

@@ -24,16 +24,40 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 /// The bytes of `value` marked as `format`, the lowest one that can express it.
 pub fn encode_in<T: Serialize>(format: u32, value: &T) -> Bytes {
     let format = u8::try_from(format).map_or(VERSION, |format| format.clamp(OLDEST, VERSION));
-    let bytes = postcard::to_extend(value, vec![format]);
-    Bytes::from(bytes.expect("postcard writes any value of our types to a growing buffer"))
+    written(0, format, value)
 }
 
 /// As [`encode`], into a buffer that has room for so many bytes at once.
 pub fn encode_with_room<T: Serialize>(room: usize, value: &T) -> Bytes {
+    written(room, OLDEST, value)
+}
+
+fn written<T: Serialize>(room: usize, format: u8, value: &T) -> Bytes {
     let mut bytes = Vec::with_capacity(room);
-    bytes.push(OLDEST);
-    let bytes = postcard::to_extend(value, bytes);
+    bytes.push(format);
+    let bytes = postcard::serialize_with_flavor(value, Buffer(bytes));
     Bytes::from(bytes.expect("postcard writes any value of our types to a growing buffer"))
+}
+
+/// A growing buffer that takes slices whole; postcard's own for a buffer that is there takes them byte by byte.
+struct Buffer(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Buffer {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// The value of `bytes`; `what` names it in the error.

@@ -35,12 +35,17 @@ impl Gradients {
         &self.rows
     }
 
+    /// The items with their rows, ascending.
+    pub fn each(&self) -> impl Iterator<Item = (u32, &[f32])> {
+        let dim = self.rows.len() / self.items.len().max(1);
+        self.items.iter().copied().zip(self.rows.chunks_exact(dim.max(1)))
+    }
+
     /// The rows of the items that are called `number(item)` where they go; that must ascend with the items.
     #[must_use]
     pub fn part(&self, number: impl Fn(u32) -> Option<u32>) -> Self {
-        let dim = self.rows.len() / self.items.len().max(1);
-        let rows = self.items.iter().zip(self.rows.chunks_exact(dim.max(1)));
-        let (items, rows): (Vec<u32>, Vec<&[f32]>) = rows.filter_map(|(item, row)| Some((number(*item)?, row))).unzip();
+        let rows = self.each().filter_map(|(item, row)| Some((number(item)?, row)));
+        let (items, rows): (Vec<u32>, Vec<&[f32]>) = rows.unzip();
         Self { items, rows: rows.concat() }
     }
 

@@ -40,13 +40,9 @@ impl Negatives {
         Ok(Self { dim, items: drawn.iter().map(|(item, _)| *item).collect(), rows, blocks, weights })
     }
 
-    /// An owner's part of a push: that of the items that it calls `number(item)`; that must ascend with the items.
-    #[must_use]
-    pub fn part(&self, push: &Push, number: impl Fn(u32) -> Option<u32>) -> Push {
-        let rows = self.items.iter().zip(push.negatives.chunks_exact(stride(self.dim)));
-        let own: Vec<&[f32]> = rows.filter(|(item, _)| number(**item).is_some()).map(|(_, row)| row).collect();
-        let negatives = own.concat();
-        Push { targets: push.targets.part(number), negatives, loss: push.loss, ..Push::default() }
+    /// The gradients of negatives in a push, ascending by item; none where there was no user.
+    pub fn each<'a>(&'a self, push: &'a Push) -> impl Iterator<Item = (u32, &'a [f32])> {
+        self.items.iter().copied().zip(push.negatives.chunks_exact(stride(self.dim)))
     }
 
     /// Whether a push is one of these negatives: it has a row for each of them, or none.

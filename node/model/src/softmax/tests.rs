@@ -175,13 +175,13 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
         }
         for (table, first) in tables.iter_mut().zip((0..).step_by(length)) {
             let items = first..first + length as u32;
-            let part = |root: &tree::Node<Push>| tree::Node {
-                value: negatives.part(&root.value, |item| items.contains(&item).then(|| item - first)),
+            let part_of = |root: &tree::Node<Push>| tree::Node {
+                value: part(&negatives, &root.value, |item| items.contains(&item).then(|| item - first)),
                 ..*root
             };
             let own: Vec<_> =
                 drawn.iter().filter(|(item, _)| items.contains(item)).map(|(item, w)| (item - first, *w)).collect();
-            let sum = tree::finish(VWORKERS, roots.iter().map(part).collect())?;
+            let sum = tree::finish(VWORKERS, roots.iter().map(part_of).collect())?;
             let gradients = Negatives::new(dim, &own, table.rows())?.gradients(sum)?;
             table.apply(kernel, settings.rate(steps, epoch, at), &gradients)?;
         }
@@ -218,6 +218,13 @@ pub(crate) fn batches<'a>(workers: &'a [Adjacency], own: &[u16], users: &'a [Vec
 pub(crate) fn push(step: &Step<'_>, key: Key, histories: &Adjacency, users: &[u32]) -> Push {
     let batch = Batch { vworker: key.vworker, histories, users };
     step.pushes(1, (key.epoch, key.step), &[batch]).unwrap().pop().unwrap().value
+}
+
+/// An owner's part of a push: that of the items that it calls `number(item)`.
+pub(crate) fn part(negatives: &Negatives, push: &Push, number: impl Fn(u32) -> Option<u32>) -> Push {
+    let own = negatives.each(push).filter(|(item, _)| number(*item).is_some());
+    let rows: Vec<&[f32]> = own.map(|(_, row)| row).collect();
+    Push { targets: push.targets.part(number), negatives: rows.concat(), loss: push.loss, ..Push::default() }
 }
 
 /// The negatives of a step over all virtual workers of items.

@@ -15,7 +15,7 @@ use crate::{
         plan,
         sample::{Masses, mass},
         step::{Key, Step},
-        tests::{ITEMS, batches, drawn, loss, parts, push, rows, users_of, world},
+        tests::{ITEMS, batches, drawn, loss, part, parts, push, rows, users_of, world},
     },
     tree,
 };
@@ -248,9 +248,10 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Resu
             let first = (owner * length) as u32;
             let items = first..first + length as u32;
             let number = |item: u32| items.contains(&item).then(|| item - first);
-            let part = |root: &tree::Node<Push>| tree::Node { value: negatives.part(&root.value, number), ..*root };
+            let part_of =
+                |root: &tree::Node<Push>| tree::Node { value: part(&negatives, &root.value, number), ..*root };
             let own: Vec<_> = drawn.iter().filter_map(|(item, w)| Some((number(*item)?, *w))).collect();
-            let sum = tree::finish(VWORKERS, roots.iter().map(part).collect())?;
+            let sum = tree::finish(VWORKERS, roots.iter().map(part_of).collect())?;
             let gradients = Negatives::new(dim, &own, table.rows())?.gradients(sum)?;
             let rate = settings.base.rate(steps, epoch, step);
             let backs = back(kernel, &item_tower, (table, bags), &gradients, (of_vworker, rate))?;

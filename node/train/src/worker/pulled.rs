@@ -14,17 +14,10 @@ use crate::{
 use bytes::Bytes;
 use docent_model::Adjacency;
 use futures::future::{try_join, try_join_all};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Negatives of an owner on the wire: places on it with weights, and their rows.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Drawn {
-    pub(super) items: Vec<(u32, f32)>,
-    /// Packed.
-    #[serde(with = "crate::packed")]
-    pub(super) rows: Bytes,
-}
+/// Negatives of an owner: places on it with weights, and behind them on the wire their rows, packed.
+pub(super) type Drawn = Vec<(u32, f32)>;
 
 /// The histories of a step's users.
 pub(super) struct Cut {
@@ -109,7 +102,7 @@ impl Numbers {
 pub(super) struct Pulled {
     /// Owner, places and their rows.
     rows: Vec<(u64, Vec<u32>, Bytes)>,
-    drawn: Vec<(u64, Drawn)>,
+    drawn: Vec<(u64, Drawn, Bytes)>,
 }
 
 /// The rows that a step reads.
@@ -131,7 +124,7 @@ impl Pulled {
             let numbers = numbers.collect::<Option<Vec<_>>>().ok_or_else(|| Error::Internal("no such place".into()))?;
             entries.extend(numbers.into_iter().zip(rows.chunks_exact(dim * 4)));
         }
-        for (node, Drawn { items, rows }) in &self.drawn {
+        for (node, items, rows) in &self.drawn {
             let of_owner = owners.numbers(*node);
             for ((place, weight), row) in items.iter().zip(rows.chunks_exact(dim * 4)) {
                 let number = of_owner.get(*place as usize);
@@ -170,9 +163,10 @@ impl Session {
         }));
         let (rows, blobs) = try_join(rows, self.pull_from_owners(Blob::Negatives { at })).await?;
         let drawn = blobs.into_iter().map(|(node, blob)| {
-            let drawn: Option<Drawn> = page::read(&blob);
-            let drawn = drawn.filter(|drawn| drawn.rows.len() == drawn.items.len() * dim * 4);
-            Ok((node, drawn.ok_or_else(|| Error::Malformed { node, reason: "negatives".into() })?))
+            let drawn: Option<(Drawn, Bytes)> = page::beheaded(&blob);
+            let drawn = drawn.filter(|(items, rows)| rows.len() == items.len() * dim * 4);
+            let (items, rows) = drawn.ok_or_else(|| Error::Malformed { node, reason: "negatives".into() })?;
+            Ok((node, items, rows))
         });
         Ok(Pulled { rows, drawn: drawn.collect::<Result<_, Error>>()? })
     }

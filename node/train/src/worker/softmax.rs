@@ -97,17 +97,15 @@ struct Pushed {
     roots: Vec<Node<Push>>,
 }
 
-/// A root of a push on the wire; items are places on the owner.
+/// A root of a push on the wire. Behind all of them are their rows, packed: root by root those of `items`, then of the negatives.
 #[derive(Serialize, Deserialize)]
 struct Root {
     level: u8,
     index: u16,
+    /// Places on the owner.
     items: Vec<u32>,
-    /// Packed, as the next.
-    #[serde(with = "crate::packed")]
-    rows: Bytes,
-    #[serde(with = "crate::packed")]
-    negatives: Bytes,
+    /// Values of the negatives' rows.
+    negatives: u32,
 }
 
 /// The rows of an owner before the first step.
@@ -296,12 +294,12 @@ impl Session {
                 let work = move || {
                     let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
                     let outputs = versioned.read(at.version())?;
-                    let items = draws.of(at);
-                    let mut rows = Vec::with_capacity(items.len() * dim * 4);
+                    let items: Drawn = draws.of(at);
+                    let mut blob = page::headed(&items, items.len() * dim * 4)?;
                     for (place, _) in &items {
-                        page::push_floats(&outputs[*place as usize * dim..][..dim], &mut rows);
+                        page::push_floats(&outputs[*place as usize * dim..][..dim], &mut blob);
                     }
-                    page::written(rows.len() + items.len() * 16, &Drawn { items, rows: rows.into() })
+                    Ok(blob)
                 };
                 self.written(blob, work).await
             }
@@ -315,20 +313,19 @@ impl Session {
                         let (node, place) = owners.place(*pushed.items.get(item as usize)?)?;
                         (node == reader).then_some(place)
                     };
-                    let part = |root: &Node<Push>| {
-                        let Push { targets, negatives, .. } = pushed.negatives.part(&root.value, number);
-                        let (items, rows) = (targets.items().to_vec(), page::pack_floats(targets.rows()));
-                        Root {
-                            level: root.level,
-                            index: root.index,
-                            items,
-                            rows,
-                            negatives: page::pack_floats(&negatives),
-                        }
-                    };
-                    let roots: Vec<Root> = pushed.roots.iter().map(part).collect();
-                    let room = |root: &Root| root.rows.len() + root.negatives.len() + root.items.len() * 5 + 32;
-                    page::written(roots.iter().map(room).sum::<usize>() + 16, &roots)
+                    let (mut roots, mut rows) = (Vec::new(), Vec::new());
+                    for Node { level, index, value } in &pushed.roots {
+                        let targets = value.targets.each().filter_map(|(item, row)| Some((number(item)?, row)));
+                        let (items, of_targets): (Vec<u32>, Vec<&[f32]>) = targets.unzip();
+                        let negatives = pushed.negatives.each(value).filter(|(item, _)| number(*item).is_some());
+                        let negatives: Vec<&[f32]> = negatives.map(|(_, row)| row).collect();
+                        let values = negatives.iter().map(|row| row.len() as u32).sum();
+                        roots.push(Root { level: *level, index: *index, items, negatives: values });
+                        rows.extend(of_targets.into_iter().chain(negatives));
+                    }
+                    let mut blob = page::headed(&roots, rows.iter().map(|row| row.len() * 4).sum())?;
+                    rows.iter().for_each(|row| page::push_floats(row, &mut blob));
+                    Ok(blob)
                 };
                 self.written(blob, work).await
             }
@@ -444,9 +441,13 @@ fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
 /// The roots that `node` pushed.
 fn decode_push(node: u64, dim: usize, negatives: &Negatives, blob: &Bytes) -> Result<Vec<Node<Push>>, Error> {
     let malformed = || Error::Malformed { node, reason: "a push".into() };
-    let roots: Vec<Root> = page::read(blob).ok_or_else(malformed)?;
+    let (roots, mut rows): (Vec<Root>, Bytes) = page::beheaded(blob).ok_or_else(malformed)?;
+    let mut take = |values: usize| {
+        let is_there = values.checked_mul(4).is_some_and(|bytes| bytes <= rows.len());
+        is_there.then(|| page::floats(&rows.split_to(values * 4)).collect::<Vec<f32>>()).ok_or_else(malformed)
+    };
     let root = |root: Root| {
-        let (rows, of_negatives) = (page::floats(&root.rows).collect(), page::floats(&root.negatives).collect());
+        let (rows, of_negatives) = (take(root.items.len() * dim)?, take(root.negatives as usize)?);
         let targets = Gradients::from_parts(dim, root.items, rows).map_err(|_| malformed())?;
         let value = Push { targets, negatives: of_negatives, ..Push::default() };
         if !negatives.fits(&value) || value.negatives.iter().any(|value| !value.is_finite()) {

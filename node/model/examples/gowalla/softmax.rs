@@ -133,6 +133,8 @@ impl Catalogue {
 struct Spent {
     all_s: f64,
     push_s: f64,
+    /// Of the three products in the pushes: a multiplication and an addition for each row, negative and value.
+    flop: f64,
     /// Distinct items pulled in the steps, and steps.
     items: usize,
     steps: usize,
@@ -214,8 +216,15 @@ fn push(
 ) -> Result<Push, Failure> {
     let at = Instant::now();
     let of = Step::new(settings, Kernel::detect(), table.rows(), negatives)?.with_loss(told).with_odds(odds)?;
-    let roots = of.pushes(threads, (epoch, step), &Worker::batches(workers, batches, step))?;
+    let batches = Worker::batches(workers, batches, step);
+    let roots = of.pushes(threads, (epoch, step), &batches)?;
     spent.push_s += at.elapsed().as_secs_f64();
+    let parts = |batch: &Batch<'_>| -> usize {
+        let lengths = batch.users.iter().map(|user| batch.histories.row(*user as usize).0.len());
+        lengths.filter(|length| *length > 1).map(|length| length.min(settings.folds.into())).sum()
+    };
+    let rows: usize = batches.iter().map(parts).sum();
+    spent.flop += 6.0 * rows as f64 * f64::from(settings.dim) * negatives.len() as f64;
     Ok(tree::finish(VWORKERS, roots)?)
 }
 
@@ -236,9 +245,10 @@ fn report(settings: &Settings, data: &Data, rows: &[f32], what: &str, spent: &Sp
     let users = users(dim, data, rows)?;
     let seen: Vec<&[u32]> = data.train.iter().map(|items| &items[..]).collect();
     let lists = Items::new(dim + 1, rows)?.rank(kernel, data.threads, &users, &seen, K)?;
-    let Spent { all_s, push_s, items, steps } = spent;
+    let Spent { all_s, push_s, flop, items, steps } = spent;
     println!(
-        "{what} in {all_s:.1} s ({push_s:.1} s in pushes, {} items a step): {}",
+        "{what} in {all_s:.1} s ({push_s:.1} s in pushes at {:.1} GFLOP/s, {} items a step): {}",
+        flop / push_s / 1e9,
         items / steps,
         data.measure(&lists)
     );

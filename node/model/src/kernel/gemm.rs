@@ -145,6 +145,7 @@ pub(super) fn exp<S: Set>(set: S, x: f32) -> f32 {
 }
 
 /// `out = shares negatives`: for each row its sum of negatives, `[n][stride]`.
+#[allow(clippy::needless_range_loop, reason = "the index is a negative of several rows of shares and of the panel")]
 #[inline(always)]
 pub(super) fn pull<S: Set, const R: usize>(
     set: S,
@@ -170,14 +171,13 @@ pub(super) fn pull<S: Set, const R: usize>(
                 let pair = [column, (column + 1).min(columns - 1)];
                 let mut tile = [[set.splat(0.0); 2]; R];
                 load_pairs(set, &out[group * R * columns..], (columns, pair), &mut tile);
-                let mut right = 0;
                 for at in 0..n {
+                    let right = at * columns;
                     let values = [set.load(&panel[right + pair[0]]), set.load(&panel[right + pair[1]])];
                     for r in 0..R {
                         let share = set.splat(left[r][at]);
                         tile[r] = [set.fused(share, values[0], tile[r][0]), set.fused(share, values[1], tile[r][1])];
                     }
-                    right += columns;
                 }
                 store_pairs(set, &tile, (columns, pair), &mut out[group * R * columns..]);
             }

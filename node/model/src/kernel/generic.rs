@@ -294,10 +294,9 @@ pub(super) fn dot<S: Set>(set: S, left: &[f32], right: &[f32]) -> f32 {
 /// The sum of a multiple of 16 values, in the order of [`dot`].
 #[inline(always)]
 pub(super) fn sum<S: Set>(set: S, values: &[f32]) -> f32 {
-    let values = values.as_chunks().0;
     let mut sum = set.splat(0.0);
-    for at in 0..values.len() {
-        sum = set.add(sum, set.load(&values[at]));
+    for values in values.as_chunks().0 {
+        sum = set.add(sum, set.load(values));
     }
     let mut lanes = [0f32; LANES];
     set.store(sum, &mut lanes);

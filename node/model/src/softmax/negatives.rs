@@ -40,6 +40,13 @@ impl Negatives {
         Ok(Self { dim, items: drawn.iter().map(|(item, _)| *item).collect(), rows, blocks, weights })
     }
 
+    /// How many they are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a step has some")]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// The gradients of negatives in a push, ascending by item; none where there was no user.
     pub fn each<'a>(&'a self, push: &'a Push) -> impl Iterator<Item = (u32, &'a [f32])> {
         self.items.iter().copied().zip(push.negatives.chunks_exact(stride(self.dim)))

@@ -455,5 +455,45 @@ fn decode_push(node: u64, dim: usize, negatives: &Negatives, blob: &Bytes) -> Re
         }
         Ok(Node { level: root.level, index: root.index, value })
     };
-    roots.into_iter().map(root).collect()
+    let roots = roots.into_iter().map(root).collect::<Result<Vec<_>, Error>>()?;
+    if rows.is_empty() { Ok(roots) } else { Err(malformed()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn negatives() -> Negatives {
+        Negatives::new(2, &[(0, 1.0), (3, 1.0)], &[0.5; 8]).unwrap()
+    }
+
+    /// A root of item 5 and both negatives, whose rows are as long as their stride.
+    fn blob(values: &[f32]) -> Bytes {
+        let root = Root { level: 1, index: 3, items: vec![5], negatives: 32 };
+        let mut blob = page::headed(&vec![root], values.len() * 4).unwrap();
+        page::push_floats(values, &mut blob);
+        blob.into()
+    }
+
+    #[test]
+    fn a_push_is_read_as_it_was_written_and_refused_where_its_rows_do_not_fit() {
+        let values: Vec<f32> = (0u8..34).map(f32::from).collect();
+        let roots = decode_push(7, 2, &negatives(), &blob(&values)).unwrap();
+        let [Node { level: 1, index: 3, value }] = &roots[..] else { panic!("{roots:?}") };
+        assert_eq!((value.targets.items(), value.targets.rows()), (&[5u32][..], &values[..2]));
+        assert_eq!(value.negatives, values[2..]);
+        let no_number: Vec<f32> = values.iter().map(|value| if *value == 9.0 { f32::NAN } else { *value }).collect();
+        for wrong in [&values[..33], &[&values[..], &[1.0]].concat(), &no_number, &[]] {
+            let error = decode_push(7, 2, &negatives(), &blob(wrong)).unwrap_err();
+            assert!(matches!(error, Error::Malformed { node: 7, .. }), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_push_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = decode_push(7, 2, &negatives(), &bytes.into());
+        }
+    }
 }

@@ -52,26 +52,12 @@ impl Negatives {
         self.items.iter().copied().zip(push.negatives.chunks_exact(stride(self.dim)))
     }
 
-    /// Whether a push is one of these negatives: it has a row for each of them, or none.
-    #[must_use]
-    pub fn fits(&self, push: &Push) -> bool {
-        push.negatives.is_empty() || push.negatives.len() == self.items.len() * stride(self.dim)
-    }
-
     /// What all virtual workers push together, as gradients of items.
     ///
     /// # Errors
     /// [`Error::Shape`] for a push of other negatives.
     pub fn gradients(&self, sum: Push) -> Result<Gradients, Error> {
-        let stride = stride(self.dim);
-        let mut gradients = sum.targets;
-        if sum.negatives.is_empty() {
-            return Ok(gradients);
-        }
-        shape("gradients of negatives", self.items.len() * stride, sum.negatives.len())?;
-        let rows: Vec<&[f32]> = sum.negatives.chunks_exact(stride).map(|row| &row[..self.dim]).collect();
-        gradients.add(Gradients::from_parts(self.dim, self.items.clone(), rows.concat())?);
-        Ok(gradients)
+        sum.gradients(self.dim, &self.items)
     }
 }
 
@@ -86,6 +72,29 @@ pub struct Push {
     pub loss: [f64; 2],
     /// Of the users' tower, if there is one (`crate::tower`); empty where there was no user.
     pub dense: Vec<f64>,
+}
+
+impl Push {
+    /// Whether it is one of so many negatives, with rows of `dim` values: it has a row for each of them, or none.
+    #[must_use]
+    pub fn fits(&self, dim: usize, negatives: usize) -> bool {
+        self.negatives.is_empty() || self.negatives.len() == negatives * stride(dim)
+    }
+
+    /// What all virtual workers push together, as gradients of items (`negatives`: ascending).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a push of other negatives.
+    pub fn gradients(self, dim: usize, negatives: &[u32]) -> Result<Gradients, Error> {
+        let mut gradients = self.targets;
+        if self.negatives.is_empty() {
+            return Ok(gradients);
+        }
+        shape("gradients of negatives", negatives.len() * stride(dim), self.negatives.len())?;
+        let rows: Vec<&[f32]> = self.negatives.chunks_exact(stride(dim)).map(|row| &row[..dim]).collect();
+        gradients.add(Gradients::from_parts(dim, negatives.to_vec(), rows.concat())?);
+        Ok(gradients)
+    }
 }
 
 impl Sum for Push {

@@ -179,10 +179,10 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
                 value: part(&negatives, &root.value, |item| items.contains(&item).then(|| item - first)),
                 ..*root
             };
-            let own: Vec<_> =
-                drawn.iter().filter(|(item, _)| items.contains(item)).map(|(item, w)| (item - first, *w)).collect();
+            let own = drawn.iter().map(|(item, _)| *item).filter(|item| items.contains(item));
+            let own: Vec<u32> = own.map(|item| item - first).collect();
             let sum = tree::finish(VWORKERS, roots.iter().map(part_of).collect())?;
-            let gradients = Negatives::new(dim, &own, table.rows())?.gradients(sum)?;
+            let gradients = sum.gradients(dim, &own)?;
             table.apply(kernel, settings.rate(steps, epoch, at), &gradients)?;
         }
     }

@@ -250,9 +250,9 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize) -> Resu
             let number = |item: u32| items.contains(&item).then(|| item - first);
             let part_of =
                 |root: &tree::Node<Push>| tree::Node { value: part(&negatives, &root.value, number), ..*root };
-            let own: Vec<_> = drawn.iter().filter_map(|(item, w)| Some((number(*item)?, *w))).collect();
+            let own: Vec<u32> = drawn.iter().filter_map(|(item, _)| number(*item)).collect();
             let sum = tree::finish(VWORKERS, roots.iter().map(part_of).collect())?;
-            let gradients = Negatives::new(dim, &own, table.rows())?.gradients(sum)?;
+            let gradients = sum.gradients(dim, &own)?;
             let rate = settings.base.rate(steps, epoch, step);
             let backs = back(kernel, &item_tower, (table, bags), &gradients, (of_vworker, rate))?;
             let backs = backs.into_iter().chain(std::iter::repeat(Vec::new()));

@@ -260,12 +260,12 @@ impl Session {
         let work = move || -> Result<Option<Vec<Node<Vec<f64>>>>, Error> {
             let mut versioned = table.write().unwrap_or_else(PoisonError::into_inner);
             versioned.check(at.version())?;
-            let negatives = Negatives::new(dim, &draws.of(at), versioned.table.rows())?;
+            let negatives: Vec<u32> = draws.of(at).into_iter().map(|(item, _)| item).collect();
             let mut roots = Vec::new();
             for (node, bytes) in pushed {
-                roots.extend(decode_push(node, dim, &negatives, &bytes)?);
+                roots.extend(decode_push(node, dim, negatives.len(), &bytes)?);
             }
-            let gradients = negatives.gradients(tree::finish(VWORKERS, roots)?)?;
+            let gradients = tree::finish(VWORKERS, roots)?.gradients(dim, &negatives)?;
             let rate = settings.rate(at.steps, at.epoch, at.step);
             let sums = match climb {
                 Some(climb) => Some(climb.apply(&mut versioned.table, rate, &gradients)?),
@@ -439,7 +439,7 @@ fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
 }
 
 /// The roots that `node` pushed.
-fn decode_push(node: u64, dim: usize, negatives: &Negatives, blob: &Bytes) -> Result<Vec<Node<Push>>, Error> {
+fn decode_push(node: u64, dim: usize, negatives: usize, blob: &Bytes) -> Result<Vec<Node<Push>>, Error> {
     let malformed = || Error::Malformed { node, reason: "a push".into() };
     let (roots, mut rows): (Vec<Root>, Bytes) = page::beheaded(blob).ok_or_else(malformed)?;
     let mut take = |values: usize| {
@@ -450,7 +450,7 @@ fn decode_push(node: u64, dim: usize, negatives: &Negatives, blob: &Bytes) -> Re
         let (rows, of_negatives) = (take(root.items.len() * dim)?, take(root.negatives as usize)?);
         let targets = Gradients::from_parts(dim, root.items, rows).map_err(|_| malformed())?;
         let value = Push { targets, negatives: of_negatives, ..Push::default() };
-        if !negatives.fits(&value) || value.negatives.iter().any(|value| !value.is_finite()) {
+        if !value.fits(dim, negatives) || value.negatives.iter().any(|value| !value.is_finite()) {
             return Err(malformed());
         }
         Ok(Node { level: root.level, index: root.index, value })
@@ -464,10 +464,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn negatives() -> Negatives {
-        Negatives::new(2, &[(0, 1.0), (3, 1.0)], &[0.5; 8]).unwrap()
-    }
-
     /// A root of item 5 and both negatives, whose rows are as long as their stride.
     fn blob(values: &[f32]) -> Bytes {
         let root = Root { level: 1, index: 3, items: vec![5], negatives: 32 };
@@ -479,13 +475,13 @@ mod tests {
     #[test]
     fn a_push_is_read_as_it_was_written_and_refused_where_its_rows_do_not_fit() {
         let values: Vec<f32> = (0u8..34).map(f32::from).collect();
-        let roots = decode_push(7, 2, &negatives(), &blob(&values)).unwrap();
+        let roots = decode_push(7, 2, 2, &blob(&values)).unwrap();
         let [Node { level: 1, index: 3, value }] = &roots[..] else { panic!("{roots:?}") };
         assert_eq!((value.targets.items(), value.targets.rows()), (&[5u32][..], &values[..2]));
         assert_eq!(value.negatives, values[2..]);
         let no_number: Vec<f32> = values.iter().map(|value| if *value == 9.0 { f32::NAN } else { *value }).collect();
         for wrong in [&values[..33], &[&values[..], &[1.0]].concat(), &no_number, &[]] {
-            let error = decode_push(7, 2, &negatives(), &blob(wrong)).unwrap_err();
+            let error = decode_push(7, 2, 2, &blob(wrong)).unwrap_err();
             assert!(matches!(error, Error::Malformed { node: 7, .. }), "{error}");
         }
     }
@@ -493,7 +489,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_push_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = decode_push(7, 2, &negatives(), &bytes.into());
+            let _ = decode_push(7, 2, 2, &bytes.into());
         }
     }
 }

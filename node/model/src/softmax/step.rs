@@ -4,7 +4,7 @@
 //! (scores, gradients of users, gradients of negatives); the third adds up the leaves of the run while their sums are in registers and the first-level
 //! cache, as a gradient of all negatives is too large to be written and read for each virtual worker. What is left, targets and histories, is sparse.
 use super::{
-    Loss, Settings,
+    Loss, Settings, VWORKERS,
     gradients::{Accumulator, Sums, along_tree},
     negatives::{Negatives, Push},
     rows::{Leaf, Rows},
@@ -123,14 +123,15 @@ impl<'a> Step<'a> {
     /// tree.
     ///
     /// # Errors
-    /// [`Error::Value`] for virtual workers that do not ascend and for items that are not in the table.
+    /// [`Error::Value`] for virtual workers that do not ascend or are not below 64, and for items that are not in the table.
     pub fn pushes(
         &self,
         threads: usize,
         (epoch, step): (u32, u32),
         batches: &[Batch<'_>],
     ) -> Result<Vec<tree::Node<Push>>, Error> {
-        if batches.windows(2).any(|pair| pair[0].vworker >= pair[1].vworker) {
+        let is_one = batches.iter().all(|batch| batch.vworker < VWORKERS);
+        if !is_one || batches.windows(2).any(|pair| pair[0].vworker >= pair[1].vworker) {
             return Err(Error::Value { what: "virtual workers" });
         }
         let is_item = |column: u32| (column as usize) < self.items();

@@ -334,7 +334,9 @@ fn input_that_does_not_fit_is_refused() {
     let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap();
     let batch = |vworker| Batch { vworker, histories: &histories, users: &[] };
     assert!(matches!(step.pushes(1, (0, 0), &[batch(0)]), Err(Error::Value { what: "columns" })));
-    assert!(matches!(step.pushes(1, (0, 0), &[batch(1), batch(1)]), Err(Error::Value { what: "virtual workers" })));
+    for wrong in [&[batch(1), batch(1)][..], &[batch(64)]] {
+        assert!(matches!(step.pushes(1, (0, 0), wrong), Err(Error::Value { what: "virtual workers" })));
+    }
     for odds in [&[1.0; 3][..], &[1.0, 1.0, 0.0, 1.0], &[1.0, f32::NAN, 1.0, 1.0]] {
         let step = Step::new(&settings, Kernel::detect(), &table, &negatives).unwrap();
         assert!(step.with_odds(odds).is_err(), "{odds:?}");

@@ -102,14 +102,13 @@ pub(super) fn along_tree(dim: usize, leaves: &[(u16, Sums)]) -> Gradients {
     };
     let mut entries: Vec<(u32, u16, usize, usize)> = leaves.iter().enumerate().flat_map(of).collect();
     entries.sort_unstable();
+    let row = |(_, _, leaf, place): &(u32, u16, usize, usize)| &leaves[*leaf].1.rows[place * dim..][..dim];
     let mut all = Gradients { items: Vec::with_capacity(entries.len()), rows: Vec::with_capacity(entries.len() * dim) };
     for of_item in entries.chunk_by(|left, right| left.0 == right.0) {
-        let rows =
-            of_item.iter().map(|(_, number, leaf, place)| (*number, &leaves[*leaf].1.rows[place * dim..][..dim]));
         all.items.push(of_item[0].0);
         match of_item {
-            [(_, _, leaf, place)] => all.rows.extend_from_slice(&leaves[*leaf].1.rows[place * dim..][..dim]),
-            _ => all.rows.extend(sum_along_tree(rows)),
+            [only] => all.rows.extend_from_slice(row(only)),
+            several => all.rows.extend(sum_along_tree(several.iter().map(|entry| (entry.1, row(entry))))),
         }
     }
     all

@@ -244,6 +244,7 @@ impl<'a> Step<'a> {
         // No score of unit vectors is above 1, so that is what exponentials are taken relative to.
         let scale = 1.0 / self.settings.temperature;
         let (weights, blocks) = (&*self.weights, &self.negatives.blocks[..]);
+        let of_leaves: Vec<usize> = rows.leaves.iter().map(|leaf| leaf.rows.end).collect();
         for first in (0..n).step_by(of_block) {
             let block = first..n.min(first + of_block);
             let place = block.start * stride..block.end * stride;
@@ -251,7 +252,6 @@ impl<'a> Step<'a> {
             self.kernel.shares(&Shares { stride, rows: x, blocks, weights, scale, shift: scale }, shares);
             self.judge(rows, (block.clone(), told), (pitch, shares), &mut toward[place.clone()]);
             self.kernel.pull(stride, pitch, shares, &self.negatives.rows, &mut pulls[place]);
-            let of_leaves: Vec<usize> = rows.leaves.iter().map(|leaf| leaf.rows.end).collect();
             let ends = if is_whole { &of_leaves[..] } else { &[block.len()] };
             self.kernel.push(stride, pitch, shares, x, ends, &mut negatives);
         }

@@ -12,6 +12,7 @@
 //! | [`disk`] | a file system that can lose power, run full, fall back to read-only |
 //! | [`shim`] | a clock that jumps and drifts, syncs that are slow or fail |
 //! | [`cage`] | processor and memory |
+//! | [`repeater`] | calls that arrive twice |
 //! | [`world`] | all of it as a `docent_trial::World` |
 //! | [`tool`] | the machine's tools, and our C |
 
@@ -21,6 +22,7 @@ pub mod lag;
 pub mod member;
 pub mod net;
 pub mod probe;
+pub mod repeater;
 pub mod rules;
 pub mod shim;
 pub mod tool;
@@ -34,6 +36,7 @@ use anyhow::{Context, Result, bail, ensure};
 use disk::Shelf;
 use net::Network;
 use nix::fcntl::{Flock, FlockArg};
+use repeater::Repeater;
 use shim::Shim;
 use std::fs::File;
 use std::net::TcpListener;
@@ -70,6 +73,8 @@ pub struct Options {
     pub ground: Ground,
     /// Zones, given to nodes in turn; one for all where there are none.
     pub zones: Vec<String>,
+    /// Whether a [`repeater`] stands before every node; on loopback alone.
+    pub repeats: bool,
 }
 
 impl Default for Options {
@@ -86,6 +91,7 @@ impl Default for Options {
             binary: None,
             ground: Ground::default(),
             zones: Vec::new(),
+            repeats: false,
         }
     }
 }
@@ -100,6 +106,7 @@ pub struct Lab {
     // What members stand on goes after them, and before the directory: fields are dropped in their order.
     shelf: Option<Shelf>,
     network: Option<Network>,
+    repeater: Option<Repeater>,
     dir: tempfile::TempDir,
     /// The coordinators' internal addresses, as settings files list them.
     list: String,
@@ -154,6 +161,7 @@ impl Lab {
             nodes: Vec::new(),
             shelf: options.ground.disks.then(|| Shelf::build(&dir.path().join("images"))).transpose()?,
             network: options.ground.network.then(|| Network::build(dir.path())).transpose()?,
+            repeater: options.repeats.then(Repeater::build).transpose()?,
             dir,
             list: String::new(),
             options: options.clone(),
@@ -249,8 +257,13 @@ impl Lab {
         let zone = zone.or_else(|| zones.get(place % zones.len().max(1)).map(String::as_str));
         let zone = zone.map(|zone| format!("zone = \"{zone}\"\n")).unwrap_or_default();
         let query_addr = format!("{host}:{query}");
+        let internal = format!("{host}:{internal}");
+        let advertised = match &self.repeater {
+            Some(repeater) => format!("advertise_internal = \"{}\"\n", repeater.before(&internal)?),
+            None => String::new(),
+        };
         let text = format!(
-            "data_dir = {data:?}\ninternal_listen = \"{host}:{internal}\"\nquery_listen = \"{query_addr}\"\ncoordinators = [{}]\ntoken_file = {token:?}\n{}{zone}{}\n",
+            "data_dir = {data:?}\ninternal_listen = \"{internal}\"\n{advertised}query_listen = \"{query_addr}\"\ncoordinators = [{}]\ntoken_file = {token:?}\n{}{zone}{}\n",
             self.list,
             self.trust(),
             self.options.node_settings,
@@ -290,6 +303,11 @@ impl Lab {
     /// The network, where the lab has one of its own.
     pub fn network(&mut self) -> Option<&mut Network> {
         self.network.as_mut()
+    }
+
+    /// What stands before the nodes, where something does.
+    pub fn repeater(&self) -> Option<&Repeater> {
+        self.repeater.as_ref()
     }
 
     /// The lab's directory.

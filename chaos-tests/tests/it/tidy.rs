@@ -61,7 +61,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "trial",
         ],
     ),
-    ("docent-chaos", &["model", "trial"]),
+    ("docent-chaos", &["model", "proto", "trial"]),
 ];
 
 /// Third-party crates that only these of ours may name.
@@ -79,7 +79,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("turmoil", &["docent-sim"]),
     ("stateright", &["docent-trial"]),
     ("prost", &["docent-proto"]),
-    ("tonic", &["docent-proto", "docent-rpc", "docent-gateway", "docent"]),
+    ("tonic", &["docent-proto", "docent-rpc", "docent-gateway", "docent", "docent-chaos"]),
 ];
 
 /// Crates that must stay pure, and what must not be below them at any depth.

@@ -2,6 +2,7 @@
 
 use docent_chaos::client::Client;
 use docent_chaos::jobs;
+use docent_chaos::lab::repeater::Repeater;
 use docent_chaos::lab::{Lab, Options};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -171,4 +172,31 @@ fn a_job_whose_driver_is_killed_goes_on_with_another_to_the_same_bytes() {
             assert!(start.elapsed() < GUARD, "the model does not go live on two nodes:\n{}", lab.logs(20));
         }
     }
+}
+
+#[test]
+fn a_job_whose_requests_all_come_twice_ends_with_the_same_bytes() {
+    const FAMILIES: [&str; 4] = [
+        r#"{ "dim": 16, "epochs": 4, "holdout": 0.1 }"#,
+        r#"{ "algorithm": "graph", "neighbours": 50, "holdout": 0.1 }"#,
+        r#"{ "algorithm": "softmax", "dim": 16, "epochs": 2, "batch": 4096, "negatives": 128, "holdout": 0.1 }"#,
+        r#"{ "algorithm": "tower", "dim": 16, "epochs": 2, "batch": 4096, "negatives": 128, "holdout": 0.1 }"#,
+    ];
+    let parts = |repeats: bool| -> Vec<_> {
+        let lab = Lab::start(&Options { coordinators: 1, repeats, ..Options::default() }).unwrap();
+        fill(&lab);
+        let client = lab.client(0);
+        let hashes = FAMILIES.map(|settings| {
+            let repeated = || lab.repeater().map(Repeater::repeated);
+            let before = repeated();
+            let job = jobs::start(&client, &serde_json::from_str(settings).unwrap()).unwrap();
+            let ended = jobs::finished(&client, job, GUARD).unwrap();
+            assert_eq!(ended["attempt"], 1, "{ended}");
+            // Each host is asked at least to open, to load, to link, to train, to publish.
+            assert!(before.zip(repeated()).is_none_or(|(before, after)| after > before + 15), "{settings}");
+            jobs::part_hashes(&client, ended["version"].as_u64().unwrap()).unwrap()
+        });
+        hashes.into()
+    };
+    assert_eq!(parts(false), parts(true));
 }

@@ -3,6 +3,7 @@ use crate::{Error, TrainResponse, message::PAGE_BYTES_MAX};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
+use zerocopy::IntoBytes;
 
 /// Largest blob that a host accepts from another: 16 GiB, far beyond what fits a training host.
 const BLOB_BYTES_MAX: u64 = 16 << 30;
@@ -124,24 +125,30 @@ where
     }
 }
 
+// What travels is little-endian, as every machine is that Docent is built for: numbers are copied as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"), "rows travel as they lie in memory, which must be little-endian");
+
 pub(crate) fn push_floats(row: &[f32], bytes: &mut Vec<u8>) {
-    bytes.reserve(row.len() * 4);
-    // Four bytes at a time into room that is there, a few kilobytes at once, which stay in the cache: no check of the capacity for each byte.
-    for row in row.chunks(1024) {
-        let start = bytes.len();
-        bytes.resize(start + row.len() * 4, 0);
-        bytes[start..].as_chunks_mut().0.iter_mut().zip(row).for_each(|(four, value)| *four = value.to_le_bytes());
-    }
+    bytes.extend_from_slice(row.as_bytes());
 }
 
 pub(crate) fn pack_floats(values: &[f32]) -> Bytes {
-    let mut bytes = Vec::with_capacity(values.len() * 4);
-    push_floats(values, &mut bytes);
-    bytes.into()
+    Bytes::copy_from_slice(values.as_bytes())
 }
 
-pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four))
+/// Fills `row` from its bytes; where there are too few, the rest stays as it is.
+pub(crate) fn read_floats(bytes: &[u8], row: &mut [f32]) {
+    let row = row.as_mut_bytes();
+    let len = row.len().min(bytes.len());
+    row[..len].copy_from_slice(&bytes[..len]);
+}
+
+/// All whole numbers in `bytes`.
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
+    let whole = bytes.as_chunks::<4>().0.as_flattened();
+    let mut values = vec![0.0; whole.len() / 4];
+    read_floats(whole, &mut values);
+    values
 }
 
 pub(crate) fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {
@@ -149,9 +156,7 @@ pub(crate) fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 pub(crate) fn pack_doubles(values: &[f64]) -> Bytes {
-    let mut bytes = vec![0; values.len() * 8];
-    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(eight, value)| *eight = value.to_le_bytes());
-    bytes.into()
+    Bytes::copy_from_slice(values.as_bytes())
 }
 
 pub(crate) fn doubles(bytes: &[u8]) -> Vec<f64> {

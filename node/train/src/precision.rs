@@ -48,7 +48,7 @@ impl Precision {
     /// Reads a row of as many bytes as it has.
     pub(crate) fn read(self, bytes: &[u8], row: &mut [f32]) {
         match self {
-            Self::F32 => row.iter_mut().zip(page::floats(bytes)).for_each(|(to, value)| *to = value),
+            Self::F32 => page::read_floats(bytes, row),
             Self::Bf16 => row
                 .iter_mut()
                 .zip(bytes.as_chunks().0)

@@ -31,10 +31,10 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "ials,graph,softmax,tower,blend")]
     families: Vec<String>,
     /// Dimensions of iALS, sampled softmax, two towers and blends
-    #[arg(long, value_delimiter = ',', default_value = "64,128,256")]
+    #[arg(long, value_delimiter = ',', default_value = "256")]
     dims: Vec<u32>,
     /// Seeds to train each random family with
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<u64>,
     /// Choose gowalla's settings anew too: those of the others always are
     #[arg(long)]

@@ -2,7 +2,8 @@
 //!
 //! The procedure is coordinate descent by the product's own means: `docent evaluate` trains on the training part without a tenth of each user's
 //! positives and measures NDCG@20 on that tenth. One setting after the other takes the value of its list that measures best with the others as
-//! they are, in two sweeps. Nothing of it sees the test part, and nothing of it knows the data set.
+//! they are, in two sweeps. Nothing of it sees the test part, and nothing of it knows the data set. Settings of sampled softmax are found with 64
+//! dimensions for all, and two towers take them and look for those of their layers alone: a search takes minutes then, not hours.
 
 use anyhow::{Context, Result};
 use docent_chaos::lab::Lab;
@@ -14,8 +15,13 @@ use std::collections::BTreeMap;
 pub(crate) struct Model {
     /// What to call it.
     pub(crate) name: String,
-    /// Flags that make it what it is.
+    /// What else takes the settings that are found for it.
+    family: String,
+    /// Flags that make it what it is, but for its dimensions.
     fixed: Vec<(&'static str, String)>,
+    dim: Option<u32>,
+    /// With how many dimensions its settings are tried.
+    tried_dim: Option<u32>,
     /// Flags to choose, each with its values; the procedure begins with the first.
     space: Vec<(&'static str, &'static [&'static str])>,
     /// What was chosen for gowalla, flag by flag.
@@ -24,11 +30,13 @@ pub(crate) struct Model {
     pub(crate) least: Option<(f64, f64)>,
     /// Whether another seed gives another model.
     pub(crate) is_random: bool,
-    /// The models of a blend: it takes what is chosen for each, and a tenth of the training part to find its weights on.
+    /// Models whose settings it takes besides its own.
     of: Vec<Model>,
+    /// Whether it finds something (a blend its weights) on a tenth of the training part.
+    holds_out: bool,
 }
 
-/// What was found for models, by name, so that a blend does not search again.
+/// What was found, by family, so that nothing is searched for twice.
 pub(crate) type Found = BTreeMap<String, Flags>;
 
 /// Flags with their values.
@@ -36,6 +44,8 @@ pub(crate) type Flags = Vec<(&'static str, String)>;
 
 /// Sweeps over all settings.
 const SWEEPS: usize = 2;
+/// With how many dimensions models with gradients are tried.
+const DIM: u32 = 64;
 /// Seed of what is held out, and of the models that are tried.
 const SEED: &str = "7";
 
@@ -45,7 +55,10 @@ impl Model {
         let chosen = Ials::of(dim);
         Model {
             name: format!("iALS d={dim}"),
-            fixed: vec![("--dim", dim.to_string())],
+            family: format!("iALS d={dim}"),
+            fixed: Vec::new(),
+            dim: Some(dim),
+            tried_dim: Some(dim),
             space: vec![
                 ("--regularization", &["0.004", "0.001", "0.002", "0.008", "0.016", "0.03"]),
                 ("--unobserved-weight", &["0.01", "0.003", "0.03", "0.1", "0.3", "1"]),
@@ -64,6 +77,7 @@ impl Model {
             },
             is_random: true,
             of: Vec::new(),
+            holds_out: false,
         }
     }
 
@@ -80,7 +94,10 @@ impl Model {
         ];
         Model {
             name: "graph filter".to_owned(),
+            family: "graph filter".to_owned(),
             fixed: vec![("--algorithm", "graph".to_owned())],
+            dim: None,
+            tried_dim: None,
             space: vec![
                 ("--user-exponent", &["0.7", "0", "0.3", "0.5", "0.9"]),
                 ("--source-exponent", &["0.6", "0.4", "0.5", "0.7", "0.8"]),
@@ -94,6 +111,7 @@ impl Model {
             least: Some((0.181, 0.149)),
             is_random: false,
             of: Vec::new(),
+            holds_out: false,
         }
     }
 
@@ -109,7 +127,10 @@ impl Model {
         ];
         Model {
             name: format!("softmax d={dim}"),
-            fixed: vec![("--algorithm", "softmax".to_owned()), ("--dim", dim.to_string())],
+            family: "softmax".to_owned(),
+            fixed: vec![("--algorithm", "softmax".to_owned())],
+            dim: Some(dim),
+            tried_dim: Some(DIM),
             space: vec![
                 ("--temperature", &["0.08", "0.06", "0.1", "0.13"]),
                 ("--epochs", &["20", "10", "40"]),
@@ -122,22 +143,25 @@ impl Model {
             least: (dim >= 256).then_some((0.178, 0.148)),
             is_random: true,
             of: Vec::new(),
+            holds_out: false,
         }
     }
 
     /// Two towers with so many dimensions: what sampled softmax takes, and layers.
     pub(crate) fn tower(dim: u32) -> Model {
-        let softmax = Model::softmax(dim);
-        let layers = [("--dense-rate", &["0.00002", "0.001"][..]), ("--user-hidden", &["16", "0", "128"])];
-        let chosen = layers.iter().map(|(flag, values)| (*flag, values[0].to_owned()));
+        let space = vec![("--dense-rate", &["0.00002", "0.001"][..]), ("--user-hidden", &["16", "0", "128"])];
         Model {
             name: format!("tower d={dim}"),
-            fixed: vec![("--algorithm", "tower".to_owned()), ("--dim", dim.to_string())],
-            of_gowalla: softmax.of_gowalla.iter().cloned().chain(chosen).collect(),
-            space: softmax.space.into_iter().chain(layers).collect(),
+            family: "tower".to_owned(),
+            fixed: vec![("--algorithm", "tower".to_owned())],
+            dim: Some(dim),
+            tried_dim: Some(DIM),
+            of_gowalla: first_of(&space),
+            space,
             least: (dim >= 128).then_some((0.165, 0.138)),
             is_random: true,
-            of: Vec::new(),
+            of: vec![Model::softmax(dim)],
+            holds_out: false,
         }
     }
 
@@ -145,54 +169,67 @@ impl Model {
     pub(crate) fn blend(dim: u32) -> Model {
         Model {
             name: format!("blend d={dim}"),
-            fixed: [("--algorithm", "blend"), ("--blend-with", "softmax"), ("--dim", &dim.to_string())]
+            family: "blend".to_owned(),
+            fixed: [("--algorithm", "blend"), ("--blend-with", "softmax")]
                 .map(|(flag, value)| (flag, value.to_owned()))
                 .to_vec(),
+            dim: Some(dim),
+            tried_dim: None,
             space: Vec::new(),
             of_gowalla: Vec::new(),
             least: (dim >= 128).then_some((0.187, 0.156)),
             is_random: true,
             of: vec![Model::graph(), Model::softmax(dim)],
+            holds_out: true,
         }
     }
 
     /// The flags of `docent train` with the settings for a data set: recorded ones for gowalla unless `searches`, else found.
     pub(crate) fn chosen(&self, lab: &Lab, split: &str, searches: bool, found: &mut Found) -> Result<Flags> {
-        let held_out = match self.of.is_empty() {
-            true => vec![("--holdout", "0".to_owned())],
-            false => vec![("--holdout", "0.1".to_owned()), ("--split", split.to_owned())],
+        let held_out = match self.holds_out {
+            false => vec![("--holdout", "0".to_owned())],
+            true => vec![("--holdout", "0.1".to_owned()), ("--split", split.to_owned())],
         };
-        let mut flags: Flags = self.fixed.iter().cloned().chain(held_out).collect();
+        let mut flags: Flags = self.with_dim(self.dim);
+        flags.extend(held_out);
         flags.extend(self.settings(lab, split, searches, found)?);
-        for model in &self.of {
-            flags.extend(model.settings(lab, split, searches, found)?);
-        }
         Ok(flags)
     }
 
+    fn with_dim(&self, dim: Option<u32>) -> Flags {
+        self.fixed.iter().cloned().chain(dim.map(|dim| ("--dim", dim.to_string()))).collect()
+    }
+
     fn settings(&self, lab: &Lab, split: &str, searches: bool, found: &mut Found) -> Result<Flags> {
-        if !searches || self.space.is_empty() {
-            return Ok(self.of_gowalla.clone());
+        let mut settings = Flags::new();
+        for model in &self.of {
+            settings.extend(model.settings(lab, split, searches, found)?);
         }
-        if let Some(known) = found.get(&self.name) {
-            return Ok(known.clone());
+        let own = match found.get(&self.family) {
+            _ if !searches || self.space.is_empty() => self.of_gowalla.clone(),
+            Some(known) => known.clone(),
+            None => self.search(lab, split, &settings)?,
+        };
+        if searches {
+            found.insert(self.family.clone(), own.clone());
         }
-        let settings = self.search(lab, split)?;
-        found.insert(self.name.clone(), settings.clone());
+        settings.extend(own);
         Ok(settings)
     }
 
-    fn search(&self, lab: &Lab, split: &str) -> Result<Flags> {
+    /// Its own settings beside those it takes.
+    fn search(&self, lab: &Lab, split: &str, taken: &Flags) -> Result<Flags> {
+        let fixed: Flags = self.with_dim(self.tried_dim).into_iter().chain(taken.iter().cloned()).collect();
         let mut tried = BTreeMap::new();
-        let mut best: Flags = self.space.iter().map(|(flag, values)| (*flag, values[0].to_owned())).collect();
-        let mut figure = self.tried(lab, split, &best, &mut tried)?;
+        let mut best = first_of(&self.space);
+        let mut figure = measured(lab, split, &fixed, &best, &mut tried)?;
         for _ in 0..SWEEPS {
             let before = best.clone();
             for (at, (_, values)) in self.space.iter().enumerate() {
                 for value in *values {
                     let mut other = best.clone();
                     other[at].1 = (*value).to_owned();
-                    let measured = self.tried(lab, split, &other, &mut tried)?;
+                    let measured = measured(lab, split, &fixed, &other, &mut tried)?;
                     if measured > figure {
                         (best, figure) = (other, measured);
                     }
@@ -205,21 +242,26 @@ impl Model {
         println!("    chosen of {} held out: {} (NDCG@20 {figure:.4})", tried.len(), words(&best));
         Ok(best)
     }
+}
 
-    /// NDCG@20 on what `docent evaluate` holds out; each setting is tried once.
-    fn tried(&self, lab: &Lab, split: &str, flags: &Flags, tried: &mut BTreeMap<String, f64>) -> Result<f64> {
-        if let Some(known) = tried.get(&words(flags)) {
-            return Ok(*known);
-        }
-        let mut command = vec!["--output", "json", "evaluate", "--split", split, "--seed", SEED];
-        command.extend(self.fixed.iter().chain(flags).flat_map(|(flag, value)| [*flag, value.as_str()]));
-        let said: Value = serde_json::from_str(&lab.docent(&command)?)?;
-        let figure = |name: &str| said["metrics"][name].as_f64().with_context(|| format!("no {name}: {said}"));
-        let (recall, ndcg) = (figure("recall@20")?, figure("ndcg@20")?);
-        println!("    held out: Recall@20 {recall:.4} NDCG@20 {ndcg:.4}  {}", words(flags));
-        tried.insert(words(flags), ndcg);
-        Ok(ndcg)
+/// Each flag with the value that the procedure begins with.
+fn first_of(space: &[(&'static str, &'static [&'static str])]) -> Flags {
+    space.iter().map(|(flag, values)| (*flag, values[0].to_owned())).collect()
+}
+
+/// NDCG@20 on what `docent evaluate` holds out; each setting is tried once.
+fn measured(lab: &Lab, split: &str, fixed: &Flags, flags: &Flags, tried: &mut BTreeMap<String, f64>) -> Result<f64> {
+    if let Some(known) = tried.get(&words(flags)) {
+        return Ok(*known);
     }
+    let mut command = vec!["--output", "json", "evaluate", "--split", split, "--seed", SEED];
+    command.extend(fixed.iter().chain(flags).flat_map(|(flag, value)| [*flag, value.as_str()]));
+    let said: Value = serde_json::from_str(&lab.docent(&command)?)?;
+    let figure = |name: &str| said["metrics"][name].as_f64().with_context(|| format!("no {name}: {said}"));
+    let (recall, ndcg) = (figure("recall@20")?, figure("ndcg@20")?);
+    println!("    held out: Recall@20 {recall:.4} NDCG@20 {ndcg:.4}  {}", words(flags));
+    tried.insert(words(flags), ndcg);
+    Ok(ndcg)
 }
 
 /// Flags as they are typed.

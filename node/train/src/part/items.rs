@@ -41,7 +41,7 @@ impl Items {
         if items.len() as u64 * u64::from(dim) * 4 != reader.0.len() as u64 {
             return Err(Error::Damaged("its length is not what its header says"));
         }
-        let part = Self { dim, slots, items, vectors: floats(reader.0).collect() };
+        let part = Self { dim, slots, items, vectors: floats(reader.0) };
         part.check()?;
         Ok(part)
     }

@@ -101,7 +101,7 @@ impl Session {
             }
             for (at, row) in of_owner.iter().zip(rows.chunks_exact(dim * 4)) {
                 let to = &mut items[*at as usize * dim..][..dim];
-                to.iter_mut().zip(page::floats(row)).for_each(|(to, value)| *to = value);
+                page::read_floats(row, to);
             }
         }
         Ok(items)

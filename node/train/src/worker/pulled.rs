@@ -138,7 +138,7 @@ impl Pulled {
         entries.dedup_by_key(|(item, _)| *item);
         let mut rows = vec![0.0; entries.len() * dim];
         for (row, (_, packed)) in rows.chunks_exact_mut(dim).zip(&entries) {
-            row.iter_mut().zip(page::floats(packed)).for_each(|(value, packed)| *value = packed);
+            page::read_floats(packed, row);
         }
         let items: Vec<u32> = entries.into_iter().map(|(item, _)| item).collect();
         let numbers = numbers.counting(&items);

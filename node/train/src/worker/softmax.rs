@@ -444,7 +444,7 @@ fn decode_push(node: u64, dim: usize, negatives: usize, blob: &Bytes) -> Result<
     let (roots, mut rows): (Vec<Root>, Bytes) = page::beheaded(blob).ok_or_else(malformed)?;
     let mut take = |values: usize| {
         let is_there = values.checked_mul(4).is_some_and(|bytes| bytes <= rows.len());
-        is_there.then(|| page::floats(&rows.split_to(values * 4)).collect::<Vec<f32>>()).ok_or_else(malformed)
+        is_there.then(|| page::floats(&rows.split_to(values * 4))).ok_or_else(malformed)
     };
     let root = |root: Root| {
         let (rows, of_negatives) = (take(root.items.len() * dim)?, take(root.negatives as usize)?);

@@ -129,7 +129,7 @@ impl Session {
         let table = self.table();
         let (kernel, threads) = (self.context.kernel, self.context.options.threads);
         let work = move || -> Result<Current, Error> {
-            let weights: Vec<f32> = page::floats(&weights).collect();
+            let weights: Vec<f32> = page::floats(&weights);
             let fixed = Dense::first(&settings, 0)?.to_vec().len();
             let features = weights.len().saturating_sub(fixed) / usize::from(settings.base.dim);
             let dense = Dense::from_vec(&settings, features, &weights)?;

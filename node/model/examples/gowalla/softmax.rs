@@ -13,7 +13,6 @@ use docent_model::{
         step::{Batch, Step},
         user,
     },
-    tree,
 };
 use std::time::Instant;
 
@@ -225,7 +224,7 @@ fn push(
     };
     let rows: usize = batches.iter().map(parts).sum();
     spent.flop += 6.0 * rows as f64 * f64::from(settings.dim) * negatives.len() as f64;
-    Ok(tree::finish(VWORKERS, roots)?)
+    Ok(Push::finish(settings.dim.into(), roots)?)
 }
 
 /// A user's vector, and the 1 that items' biases are multiplied by.

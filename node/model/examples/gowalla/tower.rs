@@ -6,7 +6,15 @@ use crate::{
 use docent_model::{
     Adjacency, Kernel, parallel,
     rank::Items,
-    softmax::{VWORKERS, adagrad::Table, first_row, gradients::Gradients, negatives::Negatives, plan, step::Step},
+    softmax::{
+        VWORKERS,
+        adagrad::Table,
+        first_row,
+        gradients::Gradients,
+        negatives::{Negatives, Push},
+        plan,
+        step::Step,
+    },
     tower::{
         Dense, FEATURES_MAX, Mlp, Settings,
         adam::Adam,
@@ -148,7 +156,7 @@ impl Model {
         let negatives = Negatives::new(usize::from(base.dim), &self.catalogue.draw(epoch, step), &outputs)?;
         let of = Step::new(&base, kernel, &outputs, &negatives)?.with_tower(user_tower.as_ref())?;
         let roots = of.pushes(threads, (epoch, step), &Worker::batches(&self.workers, batches, step))?;
-        let mut sum = tree::finish(VWORKERS, roots)?;
+        let mut sum = Push::finish(base.dim.into(), roots)?;
         let (loss, of_users) = (sum.loss, std::mem::take(&mut sum.dense));
         let mut of_items = Vec::new();
         for back in self.back(threads, &item_tower, &negatives.gradients(sum)?) {

@@ -86,23 +86,16 @@ impl Sum for Gradients {
     }
 }
 
-/// What an [`Accumulator`] has of its items, in the order in which they came.
-#[derive(Debug, Default)]
-pub(super) struct Sums {
-    items: Vec<u32>,
-    rows: Vec<f32>,
-}
-
-/// The gradients that leaves of [`crate::tree`] (ascending, with their sums) have together: what [`Sum`] makes of them level by level, with each row
-/// copied once.
-pub(super) fn along_tree(dim: usize, leaves: &[(u16, Sums)]) -> Gradients {
-    let of = |(leaf, (number, sums)): (usize, &(u16, Sums))| {
-        let entry = move |(place, item): (usize, &u32)| (*item, *number, leaf, place);
+/// The gradients that nodes of [`crate::tree`] (ascending by first leaf; none within another; items in any order) have together: what [`Sum`] makes of
+/// them level by level, with each row copied once.
+pub(super) fn along_tree(dim: usize, nodes: &[(u16, Gradients)]) -> Gradients {
+    let of = |(node, (first, sums)): (usize, &(u16, Gradients))| {
+        let entry = move |(place, item): (usize, &u32)| (*item, *first, node, place);
         sums.items.iter().enumerate().map(entry).collect::<Vec<_>>()
     };
-    let mut entries: Vec<(u32, u16, usize, usize)> = leaves.iter().enumerate().flat_map(of).collect();
+    let mut entries: Vec<(u32, u16, usize, usize)> = nodes.iter().enumerate().flat_map(of).collect();
     entries.sort_unstable();
-    let row = |(_, _, leaf, place): &(u32, u16, usize, usize)| &leaves[*leaf].1.rows[place * dim..][..dim];
+    let row = |(_, _, node, place): &(u32, u16, usize, usize)| &nodes[*node].1.rows[place * dim..][..dim];
     let mut all = Gradients { items: Vec::with_capacity(entries.len()), rows: Vec::with_capacity(entries.len() * dim) };
     for of_item in entries.chunk_by(|left, right| left.0 == right.0) {
         all.items.push(of_item[0].0);
@@ -114,7 +107,7 @@ pub(super) fn along_tree(dim: usize, leaves: &[(u16, Sums)]) -> Gradients {
     all
 }
 
-/// The sum of the rows of some leaves, ascending. Of three neighbours the two are added first whose subtree is the smaller one.
+/// The sum of the rows of some nodes, ascending by first leaf. Of three neighbours the two are added first whose subtree is the smaller one.
 fn sum_along_tree<'a>(rows: impl Iterator<Item = (u16, &'a [f32])>) -> Vec<f32> {
     fn add(waiting: &mut Vec<(u16, Vec<f32>)>) {
         if let Some((_, right)) = waiting.pop()
@@ -145,7 +138,8 @@ pub struct Accumulator {
     dim: usize,
     /// By item: where its row is, or [`NOWHERE`].
     places: Vec<u32>,
-    sums: Sums,
+    /// In the order in which they came.
+    sums: Gradients,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -154,7 +148,7 @@ impl Accumulator {
     /// For items below `items` and rows of `dim` values.
     #[must_use]
     pub fn new(dim: usize, items: usize) -> Self {
-        Self { dim, places: vec![NOWHERE; items], sums: Sums::default() }
+        Self { dim, places: vec![NOWHERE; items], sums: Gradients::default() }
     }
 
     /// The sum of an item so far.
@@ -175,9 +169,9 @@ impl Accumulator {
     }
 
     /// The same as they came, for [`along_tree`].
-    pub(super) fn take_sums(&mut self) -> Sums {
+    pub(super) fn take_sums(&mut self) -> Gradients {
         let rows = Vec::with_capacity(self.sums.rows.len());
-        let sums = std::mem::replace(&mut self.sums, Sums { items: Vec::new(), rows });
+        let sums = std::mem::replace(&mut self.sums, Gradients { items: Vec::new(), rows });
         sums.items.iter().for_each(|item| self.places[*item as usize] = NOWHERE);
         sums
     }
@@ -223,12 +217,19 @@ mod tests {
                 pairs.iter().for_each(|(item, value)| sums.row(*item).iter_mut().for_each(|sum| *sum += *value / 3.0));
                 sums.take_sums()
             };
-            let all: Vec<(u16, Sums)> = leaves.iter().map(|(leaf, pairs)| (*leaf, of(pairs))).collect();
+            let all: Vec<(u16, Gradients)> = leaves.iter().map(|(leaf, pairs)| (*leaf, of(pairs))).collect();
             let nodes = (0u16..32).map(|index| {
-                let own = all.iter().find(|(leaf, _)| *leaf == index).map(|(_, sums)| Sums { items: sums.items.clone(), rows: sums.rows.clone() });
+                let own = all.iter().find(|(leaf, _)| *leaf == index).map(|(_, sums)| sums.clone());
                 Node { level: 0, index, value: along_tree(2, &[(0, own.unwrap_or_default())]) }
             });
-            let expected = tree::finish(32, nodes.collect()).unwrap();
+            let nodes: Vec<_> = nodes.collect();
+            // The same from the roots of two hosts, with nodes of several levels.
+            let (left, right): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| (5..18).contains(&node.index));
+            let roots = tree::fold(left).into_iter().chain(tree::fold(right));
+            let mut roots: Vec<_> = roots.map(|root| (root.index << root.level, root.value)).collect();
+            roots.sort_unstable_by_key(|(first, _)| *first);
+            let expected = tree::finish(32, nodes).unwrap();
+            prop_assert_eq!(along_tree(2, &roots), expected.clone());
             prop_assert_eq!(along_tree(2, &all), expected);
         }
     }

@@ -1,6 +1,14 @@
 //! The negatives of a step, and what is pushed: gradients of them and of the items in histories.
-use super::gradients::Gradients;
-use crate::{Error, kernel::stride, shape, tree::Sum};
+use super::{
+    VWORKERS,
+    gradients::{Gradients, along_tree},
+};
+use crate::{
+    Error,
+    kernel::stride,
+    shape,
+    tree::{self, Node, Sum},
+};
 
 /// The negatives of a step, the same for all virtual workers.
 #[derive(Debug)]
@@ -79,6 +87,21 @@ impl Push {
     #[must_use]
     pub fn fits(&self, dim: usize, negatives: usize) -> bool {
         self.negatives.is_empty() || self.negatives.len() == negatives * stride(dim)
+    }
+
+    /// What all virtual workers push together, from the roots of what hosts have of the tree: gradients of `dim` values.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] when `roots` do not cover every virtual worker exactly once.
+    pub fn finish(dim: usize, mut roots: Vec<Node<Push>>) -> Result<Push, Error> {
+        let taken = roots.iter_mut().map(|root| (root.level, root.index, std::mem::take(&mut root.value.targets)));
+        let targets: Vec<_> = taken.collect();
+        // Only roots that fit together have a first leaf each.
+        let sum = tree::finish(VWORKERS, roots)?;
+        let mut targets: Vec<(u16, Gradients)> =
+            targets.into_iter().map(|(level, index, targets)| (index << level, targets)).collect();
+        targets.sort_unstable_by_key(|(first, _)| *first);
+        Ok(Push { targets: along_tree(dim, &targets), ..sum })
     }
 
     /// What all virtual workers push together, as gradients of items (`negatives`: ascending).

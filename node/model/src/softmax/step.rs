@@ -5,7 +5,7 @@
 //! cache, as a gradient of all negatives is too large to be written and read for each virtual worker. What is left, targets and histories, is sparse.
 use super::{
     Loss, Settings, VWORKERS,
-    gradients::{Accumulator, Sums, along_tree},
+    gradients::{Accumulator, Gradients, along_tree},
     negatives::{Negatives, Push},
     rows::{Leaf, Rows},
 };
@@ -60,7 +60,7 @@ struct Told {
     /// One, as a run is a subtree; without targets.
     nodes: Vec<tree::Node<Push>>,
     /// Gradients of targets by virtual worker.
-    targets: Vec<(u16, Sums)>,
+    targets: Vec<(u16, Gradients)>,
 }
 
 /// Memory of a thread, used again and again.

@@ -34,7 +34,7 @@ use docent_model::{
         step::{Batch, Step},
     },
     tower::user,
-    tree::{self, Node},
+    tree::Node,
 };
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -265,7 +265,7 @@ impl Session {
             for (node, bytes) in pushed {
                 roots.extend(decode_push(node, dim, negatives.len(), &bytes)?);
             }
-            let gradients = tree::finish(VWORKERS, roots)?.gradients(dim, &negatives)?;
+            let gradients = Push::finish(dim, roots)?.gradients(dim, &negatives)?;
             let rate = settings.rate(at.steps, at.epoch, at.step);
             let sums = match climb {
                 Some(climb) => Some(climb.apply(&mut versioned.table, rate, &gradients)?),

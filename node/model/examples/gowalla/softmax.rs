@@ -10,7 +10,7 @@ use docent_model::{
         negatives::{Negatives, Push},
         odds, plan,
         sample::{self, Draw, Masses},
-        step::{Batch, Step},
+        step::{Batch, Room, Step},
         user,
     },
 };
@@ -130,6 +130,7 @@ impl Catalogue {
 /// What a host with all virtual workers does, and how long it took.
 #[derive(Default)]
 struct Spent {
+    room: Room,
     all_s: f64,
     push_s: f64,
     /// Of the three products in the pushes: a multiplication and an addition for each row, negative and value.
@@ -215,6 +216,7 @@ fn push(
 ) -> Result<Push, Failure> {
     let at = Instant::now();
     let of = Step::new(settings, Kernel::detect(), table.rows(), negatives)?.with_loss(told).with_odds(odds)?;
+    let of = of.in_room(&spent.room);
     let batches = Worker::batches(workers, batches, step);
     let roots = of.pushes(threads, (epoch, step), &batches)?;
     spent.push_s += at.elapsed().as_secs_f64();
@@ -244,7 +246,7 @@ fn report(settings: &Settings, data: &Data, rows: &[f32], what: &str, spent: &Sp
     let users = users(dim, data, rows)?;
     let seen: Vec<&[u32]> = data.train.iter().map(|items| &items[..]).collect();
     let lists = Items::new(dim + 1, rows)?.rank(kernel, data.threads, &users, &seen, K)?;
-    let Spent { all_s, push_s, flop, items, steps } = spent;
+    let Spent { all_s, push_s, flop, items, steps, .. } = spent;
     println!(
         "{what} in {all_s:.1} s ({push_s:.1} s in pushes at {:.1} GFLOP/s, {} items a step): {}",
         flop / push_s / 1e9,

@@ -86,7 +86,7 @@ impl Sum for Gradients {
     }
 }
 
-/// The gradients that nodes of [`crate::tree`] (ascending by first leaf; none within another; items in any order) have together: what [`Sum`] makes of
+/// The gradients that nodes of [`crate::tree`] (with their first leaves; none within another; in any order) have together: what [`Sum`] makes of
 /// them level by level, with each row copied once.
 pub(super) fn along_tree(dim: usize, nodes: &[(u16, Gradients)]) -> Gradients {
     let of = |(node, (first, sums)): (usize, &(u16, Gradients))| {
@@ -226,8 +226,7 @@ mod tests {
             // The same from the roots of two hosts, with nodes of several levels.
             let (left, right): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| (5..18).contains(&node.index));
             let roots = tree::fold(left).into_iter().chain(tree::fold(right));
-            let mut roots: Vec<_> = roots.map(|root| (root.index << root.level, root.value)).collect();
-            roots.sort_unstable_by_key(|(first, _)| *first);
+            let roots: Vec<_> = roots.map(|root| (root.index << root.level, root.value)).collect();
             let expected = tree::finish(32, nodes).unwrap();
             prop_assert_eq!(along_tree(2, &roots), expected.clone());
             prop_assert_eq!(along_tree(2, &all), expected);

@@ -98,9 +98,8 @@ impl Push {
         let targets: Vec<_> = taken.collect();
         // Only roots that fit together have a first leaf each.
         let sum = tree::finish(VWORKERS, roots)?;
-        let mut targets: Vec<(u16, Gradients)> =
+        let targets: Vec<(u16, Gradients)> =
             targets.into_iter().map(|(level, index, targets)| (index << level, targets)).collect();
-        targets.sort_unstable_by_key(|(first, _)| *first);
         Ok(Push { targets: along_tree(dim, &targets), ..sum })
     }
 

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::kernel::{LEAVES_MAX, ROWS_UNIT, Shares, pitch, stride};
 use crate::{Adjacency, Error, Kernel, parallel, shape, tower::Mlp, tree};
-use std::{borrow::Cow, ops::Range};
+use std::{
+    borrow::Cow,
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Shares of a run, at most: 8 MiB. A virtual worker with more is a run by itself, in blocks of rows.
 const SHARES_OF_RUN: usize = 1 << 21;
@@ -52,6 +56,7 @@ pub struct Step<'a> {
     pub(super) loss: Loss,
     pub(super) tower: Option<&'a Mlp>,
     pub(super) stride: usize,
+    room: Option<&'a Room>,
 }
 
 /// What a run pushes.
@@ -63,10 +68,27 @@ struct Told {
     targets: Vec<(u16, Gradients)>,
 }
 
+/// Memory that the threads of one step leave for those of the next: megabytes that the system would else clear page by page.
+#[derive(Debug, Default)]
+pub struct Room(Mutex<Vec<Vec<f32>>>);
+
 /// Memory of a thread, used again and again.
-struct Scratch {
+struct Scratch<'a> {
     sums: Accumulator,
     shares: Vec<f32>,
+    room: &'a Room,
+}
+
+impl Room {
+    fn left(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.room.left().push(std::mem::take(&mut self.shares));
+    }
 }
 
 impl<'a> Step<'a> {
@@ -86,7 +108,7 @@ impl<'a> Step<'a> {
         shape("rows of negatives", dim, negatives.dim)?;
         let weights = Cow::Borrowed(&negatives.weights[..]);
         let (loss, stride) = (Loss::Softmax, stride(dim));
-        Ok(Self { settings, kernel, table, negatives, weights, odds: None, loss, tower: None, stride })
+        Ok(Self { settings, kernel, table, negatives, weights, odds: None, loss, tower: None, stride, room: None })
     }
 
     /// Every item counts so many times more than by its row ([`super::odds`]), by row of the table: as a negative and as a target.
@@ -119,6 +141,12 @@ impl<'a> Step<'a> {
         Ok(Self { tower, ..self })
     }
 
+    /// Takes its memory from `room`, and leaves it there.
+    #[must_use]
+    pub fn in_room(self, room: &'a Room) -> Self {
+        Self { room: Some(room), ..self }
+    }
+
     /// Losses and gradients of the batches of step `step` of epoch `epoch`, both from 0: the roots of what the virtual workers, ascending, are of the
     /// tree.
     ///
@@ -139,11 +167,17 @@ impl<'a> Step<'a> {
             return Err(Error::Value { what: "columns" });
         }
         let (runs, dim) = (self.runs(threads, batches), usize::from(self.settings.dim));
+        let own = Room::default();
+        let room = self.room.unwrap_or(&own);
         let mut told: Vec<Told> = runs.iter().map(|_| Told::default()).collect();
         parallel::for_each(
             threads,
             told.iter_mut().zip(runs).collect(),
-            || Scratch { sums: Accumulator::new(dim, self.items()), shares: Vec::new() },
+            || Scratch {
+                sums: Accumulator::new(dim, self.items()),
+                shares: room.left().pop().unwrap_or_default(),
+                room,
+            },
             |scratch, (told, run): (&mut Told, Range<usize>)| *told = self.run(scratch, (epoch, step), &batches[run]),
         );
         let (mut nodes, mut targets) = (Vec::new(), Vec::new());
@@ -198,7 +232,7 @@ impl<'a> Step<'a> {
         runs
     }
 
-    fn run(&self, scratch: &mut Scratch, (epoch, step): (u32, u32), batches: &[Batch<'_>]) -> Told {
+    fn run(&self, scratch: &mut Scratch<'_>, (epoch, step): (u32, u32), batches: &[Batch<'_>]) -> Told {
         let mut rows = self.gather(epoch, step, batches);
         let inputs = std::mem::take(&mut rows.x);
         let climbed = self.tower.map(|tower| (tower, tower.forward(self.kernel, inputs.clone())));

@@ -6,7 +6,7 @@ use super::{
     negatives::{Negatives, Push},
     odds, plan,
     sample::{Draw, Masses, mass},
-    step::{Batch, Key, Step},
+    step::{Batch, Key, Room, Step},
 };
 use crate::{Adjacency, Error, Kernel, tree};
 use proptest::prelude::*;
@@ -162,6 +162,7 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
         tables.chunks(length * dim).map(|rows| Table::new(dim, rows.to_vec())).collect::<Result<_, _>>()?;
     let steps = plan::steps(&settings, workers.iter().map(|histories| histories.entries() as u64).sum());
     assert!(steps > 3);
+    let room = Room::default();
     for (epoch, at) in (0..2).flat_map(|epoch| (0..steps).map(move |step| (epoch, step))) {
         let all: Vec<f32> = tables.iter().flat_map(|table| table.rows()).copied().collect();
         let drawn = drawn(&masses, &positives, epoch, at)?;
@@ -170,7 +171,7 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
         for host in 0..4 {
             let own: Vec<u16> = (0..VWORKERS).filter(|vworker| hosts[usize::from(*vworker)] == host).collect();
             let users = users_of(&settings, &workers, &own, (epoch, at, steps));
-            let step = Step::new(&settings, kernel, &all, &negatives)?.with_loss(loss);
+            let step = Step::new(&settings, kernel, &all, &negatives)?.with_loss(loss).in_room(&room);
             roots.extend(step.pushes(threads, (epoch, at), &batches(&workers, &own, &users))?);
         }
         for (table, first) in tables.iter_mut().zip((0..).step_by(length)) {
@@ -181,7 +182,7 @@ fn train(kernel: Kernel, threads: usize, hosts: &[usize], owners: usize, loss: L
             };
             let own = drawn.iter().map(|(item, _)| *item).filter(|item| items.contains(item));
             let own: Vec<u32> = own.map(|item| item - first).collect();
-            let sum = tree::finish(VWORKERS, roots.iter().map(part_of).collect())?;
+            let sum = Push::finish(dim, roots.iter().map(part_of).collect())?;
             let gradients = sum.gradients(dim, &own)?;
             table.apply(kernel, settings.rate(steps, epoch, at), &gradients)?;
         }

@@ -31,7 +31,7 @@ use docent_model::{
         negatives::{Negatives, Push},
         plan,
         sample::{Draw, Masses, mass},
-        step::{Batch, Step},
+        step::{Batch, Room, Step},
     },
     tower::user,
     tree::Node,
@@ -52,6 +52,8 @@ pub(in crate::worker) struct Softmax {
     pushed: Option<Arc<Pushed>>,
     /// On a user host: room for how a step counts its items.
     numbers: Option<Numbers>,
+    /// On a user host: what a step computes in.
+    room: Arc<Room>,
     /// On an owner: its rows.
     pub(super) table: Option<Arc<RwLock<Versioned>>>,
     /// On an owner: how it draws negatives.
@@ -170,13 +172,15 @@ impl Session {
         let numbers = self.state().softmax.numbers.take().unwrap_or_default();
         let (kernel, threads, loss) = (self.context.kernel, self.context.options.threads, self.open.loss);
         let (towers, odds) = (self.towers(at)?, self.state().odds.clone());
+        let room = self.state().softmax.room.clone();
         let work = move || -> Result<(Pushed, Numbers), Error> {
             let tower = towers.as_ref().and_then(|towers| towers.users.as_ref());
             let (StepTable { items, rows: table, negatives }, numbers) = pulled.table(&owners, dim, numbers)?;
             let negatives = Negatives::new(dim, &negatives, &table)?;
             let histories = cut.numbered(&numbers);
             let odds = odds.map(|odds| odds.of(&items)).transpose()?;
-            let mut step = Step::new(&settings, kernel, &table, &negatives)?.with_loss(loss).with_tower(tower)?;
+            let step = Step::new(&settings, kernel, &table, &negatives)?.in_room(&room);
+            let mut step = step.with_loss(loss).with_tower(tower)?;
             if let Some(odds) = &odds {
                 step = step.with_odds(odds)?;
             }

@@ -31,7 +31,7 @@ test: setup ## The whole test suite, real clusters included
 	# The tests' own build has made these programs.
 	$(SMOKE)
 
-quality: build ## Gowalla through a three-node cluster, our metrics beside the independent judge's
+quality: build ## Every data set through a three-node cluster, our metrics beside the independent judge's
 	cargo run --release --locked -p docent-chaos --bin docent-quality -- $(ARGS)
 
 bench: build ## Import, idle and query figures of a three-node cluster

@@ -88,6 +88,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ("make bench-training", "minutes of CPU, and packages from PyPI"),
     ("make bench-training ARGS=--live", "minutes of CPU"),
     ("make bench-training ARGS=--scaling", "minutes of CPU"),
+    ("make bench-training ARGS=--kills", "half an hour"),
     ("make bench-training ARGS='--size --dims 64'", "half an hour, and gigabytes of disk"),
     ("make bench-failover", "minutes of a whole machine"),
     ("make bench-drain", "minutes of a whole machine"),

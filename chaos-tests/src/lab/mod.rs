@@ -173,6 +173,10 @@ impl Lab {
             member.start()?;
         }
         lab.wait_ready(Duration::from_secs(90))?;
+        // A build of before formats would never tell one.
+        if options.binary.is_none() {
+            lab.wait_format(Duration::from_secs(90))?;
+        }
         Ok(lab)
     }
 
@@ -336,6 +340,21 @@ impl Lab {
             }
             if start.elapsed() > within {
                 bail!("the cluster is not ready after {within:?}\n{}", self.logs(30));
+            }
+            std::thread::sleep(Duration::from_millis(50)); // between polls of another process
+        }
+    }
+
+    /// Waits until the cluster uses the format that every member understands, and gives it: until then newer kinds of jobs are refused.
+    pub fn wait_format(&self, within: Duration) -> Result<u64> {
+        let start = Instant::now();
+        loop {
+            let (_, state) = self.client(0).get("/v1/cluster")?;
+            let members = ["coordinators", "nodes"].map(|kind| state[kind].as_array().cloned().unwrap_or_default());
+            let lowest = members.concat().iter().map(|member| member["format"].as_u64().unwrap_or(1)).min();
+            match lowest {
+                Some(lowest) if lowest > 1 && state["format"] == lowest => return Ok(lowest),
+                _ => ensure!(start.elapsed() < within, "the format did not rise: {state:#}\n{}", self.logs(10)),
             }
             std::thread::sleep(Duration::from_millis(50)); // between polls of another process
         }

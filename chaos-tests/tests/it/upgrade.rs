@@ -179,21 +179,6 @@ fn cluster(lab: &Lab) -> Value {
     lab.client(0).get("/v1/cluster").unwrap().1
 }
 
-/// The format that every member understands, once the cluster uses it.
-fn finalised(lab: &Lab) -> u64 {
-    let start = Instant::now();
-    loop {
-        let state = cluster(lab);
-        let members = ["coordinators", "nodes"].map(|kind| state[kind].as_array().unwrap().clone()).concat();
-        let lowest = members.iter().map(|member| member["format"].as_u64().unwrap_or(FIRST_FORMAT)).min().unwrap();
-        if state["format"] == lowest && lowest > 1 {
-            return lowest;
-        }
-        assert!(start.elapsed() < PATIENCE, "the format did not rise: {state:#}\n{}", lab.logs(10));
-        std::thread::sleep(Duration::from_millis(100)); // between polls of another process
-    }
-}
-
 fn seed_and_train(lab: &Lab) {
     let gateways = Gateways::new(&[]);
     Traffic::new("seed", &gateways, LOAD).seed(&lab.client(0), 8).unwrap();
@@ -204,10 +189,10 @@ fn seed_and_train(lab: &Lab) {
 fn a_rolling_restart_under_load_fails_no_query_and_no_event() {
     let mut lab = Lab::start(&Options::default()).unwrap();
     seed_and_train(&lab);
-    let format = finalised(&lab);
+    let format = lab.wait_format(PATIENCE).unwrap();
     println!("format {format}");
     under_load(&mut lab, "restart", |lab, traffic, gateways| restart_all(lab, traffic, gateways, None, || {}));
-    assert_eq!(finalised(&lab), format);
+    assert_eq!(lab.wait_format(PATIENCE).unwrap(), format);
     lab.docent(&["verify"]).unwrap();
 }
 
@@ -228,15 +213,15 @@ fn a_rolling_upgrade_under_load_fails_no_query_and_raises_the_format_at_its_end(
             let state = Client::new(&addr).get("/v1/cluster").unwrap().1;
             assert_eq!(state["format"], before, "the coordinators do not understand more yet: {state:#}");
         });
-        finalised(lab);
+        lab.wait_format(PATIENCE).unwrap();
         more(traffic);
     });
-    let after = finalised(&lab);
+    let after = lab.wait_format(PATIENCE).unwrap();
     println!("format {before} -> {after}");
     lab.docent(&["verify"]).unwrap();
     lab.docent(&["train", "--dim", "8", "--epochs", "2", "--holdout", "0", "--wait"]).unwrap();
     lab.kill_all_and_restart().unwrap();
-    assert_eq!(finalised(&lab), after);
+    assert_eq!(lab.wait_format(PATIENCE).unwrap(), after);
     if after > before {
         an_older_node_is_refused(&mut lab, &previous, &ours);
     }

@@ -69,7 +69,7 @@ pub const MATRIX: &[Row] = &[
         "training-duplicate-push",
         "every push of gradients comes twice",
         BOTH,
-        "nobody wrote it: owners pull pushes step by step, and that one asked twice is applied once is tested in docent-train alone",
+        "no scenario: a test makes every request between trainers twice (it::training, and in one process docent-train)",
     ),
     row("training-network-cut", "a host of a training is cut off", LAB),
     row("activations-under-load", "50 activations under load, with kills", BOTH),

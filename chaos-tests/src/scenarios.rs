@@ -70,6 +70,6 @@ mod tests {
     fn what_is_not_there_is_told_with_the_way_to_what_is() {
         let error = |name: &str| format!("{:#}", find(name).unwrap_err());
         assert!(error("no-such-thing").contains("docent-chaos list"));
-        assert!(error("training-duplicate-push").contains("is missing (nobody wrote it"));
+        assert!(error("training-duplicate-push").contains("is missing (no scenario"));
     }
 }

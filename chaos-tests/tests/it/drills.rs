@@ -82,7 +82,7 @@ fn the_tool_refuses_what_it_cannot_mean_and_names_what_is_wrong() {
     let nameless = write("cluster.toml", "[[members]]\nname = \"node-1\"\n");
     let cases: &[(&[&str], &str)] = &[
         (&["run", "--scenario", "no-such-thing"], "there is no scenario `no-such-thing`"),
-        (&["run", "--scenario", "training-duplicate-push"], "is missing (nobody wrote it"),
+        (&["run", "--scenario", "training-duplicate-push"], "is missing (no scenario"),
         (&["run", "--scenario", &unknown], "unknown field `stepz`"),
         (&["run", "--scenario", &late], "`steps[0]` of the scenario is not before the end"),
         (&["run", "--scenario", &fault], "explode"),

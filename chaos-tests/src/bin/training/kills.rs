@@ -86,8 +86,7 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
         json!({ "algorithm": "softmax", "dim": 64, "epochs": 6 }),
         json!({ "algorithm": "tower", "dim": 64, "epochs": 6 }),
     ];
-    let is_asked = |name: &str| args.families.is_empty() || args.families.iter().any(|asked| asked == name);
-    let families: Vec<Value> = families.into_iter().filter(|family| is_asked(text_of(&family["algorithm"]))).collect();
+    let families: Vec<Value> = families.into_iter().filter(|family| args.asks(text_of(&family["algorithm"]))).collect();
     let mut first: BTreeMap<usize, Ran> = BTreeMap::new();
     let mut wrong = Vec::new();
     for world in &WORLDS {

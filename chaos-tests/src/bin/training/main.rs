@@ -48,8 +48,8 @@ struct Args {
     /// With --size: millions of events
     #[arg(long, value_delimiter = ',', default_value = "5,15,50", requires = "size")]
     millions: Vec<u32>,
-    /// With --kills: families (ials, graph, softmax, tower); all where none is named
-    #[arg(long, value_delimiter = ',', requires = "kills")]
+    /// With --kills: families (ials, graph, softmax, tower); with --scaling: ials, softmax; all where none is named
+    #[arg(long, value_delimiter = ',')]
     families: Vec<String>,
     /// With --kills: least milliseconds between two checkpoints
     #[arg(long, default_value_t = 2_000, requires = "kills")]
@@ -71,8 +71,16 @@ struct Args {
     generated: bool,
 }
 
+impl Args {
+    /// Whether a family is to be measured.
+    fn asks(&self, family: &str) -> bool {
+        self.families.is_empty() || self.families.iter().any(|asked| asked == family)
+    }
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
+    ensure!(args.families.is_empty() || args.kills || args.scaling, "--families goes with --kills or --scaling");
     ensure!(args.repeats > 0 && !args.dims.is_empty(), "name at least one repeat and one dimension");
     if args.size {
         return size::run(&args);

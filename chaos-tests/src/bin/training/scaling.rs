@@ -1,9 +1,12 @@
 //! What one more node costs: CPU time and network bytes of a sample (a positive in one pass), and memory of a node, on one to four nodes, each with a
 //! network of its own.
 //!
-//! The least that must travel with histories that stay where they are: each pass, every item row once to each other host with a user that has the item,
-//! and every user row once to each other owner of an item that the user has, `4 d` bytes each (`2 d` in bf16), and before the first pass the pairs themselves. Hosts
-//! ask for exactly these; the job counts them as `bytes_exchanged`. What the interfaces carried beyond that is framing, acknowledgements, heartbeats.
+//! The least that must travel with histories that stay where they are, of iALS: each pass, every item row once to each other host with a user that has
+//! the item, and every user row once to each other owner of an item that the user has, `4 d` bytes each (`2 d` in bf16), and before the first pass the
+//! pairs themselves. Of sampled softmax: each step, the row of every item in the histories of its users once to each other host of such a user, those of
+//! the negatives once to each other host, and as many gradients back. Hosts ask for these (of softmax gradients come once for each root of a
+//! host's virtual workers in the tree, which is one where 2 or 4 hosts share them); the job counts them as `bytes_exchanged`. What the
+//! interfaces carried beyond that is framing, acknowledgements, heartbeats.
 
 use crate::{Args, THREADS, text};
 use anyhow::{Context, Result, bail, ensure};
@@ -18,8 +21,17 @@ use serde_json::Value;
 const BYTES_MAX: f64 = 1.25;
 /// The least efficiency on four nodes: CPU time of a sample on one, as a share of that on four.
 const EFFICIENCY_MIN: f64 = 0.75;
-/// Passes: enough that the pairs, which travel once, do not hide the rows.
-const EPOCHS: u32 = 10;
+/// Passes of iALS: enough that the pairs, which travel once, do not hide the rows.
+const PASSES: u32 = 10;
+/// Epochs of sampled softmax, of 12 steps or more each.
+const EPOCHS: u32 = 3;
+
+/// A family with what its jobs are told beside the dimension and the seed.
+struct Family {
+    name: &'static str,
+    epochs: u32,
+    rows: String,
+}
 
 /// What a job took, per sample.
 struct Spent {
@@ -31,13 +43,18 @@ struct Spent {
 
 /// One to four nodes, for each of the dimensions.
 pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
-    let Args { repeats, row_precision, .. } = args;
-    println!(
-        "RF 1, one coordinator; {EPOCHS} passes; rows in {row_precision}; the best of {repeats} rounds by CPU time"
-    );
-    println!("   d  nodes  CPU-us/sample  E(n)  bytes/sample  least  ratio  peak MiB a node");
+    let families = [
+        Family { name: "ials", epochs: PASSES, rows: args.row_precision.clone() },
+        Family { name: "softmax", epochs: EPOCHS, rows: "f32".to_owned() },
+    ];
+    let families: Vec<&Family> = families.iter().filter(|family| args.asks(family.name)).collect();
+    ensure!(!families.is_empty(), "--scaling measures ials and softmax");
+    println!("RF 1, one coordinator; the best of {} rounds by CPU time", args.repeats);
+    println!("family       d  nodes  CPU-us/sample  E(n)  bytes/sample  least  ratio  peak MiB a node");
     let mut wrong = Vec::new();
     let mut alone: Vec<f64> = Vec::new();
+    let of_family = |family| args.dims.iter().map(move |dim| (family, *dim));
+    let cases: Vec<(&Family, u32)> = families.into_iter().flat_map(of_family).collect();
     for nodes in 1..=4 {
         let ground = Ground { network: true, ..Ground::default() };
         let node_settings = format!("[train]\nthreads = {THREADS}\n");
@@ -50,8 +67,8 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
             ..Options::default()
         })?;
         lab.docent(&["import", "adjacency", text(&split.train)?])?;
-        for (at, &dim) in args.dims.iter().enumerate() {
-            let rounds = (1..=args.repeats).map(|seed| job(args, &lab, dim, seed)).collect::<Result<Vec<_>>>()?;
+        for (at, &(family, dim)) in cases.iter().enumerate() {
+            let rounds = (1..=args.repeats).map(|seed| job(&lab, family, dim, seed)).collect::<Result<Vec<_>>>()?;
             let best = rounds.into_iter().min_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us)).context("no round")?;
             if nodes == 1 {
                 alone.push(best.cpu_us);
@@ -60,15 +77,19 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
             let ratio = if nodes == 1 { 1.0 } else { best.bytes / best.least };
             let efficiency = alone[at] / best.cpu_us;
             println!(
-                "{dim:>4}  {nodes:>5}  {:>13.3}  {efficiency:>4.2}  {:>12.1}  {:>5.1}  {ratio:>5.3}  {:>15.0}",
-                best.cpu_us, best.bytes, best.least, best.peak_mib
+                "{:<12} {dim:>3}  {nodes:>5}  {:>13.3}  {efficiency:>4.2}  {:>12.1}  {:>5.1}  {ratio:>5.3}  {:>15.0}",
+                family.title(),
+                best.cpu_us,
+                best.bytes,
+                best.least,
+                best.peak_mib
             );
             if ratio > BYTES_MAX {
-                wrong
-                    .push(format!("d={dim} on {nodes} nodes: {ratio:.3} times the least bytes, more than {BYTES_MAX}"));
+                let bytes = format!("{ratio:.3} times the least bytes, more than {BYTES_MAX}");
+                wrong.push(format!("{} d={dim} on {nodes} nodes: {bytes}", family.title()));
             }
             if nodes == 4 && efficiency < EFFICIENCY_MIN {
-                wrong.push(format!("d={dim}: E(4) is {efficiency:.2}, below {EFFICIENCY_MIN}"));
+                wrong.push(format!("{} d={dim}: E(4) is {efficiency:.2}, below {EFFICIENCY_MIN}", family.title()));
             }
         }
         println!("      load average {}", load_average());
@@ -79,16 +100,33 @@ pub(crate) fn run(args: &Args, split: &Split) -> Result<()> {
     Ok(())
 }
 
-fn job(args: &Args, lab: &Lab, dim: u32, seed: u64) -> Result<Spent> {
-    let settings = Ials { epochs: EPOCHS, ..Ials::of(dim) }.flags(dim, seed);
+impl Family {
+    fn title(&self) -> String {
+        if self.name == "ials" { format!("{} {}", self.name, self.rows) } else { self.name.to_owned() }
+    }
+
+    /// Flags of `docent train`.
+    fn flags(&self, dim: u32, seed: u64) -> Vec<String> {
+        if self.name == "ials" {
+            let mut flags = Ials { epochs: self.epochs, ..Ials::of(dim) }.flags(dim, seed);
+            flags.extend(["--row-precision".to_owned(), self.rows.clone()]);
+            return flags;
+        }
+        let flags = [("--algorithm", self.name.to_owned()), ("--dim", dim.to_string()), ("--seed", seed.to_string())];
+        let epochs = ("--epochs", self.epochs.to_string());
+        flags.into_iter().chain([epochs]).flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+}
+
+fn job(lab: &Lab, family: &Family, dim: u32, seed: u64) -> Result<Spent> {
+    let settings = family.flags(dim, seed);
     let mut command = vec!["--output", "json", "train", "--wait", "--no-activate", "--holdout", "0"];
-    command.extend(["--row-precision", &args.row_precision]);
     command.extend(settings.iter().map(String::as_str));
     let (cost, sent) = (Cost::now(lab)?, sent(lab)?);
     let said: Value = serde_json::from_str(&lab.docent(&command)?)?;
     let (cost, sent) = (Cost::now(lab)?.since(&cost), self::sent(lab)? - sent);
     let figure = |name: &str| said["model"]["metrics"][name].as_f64().with_context(|| format!("no {name}: {said}"));
-    let samples = figure("positives")? * f64::from(EPOCHS);
+    let samples = figure("positives")? * f64::from(family.epochs);
     ensure!(samples > 0.0, "nothing was trained on: {said}");
     Ok(Spent {
         cpu_us: cost.members() * 1e6 / samples,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The highest format that this binary reads and can write.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 /// The lowest that it reads, and the one that it writes where nothing needs a higher one: format 1 was never released.
 pub const OLDEST: u8 = 2;
 
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_value_is_marked_with_the_lowest_format_that_can_express_it() {
         assert_eq!(encode(&7u32)[0], OLDEST);
-        for (asked, written) in [(0, OLDEST), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, VERSION), (u32::MAX, VERSION)]
+        for (asked, written) in
+            [(0, OLDEST), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, VERSION), (u32::MAX, VERSION)]
         {
             assert_eq!(encode_in(asked, &7u32)[0], written);
         }

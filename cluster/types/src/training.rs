@@ -26,10 +26,36 @@ pub struct TrainSettings {
     pub holdout: f64,
     /// Which positives are held out.
     pub split: Split,
+    /// Which items are in the model.
+    pub admission: Admission,
     /// After the evaluation, train again on everything.
     pub refit: bool,
     /// Activate the version as soon as it is staged.
     pub activate: bool,
+}
+
+/// Which items are in a model. What is left out is as what nobody liked: users are trained on the rest of their history, and the item is served as a new
+/// one until a later version takes it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Least positives of an item, 1 (all items) to 1,000,000.
+    pub min_positives: u32,
+    /// Most items, the most liked ones: those with equally many as the first that is left out are left out, too. None: no bound.
+    pub items_max: Option<u64>,
+}
+
+impl Default for Admission {
+    /// Everything.
+    fn default() -> Self {
+        Admission { min_positives: 1, items_max: None }
+    }
+}
+
+impl Admission {
+    fn validate(self) -> Result<()> {
+        within("min_positives", self.min_positives, 1..=1_000_000, "must be 1 to 1000000")?;
+        within("items_max", self.items_max.unwrap_or(1), 1..=u64::MAX, "must be above 0")
+    }
 }
 
 /// A family of models with its settings.
@@ -175,6 +201,9 @@ pub struct Softmax {
     /// What is minimised. Stored beside the others, as the bias.
     #[serde(skip)]
     pub loss: Loss,
+    /// How many steps nodes may be apart, and older what a step reads is: 0 (none) to 16. Not with towers. Stored beside the others.
+    #[serde(skip)]
+    pub staleness: u32,
 }
 
 /// What tells a user's items from negatives.
@@ -257,6 +286,7 @@ impl Default for TrainSettings {
             seed: 42,
             holdout: 0.1,
             split: Split::Time,
+            admission: Admission::default(),
             refit: true,
             activate: true,
         }
@@ -307,6 +337,7 @@ impl Default for Softmax {
             uniform_share: 0.5,
             popularity_bias: 0.0,
             loss: Loss::Softmax,
+            staleness: 0,
         }
     }
 }
@@ -339,6 +370,7 @@ impl TrainSettings {
             Algorithm::Blend(blend) => blend.validate()?,
         }
         within("holdout", self.holdout, 0.0..=0.5, "must be 0 to 0.5")?;
+        self.admission.validate()?;
         if matches!(self.algorithm, Algorithm::Blend(_)) && self.holdout == 0.0 {
             return Err(Error::invalid(
                 "holdout",
@@ -371,6 +403,7 @@ impl TrainSettings {
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
         match &self.algorithm {
+            algorithm if self.admission != Admission::default() || algorithm.staleness() > 0 => ADMISSION,
             algorithm if algorithm.is_latest() => WARM,
             Algorithm::Blend(_) => BLENDS,
             algorithm if algorithm.popularity_bias() != 0.0 => BLENDS,
@@ -453,9 +486,15 @@ impl Algorithm {
         matches!((self, earlier), (Algorithm::Ials(next), Algorithm::Ials(ials)) if next.dim == ials.dim)
     }
 
-    /// Whether only the format that came with warm starts and losses can say it.
+    /// How many steps nodes may be apart.
+    pub fn staleness(&self) -> u32 {
+        self.softmax().map_or(0, |softmax| softmax.staleness)
+    }
+
+    /// Whether only the layout that came with warm starts and losses can say it.
     fn is_latest(&self) -> bool {
         self.warm().is_some()
+            || self.staleness() > 0
             || self.row_precision() != Precision::F32
             || self.softmax().is_some_and(|softmax| softmax.loss != Loss::Softmax)
     }
@@ -491,6 +530,8 @@ const LATER: u32 = 5;
 const BLENDS: u32 = 6;
 /// The format that came with warm starts, and with choices of the loss and of the rows' precision.
 const WARM: u32 = 7;
+/// The format that came with admission, and with a staleness.
+const ADMISSION: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -544,6 +585,20 @@ mod tests {
         warm.into_iter().chain(rounded).chain([softmax(), tower()].into_iter().chain(biased()).map(with_loss)).collect()
     }
 
+    /// What format 8 came with.
+    fn admitted() -> Vec<TrainSettings> {
+        let admission = Admission { min_positives: 5, items_max: Some(1_000) };
+        let admitted = [TrainSettings::default(), graph(), tower()].into_iter().chain(latest());
+        let stale = |mut settings: TrainSettings| {
+            settings.algorithm.softmax_mut().unwrap().staleness = 3;
+            settings
+        };
+        let [_, softmax_blend, _] = blends();
+        let mut all: Vec<TrainSettings> = admitted.map(|settings| TrainSettings { admission, ..settings }).collect();
+        all.extend([softmax(), softmax_blend, TrainSettings { admission, ..softmax() }].map(stale));
+        all
+    }
+
     #[test]
     fn settings_outside_their_ranges_are_refused_by_name() {
         assert_eq!(GivenSettings::default().settings().unwrap(), TrainSettings::default());
@@ -589,6 +644,11 @@ mod tests {
             ("warm_epochs", GivenSettings { warm_epochs: Some(1), ..of("softmax") }),
             ("warm_epochs", GivenSettings { warm_epochs: Some(1), ..of("blend") }),
             ("warm_from", GivenSettings { warm_from: Some(1), ..of("ials") }),
+            ("staleness", GivenSettings { staleness: Some(17), ..of("softmax") }),
+            ("staleness", GivenSettings { staleness: Some(1), ..of("tower") }),
+            ("staleness", GivenSettings { staleness: Some(1), ..of("graph") }),
+            ("min_positives", GivenSettings { min_positives: Some(0), ..of("ials") }),
+            ("items_max", GivenSettings { items_max: Some(0), ..of("blend") }),
         ];
         for (field, given) in bad {
             assert_eq!(given.settings().unwrap_err().field.as_deref(), Some(field));
@@ -603,6 +663,7 @@ mod tests {
             .chain(blends())
             .chain(biased())
             .chain(latest())
+            .chain(admitted())
         {
             assert_eq!(GivenSettings::from(&settings).settings().unwrap(), settings);
         }
@@ -619,6 +680,7 @@ mod tests {
             .chain(blends())
             .chain(biased())
             .chain(latest())
+            .chain(admitted())
         {
             // Something follows, as it does wherever settings are kept.
             let bytes = codec::encode_in(settings.format(), &(&settings, 5u8));

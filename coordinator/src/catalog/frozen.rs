@@ -18,7 +18,7 @@ use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::study::{Dimension, Studied, Study, Trial, Values};
 use docent_types::training::{
-    Algorithm, Blend, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+    Admission, Algorithm, Blend, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
 };
 use docent_types::user::{Consent, Profile};
 use docent_types::{
@@ -292,6 +292,7 @@ fn graph(bytes: &mut Bytes, position: Position) {
             .map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
     bytes.each("settings.biased", &biased, TrainSettings::format);
     extras(bytes);
+    admission(bytes);
     let blended = shard::Request::ScanBlend {
         tenant: TenantId::default(),
         version: 1,
@@ -320,6 +321,21 @@ fn extras(bytes: &mut Bytes) {
     ];
     let latest = latest.map(|algorithm| TrainSettings { algorithm, ..TrainSettings::default() });
     bytes.each("settings.with", &latest, TrainSettings::format);
+}
+
+/// What format 8 came with: items that are left out, and nodes that are steps apart.
+fn admission(bytes: &mut Bytes) {
+    let admission = Admission { min_positives: 5, items_max: Some(1_000) };
+    let stale = Softmax { staleness: 3, ..Softmax::default() };
+    let blend = Blend { with: Partner::Softmax(stale.clone()), ..Blend::default() };
+    let of = |admission, algorithm| TrainSettings { admission, algorithm, ..TrainSettings::default() };
+    let all = [
+        of(admission, Algorithm::Ials(Ials::default())),
+        of(admission, Algorithm::Softmax(Box::new(stale.clone()))),
+        of(Admission::default(), Algorithm::Softmax(Box::new(stale))),
+        of(Admission { items_max: None, ..admission }, Algorithm::Blend(Box::new(blend))),
+    ];
+    bytes.each("settings.admission", &all, TrainSettings::format);
 }
 
 /// Training that begins by itself, and courses of jobs.

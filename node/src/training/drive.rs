@@ -18,7 +18,7 @@ use docent_train::{
 };
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, Step};
 use docent_types::training::{
-    Algorithm, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+    Admission, Algorithm, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
 };
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
@@ -237,7 +237,10 @@ fn job_settings(settings: &TrainSettings) -> JobSettings {
         Precision::F32 => docent_train::Precision::F32,
         Precision::Bf16 => docent_train::Precision::Bf16,
     };
-    JobSettings { algorithm, filter, bias: settings.algorithm.popularity_bias() as f32, rows, loss, seed, evaluate }
+    let Admission { min_positives, items_max } = settings.admission;
+    let admission = docent_train::plan::Admission { min_positives, items_max };
+    let (bias, staleness) = (settings.algorithm.popularity_bias() as f32, settings.algorithm.staleness());
+    JobSettings { algorithm, filter, bias, rows, loss, staleness, admission, seed, evaluate }
 }
 
 fn ials_settings(ials: &Ials, seed: u64) -> docent_train::Algorithm {

@@ -202,6 +202,34 @@ impl UserSide {
         Self { vworkers, adjacency, by_item, held_out, lots, touched }
     }
 
+    /// The same users without their positives of items that are not admitted (by touched item). What was held out of those stays to be measured.
+    pub(crate) fn admitted(&self, is_admitted: &[bool]) -> Self {
+        let is_held_out = self.held_out.transposed(self.touched.len());
+        let mut touched = Vec::new();
+        let mut number = |(at, key): (usize, &ItemKey)| {
+            let is_known = is_admitted.get(at) == Some(&true) || !is_held_out.row(at).0.is_empty();
+            is_known.then(|| {
+                touched.push(key.clone());
+                touched.len() as u32 - 1
+            })
+        };
+        let numbers: Vec<Option<u32>> = self.touched.iter().enumerate().map(&mut number).collect();
+        let numbered = |rows: &Adjacency, is_wanted: &dyn Fn(usize) -> bool| {
+            let mut numbered = Adjacency::new();
+            for user in 0..rows.rows() {
+                let (items, confidences) = rows.row(user);
+                let wanted = items.iter().zip(confidences).filter(|(item, _)| is_wanted(**item as usize));
+                numbered.push_row(wanted.filter_map(|(item, c)| Some((numbers[*item as usize]?, *c))));
+            }
+            numbered
+        };
+        let adjacency = numbered(&self.adjacency, &|item| is_admitted.get(item) == Some(&true));
+        let held_out = numbered(&self.held_out, &|_| true);
+        let by_item = adjacency.transposed(touched.len());
+        let (vworkers, lots) = (self.vworkers.clone(), self.lots.clone());
+        Self { vworkers, adjacency, by_item, held_out, lots, touched }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             users: self.adjacency.rows() as u64,

@@ -50,6 +50,12 @@ impl At {
     pub fn version(self) -> u32 {
         self.epoch.saturating_mul(self.steps).saturating_add(self.step)
     }
+
+    /// The version of the rows that it reads: of the step so many before, but not before the epoch's first.
+    #[must_use]
+    pub fn reads(self, staleness: u32) -> u32 {
+        self.version().saturating_sub(staleness.min(self.step))
+    }
 }
 
 /// A moment of a job to which it can go back: nothing is under way, and every row is at the same step.
@@ -88,6 +94,8 @@ pub struct Open {
     pub rows: Precision,
     /// See [`crate::JobSettings::loss`].
     pub loss: Loss,
+    /// See [`crate::JobSettings::staleness`].
+    pub staleness: u32,
     /// See [`crate::JobSettings::seed`].
     pub seed: u64,
     /// Who hosts what.
@@ -188,6 +196,17 @@ pub enum TrainRequest {
     Open(Open),
     /// Reads and sorts this host's users. Answer: [`TrainResponse::Loaded`].
     Load(Key),
+    /// Counts what is liked of this owner's items, for [`TrainRequest::Admit`]. Answer: [`TrainResponse::Linked`], without sums.
+    Tally(Key),
+    /// Leaves out items with less than `least` positives on this user host. Answer: [`TrainResponse::Loaded`].
+    Admit {
+        /// The session.
+        key: Key,
+        /// Items of each virtual worker.
+        items: Vec<u32>,
+        /// Positives.
+        least: u32,
+    },
     /// Builds this owner's item table from all user hosts. Answer: [`TrainResponse::Linked`].
     Link(Key),
     /// Solves all of a side's rows on this host. Answer: [`TrainResponse::Stepped`].
@@ -402,9 +421,9 @@ pub enum TrainRequest {
 pub enum TrainResponse {
     /// Done, nothing to say.
     Done,
-    /// After [`TrainRequest::Load`].
+    /// After [`TrainRequest::Load`] and [`TrainRequest::Admit`].
     Loaded(Counts),
-    /// After [`TrainRequest::Link`].
+    /// After [`TrainRequest::Link`] and [`TrainRequest::Tally`].
     Linked {
         /// Items of each of this owner's virtual workers.
         items: Vec<(u16, u32)>,

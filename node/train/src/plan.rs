@@ -8,6 +8,9 @@ use docent_model::{Settings, evaluation::Report, graph, settings::DIM_MAX, softm
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 
+/// Most steps that hosts may be apart: owners remember what so many steps changed.
+pub const STALENESS_MAX: u32 = 16;
+
 /// Which node hosts each virtual worker. The node computes for its users and owns the rows of its items; for the least traffic a node
 /// hosts what its replicas hold. It never changes a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +183,10 @@ pub struct JobSettings {
     pub rows: Precision,
     /// What sampled softmax and two towers minimise.
     pub loss: softmax::Loss,
+    /// How many steps hosts of sampled softmax may be apart, and older the rows are that a step reads: 0 (none) to [`STALENESS_MAX`].
+    pub staleness: u32,
+    /// Which items are in the model.
+    pub admission: Admission,
     /// Draws what is held out, and who is measured; the model has its own.
     pub seed: u64,
     /// Measure first; none trains on everything at once.
@@ -210,6 +217,9 @@ impl JobSettings {
         if self.loss != softmax::Loss::default() && dim.is_none() {
             return Err(Error::Invalid("a loss is of sampled softmax and towers".into()));
         }
+        if self.staleness > STALENESS_MAX || (self.staleness > 0 && !matches!(self.algorithm, Algorithm::Softmax(_))) {
+            return Err(Error::Invalid(format!("a staleness is 0 to {STALENESS_MAX}, of sampled softmax")));
+        }
         if let Some(filter) = &self.filter {
             filter.validate()?;
             if self.evaluate.is_none() || matches!(self.algorithm, Algorithm::Graph(_)) {
@@ -229,6 +239,21 @@ impl JobSettings {
             return Err(Error::Invalid("evaluate.cutoffs takes 1 to 16 numbers from 1 to 1000".into()));
         }
         Ok(())
+    }
+}
+
+/// Which items are in a model: what is left out is as if nobody liked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Least positives of an item, from 1 (all) on.
+    pub min_positives: u32,
+    /// Most items, the most liked ones; those with equally many positives as the first that is left out are left out, too.
+    pub items_max: Option<u64>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { min_positives: 1, items_max: None }
     }
 }
 
@@ -390,6 +415,15 @@ pub struct Counts {
     pub positives: u64,
     /// Pairs held out.
     pub held_out: u64,
+}
+
+impl Counts {
+    /// Adds what another host has; items are their owners' to count.
+    pub(crate) fn add(&mut self, host: Counts) {
+        self.users += host.users;
+        self.positives += host.positives;
+        self.held_out += host.held_out;
+    }
 }
 
 /// A finished job.

@@ -170,6 +170,7 @@ impl From<GivenSettings> for v1::TrainSettings {
             uniform_share: given.uniform_share,
             popularity_bias: given.popularity_bias,
             loss: given.loss,
+            staleness: given.staleness,
             row_precision: given.row_precision,
             warm_epochs: given.warm_epochs,
             warm_from: given.warm_from,
@@ -179,6 +180,8 @@ impl From<GivenSettings> for v1::TrainSettings {
             seed: given.seed,
             holdout: given.holdout,
             split: given.split,
+            min_positives: given.min_positives,
+            items_max: given.items_max,
             refit: given.refit,
             activate: given.activate,
         }
@@ -211,6 +214,7 @@ impl From<v1::TrainSettings> for GivenSettings {
             uniform_share: given.uniform_share,
             popularity_bias: given.popularity_bias,
             loss: given.loss,
+            staleness: given.staleness,
             row_precision: given.row_precision,
             warm_epochs: given.warm_epochs,
             warm_from: given.warm_from,
@@ -220,6 +224,8 @@ impl From<v1::TrainSettings> for GivenSettings {
             seed: given.seed,
             holdout: given.holdout,
             split: given.split,
+            min_positives: given.min_positives,
+            items_max: given.items_max,
             refit: given.refit,
             activate: given.activate,
         }

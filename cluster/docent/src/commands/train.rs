@@ -106,6 +106,9 @@ pub struct ModelArgs {
     /// What is minimised: softmax (an item against all negatives) or bpr (against each by itself)
     #[arg(long, help_heading = SOFTMAX)]
     loss: Option<String>,
+    /// Steps that nodes may be apart, 0 to 16: none waits for the slowest so long, and steps read vectors that are as many steps older
+    #[arg(long, help_heading = SOFTMAX)]
+    staleness: Option<u32>,
     /// Hidden units of the user tower, a multiple of 16 up to 512; 0: none
     #[arg(long, help_heading = TOWER)]
     user_hidden: Option<u32>,
@@ -124,6 +127,12 @@ pub struct ModelArgs {
     /// Which are held out: time (the newest) or random
     #[arg(long)]
     split: Option<String>,
+    /// Leave out items with fewer positives: they are served as new ones are
+    #[arg(long)]
+    min_positives: Option<u32>,
+    /// Leave out the least liked items beyond so many
+    #[arg(long)]
+    items_max: Option<u64>,
 }
 
 /// What a job does beside the model.
@@ -202,6 +211,7 @@ impl ModelArgs {
             uniform_share: self.uniform_share,
             popularity_bias: self.popularity_bias,
             loss: self.loss.clone(),
+            staleness: self.staleness,
             row_precision: self.row_precision.clone(),
             warm_epochs: self.warm_epochs,
             warm_from: self.warm_from,
@@ -211,6 +221,8 @@ impl ModelArgs {
             seed: self.seed,
             holdout: self.holdout,
             split: self.split.clone(),
+            min_positives: self.min_positives,
+            items_max: self.items_max,
             ..v1::TrainSettings::default()
         }
     }

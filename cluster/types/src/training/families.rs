@@ -104,6 +104,7 @@ impl Softmax {
         within("popularity_exponent", self.popularity_exponent, 0.0..=2.0, "must be 0 to 2")?;
         within("uniform_share", self.uniform_share, 0.01..=1.0, "must be 0.01 to 1")?;
         within("popularity_bias", self.popularity_bias, 0.0..=2.0, "must be 0 to 2")?;
+        within("staleness", self.staleness, 0..=16, "must be 0 to 16")?;
         // The bias is one more value of a vector.
         let dim_max = if self.popularity_bias > 0.0 { 511 } else { 512 };
         within("dim", self.dim, 1..=dim_max, "must be at most 511 with a popularity_bias")
@@ -123,6 +124,7 @@ impl Softmax {
             uniform_share: given.uniform_share.take().unwrap_or(default.uniform_share),
             popularity_bias: given.popularity_bias.take().unwrap_or(default.popularity_bias),
             loss: given.loss.take().as_deref().map_or(Ok(default.loss), Loss::named)?,
+            staleness: given.staleness.take().unwrap_or(default.staleness),
         })
     }
 }
@@ -141,6 +143,7 @@ impl Softmax {
             uniform_share: Some(self.uniform_share),
             popularity_bias: Some(self.popularity_bias),
             loss: Some(self.loss.name().to_owned()),
+            staleness: Some(self.staleness),
             ..shared
         }
     }
@@ -158,6 +161,12 @@ impl Tower {
 
     pub(super) fn validate(&self) -> Result<()> {
         self.softmax.validate()?;
+        within(
+            "staleness",
+            self.softmax.staleness,
+            0..=0,
+            "must be 0 with towers: their weights are those of each step",
+        )?;
         for (field, hidden) in [("user_hidden", self.user_hidden), ("item_hidden", self.item_hidden)] {
             within(field, hidden, 0..=512, "must be 0 to 512")?;
             if hidden % 16 != 0 {

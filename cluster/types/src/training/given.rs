@@ -1,5 +1,7 @@
 //! Settings as clients give them.
-use super::{Algorithm, BLEND, Blend, GRAPH, Graph, IALS, Ials, SOFTMAX, Softmax, Split, TOWER, Tower, TrainSettings};
+use super::{
+    Admission, Algorithm, BLEND, Blend, GRAPH, Graph, IALS, Ials, SOFTMAX, Softmax, Split, TOWER, Tower, TrainSettings,
+};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,8 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub row_precision: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_epochs: Option<u32>,
@@ -72,6 +76,10 @@ pub struct GivenSettings {
     pub holdout: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_positives: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_max: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refit: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +113,10 @@ impl GivenSettings {
             seed: self.seed.unwrap_or(default.seed),
             holdout: self.holdout.unwrap_or(default.holdout),
             split: self.split.as_deref().map_or(Ok(default.split), Split::named)?,
+            admission: Admission {
+                min_positives: self.min_positives.unwrap_or(default.admission.min_positives),
+                items_max: self.items_max,
+            },
             refit: self.refit.unwrap_or(default.refit),
             activate: self.activate.unwrap_or(default.activate),
         };
@@ -124,6 +136,8 @@ impl GivenSettings {
             "batch" => &mut self.batch,
             "negatives" => &mut self.negatives,
             "folds" => &mut self.folds,
+            "staleness" => &mut self.staleness,
+            "min_positives" => &mut self.min_positives,
             "user_hidden" => &mut self.user_hidden,
             "item_hidden" => &mut self.item_hidden,
             _ => return self.set_real(name, value),
@@ -181,6 +195,7 @@ impl GivenSettings {
             ("uniform_share", self.uniform_share.is_some()),
             ("popularity_bias", self.popularity_bias.is_some()),
             ("loss", self.loss.is_some()),
+            ("staleness", self.staleness.is_some()),
             ("row_precision", self.row_precision.is_some()),
             ("warm_epochs", self.warm_epochs.is_some()),
             ("warm_from", self.warm_from.is_some()),
@@ -199,6 +214,8 @@ impl From<&TrainSettings> for GivenSettings {
             seed: Some(settings.seed),
             holdout: Some(settings.holdout),
             split: Some(settings.split.name().to_owned()),
+            min_positives: Some(settings.admission.min_positives),
+            items_max: settings.admission.items_max,
             refit: Some(settings.refit),
             activate: Some(settings.activate),
             ..GivenSettings::default()

@@ -1,6 +1,7 @@
 //! Settings as they are stored and sent between members: one layout a format that changed them (decision 0012).
 use super::{
-    Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+    Admission, Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Precision, Softmax, Split, Tower,
+    TrainSettings, Warm,
 };
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,7 +21,8 @@ pub(super) struct Then {
 impl Then {
     pub(super) fn can_say(settings: &TrainSettings) -> bool {
         let algorithm = &settings.algorithm;
-        matches!(algorithm, Algorithm::Ials(_)) && !algorithm.is_latest() && settings.split == Split::Time
+        let is_plain = settings.split == Split::Time && settings.admission == Admission::default();
+        matches!(algorithm, Algorithm::Ials(_)) && !algorithm.is_latest() && is_plain
     }
 }
 
@@ -33,6 +35,15 @@ struct Now {
     split: Split,
     refit: bool,
     activate: bool,
+}
+
+/// The name before the layout of format 8: that of format 4 with what all families have come to share since.
+const WITH: &str = "+";
+
+/// A setting of a job that the layout of format 4 has no place for; the order of the variants is part of it.
+#[derive(Serialize, Deserialize)]
+enum Beside {
+    Admission(Admission),
 }
 
 /// The stored layout of an algorithm; the order of the variants is part of it.
@@ -70,6 +81,8 @@ pub(super) enum Extra {
     /// The exponent of a bias by popularity.
     Bias(f64),
     Rows(Precision),
+    /// Since format 8.
+    Staleness(u32),
 }
 
 impl Extra {
@@ -79,7 +92,8 @@ impl Extra {
         let bias = Some(algorithm.popularity_bias()).filter(|bias| *bias != 0.0);
         let rows = Some(algorithm.row_precision()).filter(|rows| *rows != Precision::default());
         let (warm, loss) = (algorithm.warm().map(Extra::Warm), loss.map(Extra::Loss));
-        let extras = [warm, loss, bias.map(Extra::Bias), rows.map(Extra::Rows)];
+        let stale = Some(algorithm.staleness()).filter(|stale| *stale > 0).map(Extra::Staleness);
+        let extras = [warm, loss, bias.map(Extra::Bias), rows.map(Extra::Rows), stale];
         extras.into_iter().flatten().collect()
     }
 
@@ -91,6 +105,9 @@ impl Extra {
             (Extra::Loss(loss), other) => other.softmax_mut().into_iter().for_each(|softmax| softmax.loss = loss),
             (Extra::Rows(rows), other) => other.ials_mut().into_iter().for_each(|ials| ials.row_precision = rows),
             (Extra::Bias(bias), _) => return biased(algorithm, bias),
+            (Extra::Staleness(stale), other) => {
+                other.softmax_mut().into_iter().for_each(|softmax| softmax.staleness = stale);
+            }
         }
         algorithm
     }
@@ -204,12 +221,18 @@ impl Serialize for TrainSettings {
         if serializer.is_human_readable() {
             return GivenSettings::from(self).serialize(serializer);
         }
-        let TrainSettings { algorithm, seed, holdout, split, refit, activate } = self.clone();
+        let TrainSettings { algorithm, seed, holdout, split, admission, refit, activate } = self.clone();
         match algorithm {
             Algorithm::Ials(ials) if Then::can_say(self) => {
                 Then { algorithm: IALS.to_owned(), ials, seed, holdout, refit, activate }.serialize(serializer)
             }
-            algorithm => ("", Now { algorithm, seed, holdout, split, refit, activate }).serialize(serializer),
+            algorithm => {
+                let now = Now { algorithm, seed, holdout, split, refit, activate };
+                if admission == Admission::default() {
+                    return ("", now).serialize(serializer);
+                }
+                (WITH, now, [Beside::Admission(admission)].as_slice()).serialize(serializer)
+            }
         }
     }
 }
@@ -239,15 +262,19 @@ impl<'de> Visitor<'de> for Layouts {
             seq.next_element()?.ok_or_else(|| de::Error::custom("the settings of a training job are cut off"))
         }
         match next::<String, A>(&mut seq)?.as_str() {
-            "" => {
+            name @ ("" | WITH) => {
                 let Now { algorithm, seed, holdout, split, refit, activate } = next(&mut seq)?;
-                Ok(TrainSettings { algorithm, seed, holdout, split, refit, activate })
+                let beside: Vec<Beside> = if name == WITH { next(&mut seq)? } else { Vec::new() };
+                let admission = beside.into_iter().map(|Beside::Admission(admission)| admission).next_back();
+                let admission = admission.unwrap_or_default();
+                Ok(TrainSettings { algorithm, seed, holdout, split, admission, refit, activate })
             }
             IALS => Ok(TrainSettings {
                 algorithm: Algorithm::Ials(next(&mut seq)?),
                 seed: next(&mut seq)?,
                 holdout: next(&mut seq)?,
                 split: Split::Time,
+                admission: Admission::default(),
                 refit: next(&mut seq)?,
                 activate: next(&mut seq)?,
             }),

@@ -101,7 +101,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
                 }
                 Err(error) => return Err(error),
             }
-            let (_, sums) = self.link(linked.key).await?;
+            let (_, sums) = self.linked(TrainRequest::Link(linked.key)).await?;
             return Ok(Start { step: 0, sums, notes: Notes::default() });
         }
         if linked.key.run == FINAL && !self.reports.is_empty() {

@@ -1,4 +1,6 @@
 //! Leads a job through its phases; holds no rows, only Gramians and sums. What families share is here, what is a family's own in its file.
+mod admit;
+mod ahead;
 mod blend;
 mod checkpoint;
 mod graph;
@@ -201,9 +203,10 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             return Err(Error::Cancelled);
         }
         self.run = run;
-        let mut counts = self.load(key).await?;
+        let counts = self.load(key).await?;
         self.report(Phase::Load, 0, None);
-        let (items, sums) = self.link(key).await?;
+        let mut counts = self.admit(key, counts).await?;
+        let (items, sums) = self.linked(TrainRequest::Link(key)).await?;
         counts.items = items.iter().map(|count| u64::from(*count)).sum();
         if counts.items == 0 {
             return Err(Error::Diverged("there is not a single positive at the cut".into()));
@@ -231,6 +234,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             algorithm: self.run.algorithm.clone(),
             rows: self.plan.settings.rows,
             loss: self.plan.settings.loss,
+            staleness: self.plan.settings.staleness,
             seed: self.plan.settings.seed,
             hosts: self.plan.hosts.clone(),
             hold_out,
@@ -241,17 +245,16 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let mut counts = Counts::default();
         for (node, response) in self.all(&self.plan.hosts.user_nodes(), &TrainRequest::Load(key)).await? {
             let TrainResponse::Loaded(host) = response else { return Err(unexpected(node)) };
-            counts.users += host.users;
-            counts.positives += host.positives;
-            counts.held_out += host.held_out;
+            counts.add(host);
         }
         Ok(counts)
     }
 
-    async fn link(&mut self, key: Key) -> Result<(Vec<u32>, Vec<Node<Vec<f64>>>), Error> {
+    /// Has owners build their side: items of each virtual worker, and sums of the first rows.
+    async fn linked(&mut self, request: TrainRequest) -> Result<(Vec<u32>, Vec<Node<Vec<f64>>>), Error> {
         let mut items = vec![0u32; usize::from(VWORKERS)];
         let mut sums = Vec::new();
-        for (node, response) in self.all(&self.plan.hosts.item_nodes(), &TrainRequest::Link(key)).await? {
+        for (node, response) in self.all(&self.plan.hosts.item_nodes(), &request).await? {
             let TrainResponse::Linked { items: of_host, sums: partial, bytes_pulled } = response else {
                 return Err(unexpected(node));
             };

@@ -1,6 +1,6 @@
-//! Sampled softmax: in each step workers compute gradients, then owners apply them; nobody is ahead of anybody.
+//! Sampled softmax: in each step workers compute gradients, then owners apply them; nobody is ahead of anybody, but for a staleness (`ahead`).
 use super::{
-    Job, Linked,
+    Job, Linked, ahead,
     checkpoint::{Notes, Start},
     unexpected,
 };
@@ -10,7 +10,11 @@ use crate::{
     part::{IalsGlobal, SoftmaxGlobal},
     plan::Phase,
 };
-use docent_model::softmax::{Settings, plan};
+use docent_model::{
+    softmax::{Settings, plan},
+    tree,
+};
+use std::{ops::Range, sync::atomic::Ordering};
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
     /// All steps that are left; gives the mean loss of a positive in each epoch.
@@ -23,11 +27,34 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         self.share_masses(linked).await?;
         let steps = plan::steps(settings, linked.counts.positives);
         let mut notes = start.notes;
+        if self.plan.settings.staleness > 0 {
+            return self.descend_apart(linked, steps, start.step / steps..settings.epochs.into(), notes).await;
+        }
         for step in start.step..steps.saturating_mul(settings.epochs.into()) {
             let at = At { epoch: step / steps, step: step % steps, steps };
             let loss = self.descend_once(linked, at).await?;
             self.note(&mut notes, at, loss)?;
             self.keep_if_due(linked, step + 1, notes.clone()).await;
+        }
+        Ok(notes.losses)
+    }
+
+    /// All steps of the epochs that are left, hosts a few steps apart. They meet at the end of each epoch, so checkpoints are made there.
+    async fn descend_apart(
+        &mut self,
+        linked: &Linked,
+        steps: u32,
+        epochs: Range<u32>,
+        mut notes: Notes,
+    ) -> Result<Vec<f64>, Error> {
+        for epoch in epochs {
+            let done = ahead::epoch(self, linked.key, (epoch, steps)).await?;
+            self.bytes_pulled += done.bytes_pulled;
+            self.waited_us.fetch_add(u64::try_from(done.waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            for (step, sums) in (0..).zip(done.sums) {
+                self.note(&mut notes, At { epoch, step, steps }, loss(&tree::finish(VWORKERS, sums)?)?)?;
+            }
+            self.keep_if_due(linked, (epoch + 1).saturating_mul(steps), notes.clone()).await;
         }
         Ok(notes.losses)
     }
@@ -76,10 +103,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let sums = self.sums(&self.plan.hosts.user_nodes(), &gradients).await?;
         let apply = TrainRequest::Apply { key: linked.key, at };
         self.exchange(&self.plan.hosts.item_nodes(), &apply).await?;
-        match sums[..] {
-            [loss, weight] => Ok([loss, weight]),
-            _ => Err(Error::Internal("losses of another length".into())),
-        }
+        loss(&sums)
     }
 
     /// The global part, with the means that owners summed up when they published.
@@ -101,6 +125,11 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             categories,
         })
     }
+}
+
+/// The sums of loss and weight.
+fn loss(sums: &[f64]) -> Result<[f64; 2], Error> {
+    sums.try_into().map_err(|_| Error::Internal("losses of another length".into()))
 }
 
 /// The mean loss of a positive from an epoch's sums of loss and weight. Without a history of two there is nothing to learn from, and no loss.

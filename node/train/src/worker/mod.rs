@@ -1,4 +1,5 @@
 //! One host's side of training: sessions by job, fenced by epoch.
+mod admit;
 mod blend;
 mod checkpoint;
 mod compute;
@@ -15,6 +16,7 @@ mod session;
 mod softmax;
 mod tower;
 mod users;
+mod versioned;
 
 use crate::{
     CheckpointStore, Error, PartSink, PartSource, Peers, TrainRequest, TrainResponse, VWORKERS,
@@ -108,6 +110,8 @@ impl Worker {
                 self.context.compute.run(work).await?
             }
             TrainRequest::Load(key)
+            | TrainRequest::Tally(key)
+            | TrainRequest::Admit { key, .. }
             | TrainRequest::Link(key)
             | TrainRequest::Step { key, .. }
             | TrainRequest::Locate { key, .. }

@@ -33,11 +33,15 @@ pub(super) struct Session {
     /// Shared with the other runs of the attempt.
     pub(super) shelf: Arc<Shelf>,
     pub(super) stop: Arc<AtomicBool>,
-    /// Serialises phases and remembers the last one's answer, for a driver that asks again.
-    last: tokio::sync::Mutex<Option<(TrainRequest, TrainResponse)>>,
+    /// What runs one after the other: phases, and the steps of an owner beside them.
+    phases: Lane,
+    steps: Lane,
     state: Mutex<State>,
     bytes_pulled: AtomicU64,
 }
+
+/// Serialises phases and remembers the last one's answer, for a driver that asks again.
+type Lane = tokio::sync::Mutex<Option<(TrainRequest, TrainResponse)>>;
 
 /// What phases leave for later ones and for peers.
 #[derive(Default)]
@@ -73,7 +77,8 @@ impl Session {
             open: Arc::new(open),
             shelf,
             stop: Arc::default(),
-            last: tokio::sync::Mutex::default(),
+            phases: Lane::default(),
+            steps: Lane::default(),
             state: Mutex::default(),
             bytes_pulled: AtomicU64::new(0),
         }
@@ -86,15 +91,18 @@ impl Session {
 
     /// Runs a phase, once however often it is asked for.
     pub(super) async fn phase(&self, request: TrainRequest) -> Result<TrainResponse, Error> {
-        let mut last = self.last.lock().await;
+        // With a staleness this host's users are steps ahead of its items.
+        let is_step = matches!(request, TrainRequest::Apply { .. });
+        let mut last = if is_step { &self.steps } else { &self.phases }.lock().await;
         if let Some((asked, answer)) = &*last
             && *asked == request
         {
             return Ok(answer.clone());
         }
-        self.bytes_pulled.store(0, Ordering::Relaxed);
         let answer = match &request {
             TrainRequest::Load(_) => self.load().await,
+            TrainRequest::Tally(_) => self.tally().await,
+            TrainRequest::Admit { items, least, .. } => self.admit(&Order::new(items)?, *least).await,
             TrainRequest::Link(_) => self.link().await,
             TrainRequest::Step { side, step, gramian, others, .. } => {
                 self.step(*side, *step, page::doubles(gramian), *others).await
@@ -152,8 +160,9 @@ impl Session {
         self.state().items.clone().ok_or_else(|| Error::out_of_turn("of items", "link comes first"))
     }
 
+    /// Bytes pulled that no answer has told yet.
     pub(super) fn bytes_pulled(&self) -> u64 {
-        self.bytes_pulled.load(Ordering::Relaxed)
+        self.bytes_pulled.swap(0, Ordering::Relaxed)
     }
 
     async fn load(&self) -> Result<TrainResponse, Error> {
@@ -166,7 +175,15 @@ impl Session {
         Ok(TrainResponse::Loaded(counts))
     }
 
-    async fn link(&self) -> Result<TrainResponse, Error> {
+    /// Goes on with these users. The items stay: other hosts ask for what is liked of them until theirs are admitted.
+    pub(super) fn replace_users(&self, users: Arc<Users>) {
+        let mut state = self.state();
+        state.users = Some(users);
+        state.written.clear();
+    }
+
+    /// This owner's items, from what each user host touched.
+    pub(super) async fn item_side(&self) -> Result<ItemSide, Error> {
         let own = Hosts::vworkers_of(&self.open.hosts.items, self.context.options.node);
         let nodes = self.open.hosts.user_nodes();
         let blobs = try_join_all(nodes.iter().map(|node| {
@@ -180,10 +197,14 @@ impl Session {
             }
         }))
         .await?;
-        let base = self.base(&own).await?;
+        let (open, threads) = (self.open.clone(), self.context.options.threads);
+        self.context.compute.run(move || link::build(threads, &open.hosts, &own, blobs)).await?
+    }
+
+    async fn link(&self) -> Result<TrainResponse, Error> {
+        let (side, base) = (self.item_side().await?, self.base().await?);
         let (open, kernel, threads) = (self.open.clone(), self.context.kernel, self.context.options.threads);
         let work = move || {
-            let side = link::build(threads, &open.hosts, &own, blobs)?;
             let (mut rows, mut softmax, mut sums) = (ials::Rows::default(), softmax::Softmax::default(), Vec::new());
             match &open.algorithm {
                 Algorithm::Ials(settings) => {
@@ -206,8 +227,9 @@ impl Session {
     }
 
     /// The parts of the version that the job goes on from, of the virtual workers that this host owns; none where it trains from nothing.
-    async fn base(&self, own: &[u16]) -> Result<Vec<Vec<u8>>, Error> {
+    async fn base(&self) -> Result<Vec<Vec<u8>>, Error> {
         let Some(parts) = &self.open.base else { return Ok(Vec::new()) };
+        let own = Hosts::vworkers_of(&self.open.hosts.items, self.context.options.node);
         let of_own = own.iter().filter_map(|vworker| parts.get(usize::from(*vworker)));
         try_join_all(of_own.map(|part| self.context.parts.source.get(part))).await
     }

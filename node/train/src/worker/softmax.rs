@@ -1,17 +1,18 @@
 //! Sampled softmax on a host: as a worker it computes what its users push in a step, as a parameter server it keeps the rows of its items and applies
 //! what all users pushed, once. `docent_model::softmax` has the contract.
 //!
-//! A step is synchronous: workers read rows at step t, the driver waits for all of them, owners pull the pushes and are at t + 1. Every blob names its
-//! step, and an owner or a worker that is at another refuses it (or says again what it said then), so that a request that comes twice or late changes
-//! nothing.
+//! A step is synchronous: workers read rows at step t, the driver waits for all of them, owners pull the pushes and are at t + 1. With a staleness k hosts
+//! need not wait for one another so long: step t reads rows as they were at step t - k (in the first steps of an epoch, at its beginning), whatever
+//! its owner has applied meanwhile. Every blob names its step, and an owner or a worker that is not there refuses it (or says again what it
+//! said then), so that a request that comes twice or late changes nothing.
 use super::{
     checkpoint::{States, joined},
     evaluate::Ranking,
     order::Order,
     pulled::{Cut, Drawn, Numbers, Table as StepTable},
     session::{Session, no_host},
-    tower::Outputs,
     users::Users,
+    versioned::Versioned,
 };
 use crate::{
     Error, TrainResponse,
@@ -38,7 +39,10 @@ use docent_model::{
 };
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 /// Most steps of an epoch: what the smallest batches make of 67 million positives. Each costs a host memory.
 const STEPS_MAX: u32 = 1 << 20;
@@ -48,8 +52,8 @@ const STEPS_MAX: u32 = 1 << 20;
 pub(in crate::worker) struct Softmax {
     /// On a user host: who is in which step of an epoch, by own virtual worker.
     batches: Option<(u32, Arc<Batches>)>,
-    /// On a user host: what the last step pushes.
-    pushed: Option<Arc<Pushed>>,
+    /// On a user host: what the latest steps push, the oldest first.
+    pushed: VecDeque<Arc<Pushed>>,
     /// On a user host: room for how a step counts its items.
     numbers: Option<Numbers>,
     /// On a user host: what a step computes in.
@@ -62,14 +66,6 @@ pub(in crate::worker) struct Softmax {
 
 /// By own virtual worker and step: rows of users.
 pub(super) type Batches = Vec<Vec<Vec<u32>>>;
-
-pub(super) struct Versioned {
-    /// Steps that were applied.
-    pub(super) version: u32,
-    pub(super) table: Table,
-    /// With towers: what others read in place of rows, and at which step.
-    pub(super) outputs: Option<Outputs>,
-}
 
 struct Draws {
     masses: Masses,
@@ -117,7 +113,7 @@ pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -
     for ((_, id), row) in side.items.iter().zip(rows.chunks_exact_mut(dim)) {
         first_row(kernel, settings.seed, id, row);
     }
-    let table = Versioned { version: 0, table: Table::new(dim, rows)?, outputs: None };
+    let table = Versioned::new(0, Table::new(dim, rows)?, None);
     Ok(Softmax { table: Some(Arc::new(RwLock::new(table))), ..Softmax::default() })
 }
 
@@ -159,6 +155,10 @@ impl Session {
         let settings = *self.softmax_settings()?;
         if at.step >= at.steps || at.steps > STEPS_MAX {
             return Err(Error::Invalid(format!("there is no step {} of {} in an epoch", at.step, at.steps)));
+        }
+        let newest = self.state().softmax.pushed.back().map(|pushed| pushed.at.version());
+        if newest.is_some_and(|newest| newest >= at.version()) {
+            return Err(Error::out_of_turn("for gradients", "those of a later step are there"));
         }
         let (users, places, owners) = (self.users()?, self.located()?, self.owners()?);
         let batches = self.batches(&users, at).await?;
@@ -204,7 +204,12 @@ impl Session {
             Node { level: root.level, index: root.index, value: [&loss[..], dense].concat() }
         };
         let sums = pushed.roots.iter().map(sums).collect();
-        self.state().softmax.pushed = Some(Arc::new(pushed));
+        let mut state = self.state();
+        state.softmax.pushed.push_back(Arc::new(pushed));
+        while state.softmax.pushed.len() > self.open.staleness as usize + 1 {
+            state.softmax.pushed.pop_front();
+        }
+        drop(state);
         Ok(TrainResponse::Stepped { sums, bytes_pulled: self.bytes_pulled() })
     }
 
@@ -235,11 +240,11 @@ impl Session {
         }
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = versioned.read(at.version())?;
+        let rows = versioned.at(dim, at.reads(self.open.staleness))?;
         let mut bytes = Vec::with_capacity(places.len() * dim * 4);
         for place in places {
-            let row = rows.get(*place as usize * dim..).and_then(|rest| rest.get(..dim));
-            page::push_floats(row.ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?, &mut bytes);
+            let row = rows.row(*place).ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?;
+            page::push_floats(row, &mut bytes);
         }
         Ok(TrainResponse::Fetched { rows: bytes.into() })
     }
@@ -260,7 +265,7 @@ impl Session {
             users.into_iter().map(|node| async move { Ok::<_, Error>((node, self.pull(node, blob).await?)) }),
         );
         let (pushed, kernel, dim) = (pushed.await?, self.context.kernel, usize::from(settings.dim));
-        let climb = self.climb(at)?;
+        let (climb, staleness) = (self.climb(at)?, self.open.staleness);
         let work = move || -> Result<Option<Vec<Node<Vec<f64>>>>, Error> {
             let mut versioned = table.write().unwrap_or_else(PoisonError::into_inner);
             versioned.check(at.version())?;
@@ -271,12 +276,12 @@ impl Session {
             }
             let gradients = Push::finish(dim, roots)?.gradients(dim, &negatives)?;
             let rate = settings.rate(at.steps, at.epoch, at.step);
-            let sums = match climb {
-                Some(climb) => Some(climb.apply(&mut versioned.table, rate, &gradients)?),
-                None => versioned.table.apply(kernel, rate, &gradients).map(|()| None)?,
+            let Some(climb) = climb else {
+                return versioned.apply((kernel, dim), rate, &gradients, staleness).map(|()| None);
             };
-            versioned.version += 1;
-            Ok(sums)
+            let sums = climb.apply(&mut versioned.table, rate, &gradients)?;
+            versioned.end_step(staleness);
+            Ok(Some(sums))
         };
         let (sums, bytes_pulled) = (self.context.compute.run(work).await??, self.bytes_pulled());
         Ok(match sums {
@@ -294,14 +299,14 @@ impl Session {
         let dim = usize::from(self.softmax_settings()?.dim);
         match blob {
             Blob::Negatives { at } => {
-                let (draws, table) = (self.draws()?, self.table()?);
+                let (draws, table, staleness) = (self.draws()?, self.table()?, self.open.staleness);
                 let work = move || {
                     let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
-                    let outputs = versioned.read(at.version())?;
+                    let rows = versioned.at(dim, at.reads(staleness))?;
                     let items: Drawn = draws.of(at);
                     let mut blob = page::headed(&items, items.len() * dim * 4)?;
-                    for (place, _) in &items {
-                        page::push_floats(&outputs[*place as usize * dim..][..dim], &mut blob);
+                    for row in items.iter().filter_map(|(place, _)| rows.row(*place)) {
+                        page::push_floats(row, &mut blob);
                     }
                     Ok(blob)
                 };
@@ -309,7 +314,7 @@ impl Session {
             }
             Blob::Push { reader, .. } if !self.open.hosts.items.contains(&reader) => Err(no_host(reader)),
             Blob::Push { at, reader } => {
-                let pushed = self.state().softmax.pushed.clone().filter(|pushed| pushed.at == at);
+                let pushed = self.state().softmax.pushed.iter().find(|pushed| pushed.at == at).cloned();
                 let pushed = pushed.ok_or_else(|| Error::out_of_turn("for a push", "its gradients come first"))?;
                 let owners = self.owners()?;
                 let work = move || {
@@ -341,7 +346,7 @@ impl Session {
     pub(super) fn serve_trained(&self, offset: u64) -> Result<TrainResponse, Error> {
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = versioned.read(versioned.version)?;
+        let rows = versioned.latest()?;
         page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
     }
 
@@ -371,8 +376,7 @@ impl Session {
             squares.extend_from_slice(of_squares);
             rest = others;
         }
-        let outputs = self.no_outputs();
-        let table = Versioned { version: step, table: Table::from_parts(dim, rows, squares)?, outputs };
+        let table = Versioned::new(step, Table::from_parts(dim, rows, squares)?, self.no_outputs());
         self.state().softmax.table = Some(Arc::new(RwLock::new(table)));
         Ok(())
     }
@@ -381,7 +385,7 @@ impl Session {
     pub(super) fn trained_rows(&self) -> Result<Vec<f32>, Error> {
         let versioned = self.table()?;
         let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(versioned.read(versioned.version)?.to_vec())
+        Ok(versioned.latest()?.to_vec())
     }
 
     /// Ranks by the rows of the trained model; users are what a reader makes of their histories.
@@ -415,25 +419,6 @@ impl Session {
 /// Rows of `dim` values on a page.
 pub(super) fn page_rows(dim: usize) -> usize {
     (PAGE_BYTES_MAX / (dim * 4)).max(1)
-}
-
-impl Versioned {
-    /// What others read at a step, `dim` values for each item.
-    fn read(&self, version: u32) -> Result<&[f32], Error> {
-        self.check(version)?;
-        match &self.outputs {
-            None => Ok(self.table.rows()),
-            Some((of, outputs)) if *of == version => Ok(outputs),
-            Some(_) => Err(Error::out_of_turn("for vectors", "the step's dense weights come first")),
-        }
-    }
-
-    pub(super) fn check(&self, version: u32) -> Result<(), Error> {
-        if self.version == version {
-            return Ok(());
-        }
-        Err(Error::out_of_turn("for a step", &format!("rows are at step {}, not {version}", self.version)))
-    }
 }
 
 /// Positives of a virtual worker's items.

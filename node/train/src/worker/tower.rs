@@ -6,6 +6,7 @@
 use super::{
     session::Session,
     softmax::{Softmax, first_rows as first_softmax},
+    versioned::Outputs,
 };
 use crate::{Error, ItemInfo, TrainResponse, link::ItemSide, message::At, page, plan::Algorithm};
 use bytes::Bytes;
@@ -56,9 +57,6 @@ pub(super) struct Climb {
 
 /// What others read of an owner before dense weights have come: nothing.
 const NO_OUTPUTS: Outputs = (u32::MAX, Vec::new());
-
-/// What others read in place of rows, and at which step.
-pub(super) type Outputs = (u32, Vec<f32>);
 
 /// The rows of an owner before the first step.
 pub(super) fn first_rows(settings: &Settings, kernel: Kernel, side: &ItemSide) -> Result<Softmax, Error> {

@@ -35,10 +35,14 @@ impl Users {
             Some((_, users)) if open.hold_out.is_none() => users.side.whole(),
             _ => read(context, open, stop)?,
         };
+        Ok(Arc::new(Self::new(side, &open.hosts)))
+    }
+
+    pub(super) fn new(side: UserSide, hosts: &Hosts) -> Self {
         let shared =
             |lists: BTreeMap<u64, Vec<u32>>| lists.into_iter().map(|(node, list)| (node, Arc::new(list))).collect();
-        let (touched, readers) = (shared(side.touched_by_owner(&open.hosts)), shared(side.readers(&open.hosts)));
-        Ok(Arc::new(Self { side, touched, readers }))
+        let (touched, readers) = (shared(side.touched_by_owner(hosts)), shared(side.readers(hosts)));
+        Self { side, touched, readers }
     }
 }
 

@@ -7,6 +7,7 @@ use docent_train::{
     driver::Driver,
     input::Inputs,
     message::{Key, Open},
+    plan::Admission,
     worker::{Options, Parts},
 };
 use futures::future::BoxFuture;
@@ -62,6 +63,19 @@ impl Data {
             live: item != 3,
         };
         Arc::new(Self { users: (0..users).map(history).collect(), items: (0..items).map(info).collect() })
+    }
+
+    /// Without the positives of items with fewer than `least`, and without users that have no others.
+    pub(crate) fn admitted(&self, least: u32) -> Arc<Self> {
+        let mut positives: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        let all = self.users.iter().flat_map(|user| &user.positives);
+        all.for_each(|(id, ..)| *positives.entry(id.clone()).or_default() += 1);
+        let of_user = |user: &User| {
+            let mut user = user.clone();
+            user.positives.retain(|(id, ..)| positives[id] >= least);
+            (!user.positives.is_empty()).then_some(user)
+        };
+        Arc::new(Self { users: self.users.iter().filter_map(of_user).collect(), items: self.items.clone() })
     }
 
     /// The first users without the positives of later items, and without their newest one.
@@ -170,9 +184,13 @@ impl CheckpointStore for Memory {
 /// Called with every message before it is delivered; true loses its answer.
 pub(crate) type LosesAnswer = Box<dyn Fn(u64, &TrainRequest) -> bool + Send + Sync>;
 
+/// Awaited before a message is delivered.
+pub(crate) type Gate = Box<dyn Fn(u64, &TrainRequest) -> BoxFuture<'static, ()> + Send + Sync>;
+
 pub(crate) struct Network {
     workers: OnceLock<BTreeMap<u64, Arc<Worker>>>,
     loses_answer: LosesAnswer,
+    gate: OnceLock<Gate>,
     /// Every request comes twice, the second time once the first is answered.
     doubles: AtomicBool,
 }
@@ -181,6 +199,9 @@ impl Peers for Network {
     fn call(&self, node: u64, request: TrainRequest, _: Duration) -> BoxFuture<'_, Result<TrainResponse, Error>> {
         Box::pin(async move {
             let lost = (self.loses_answer)(node, &request);
+            if let Some(gate) = self.gate.get() {
+                gate(node, &request).await;
+            }
             let bytes = postcard::to_stdvec(&request).unwrap();
             let deliver =
                 async || self.workers.get().unwrap()[&node].handle(postcard::from_bytes(&bytes).unwrap()).await;
@@ -204,7 +225,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(nodes: u64, data: &Arc<Data>, loses_answer: LosesAnswer) -> Self {
-        let network = Arc::new(Network { workers: OnceLock::new(), loses_answer, doubles: AtomicBool::new(false) });
+        let (workers, gate) = (OnceLock::new(), OnceLock::new());
+        let network = Arc::new(Network { workers, loses_answer, gate, doubles: AtomicBool::new(false) });
         let parts: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
         let kept: BTreeMap<u64, Arc<Memory>> = (1..=nodes).map(|node| (node, Arc::default())).collect();
         let worker = |node: u64| {
@@ -231,6 +253,11 @@ impl Cluster {
 
     pub(crate) fn doubling(self) -> Self {
         self.network.doubles.store(true, Ordering::Relaxed);
+        self
+    }
+
+    pub(crate) fn gated(self, gate: Gate) -> Self {
+        assert!(self.network.gate.set(gate).is_ok(), "one gate");
         self
     }
 
@@ -305,9 +332,15 @@ pub(crate) fn bpr_plan(hosts: Hosts) -> JobPlan {
     JobPlan { settings: JobSettings { loss: softmax::Loss::Bpr, ..settings }, ..softmax_plan(hosts) }
 }
 
+/// The same with hosts that are up to two steps apart.
+pub(crate) fn stale_plan(hosts: Hosts) -> JobPlan {
+    let JobPlan { settings, .. } = softmax_plan(hosts.clone());
+    JobPlan { settings: JobSettings { staleness: 2, ..settings }, ..softmax_plan(hosts) }
+}
+
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 7] =
-    [plan, rounded_plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 8] =
+    [plan, rounded_plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan, stale_plan];
 
 /// A blend of the graph filter and iALS.
 pub(crate) fn blend_plan(hosts: Hosts) -> JobPlan {
@@ -329,9 +362,9 @@ pub(crate) fn kept(plan: JobPlan, nodes: u64) -> JobPlan {
 
 /// The opening of a plan's last run.
 pub(crate) fn open(key: Key, plan: &JobPlan) -> Open {
-    let JobSettings { algorithm, rows, loss, seed, .. } = plan.settings.clone();
+    let JobSettings { algorithm, rows, loss, staleness, seed, .. } = plan.settings.clone();
     let hosts = plan.hosts.clone();
-    Open { key, algorithm, rows, loss, seed, hosts, hold_out: None, base: None, page_timeout_ms: 1000 }
+    Open { key, algorithm, rows, loss, staleness, seed, hosts, hold_out: None, base: None, page_timeout_ms: 1000 }
 }
 
 fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
@@ -344,6 +377,8 @@ fn job(algorithm: Algorithm, hosts: Hosts) -> JobPlan {
             bias: 0.0,
             rows: Precision::F32,
             loss: softmax::Loss::Softmax,
+            staleness: 0,
+            admission: Admission::default(),
             seed: 7,
             evaluate: None,
         },

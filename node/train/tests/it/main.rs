@@ -1,5 +1,6 @@
 //! Whole jobs over several workers in one process.
 #![allow(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+mod admit;
 mod blend;
 mod checkpoints;
 mod fixture;
@@ -13,7 +14,10 @@ use docent_train::{
     part,
     plan::Phase,
 };
-use fixture::{CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, rounded_plan, slot, softmax_plan};
+use fixture::{
+    CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, rounded_plan, slot, softmax_plan, stale_plan,
+};
+use futures::future::BoxFuture;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -21,6 +25,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 fn hashes(outcome: &Outcome) -> Vec<[u8; 32]> {
@@ -58,6 +63,33 @@ async fn rounded_rows_take_half_the_bytes_for_almost_the_same_objective() {
     assert!(rounded.bytes_pulled * 10 < whole.bytes_pulled * 7, "{} {}", rounded.bytes_pulled, whole.bytes_pulled);
     assert_ne!(hashes(&whole), hashes(&rounded));
     assert!((rounded.losses[4] / whole.losses[4] - 1.0).abs() < 0.01, "{:?} {:?}", rounded.losses, whole.losses);
+}
+
+#[tokio::test]
+async fn hosts_get_as_many_steps_apart_as_they_may_and_the_model_is_the_same() {
+    let data = Data::planted(400, 120);
+    let expected = Cluster::healthy(1, &data).run(stale_plan(Hosts::single(1))).await.unwrap();
+    // The second host begins a step when the first one has begun the last that it may be ahead with: else it waits for ever.
+    let begun = Arc::new(watch::Sender::new(0));
+    let gate = move |node: u64, request: &TrainRequest| -> BoxFuture<'static, ()> {
+        let TrainRequest::Gradients { at, .. } = *request else { return Box::pin(async {}) };
+        let ahead = at.version() + (at.steps - 1 - at.step).min(2);
+        let begun = begun.clone();
+        Box::pin(async move {
+            if node == 1 {
+                begun.send_modify(|begun| *begun = at.version());
+            } else {
+                begun.subscribe().wait_for(|begun| *begun >= ahead).await.unwrap();
+            }
+        })
+    };
+    let apart = Cluster::healthy(2, &data).gated(Box::new(gate)).run(stale_plan(hosts(2, 0))).await.unwrap();
+    assert_eq!(hashes(&apart), hashes(&expected));
+    let together = Cluster::healthy(2, &data).run(softmax_plan(hosts(2, 0))).await.unwrap();
+    assert_ne!(hashes(&together), hashes(&expected), "older rows make another model");
+    // Of planted clusters, one that is as good.
+    let (stale, fresh) = (expected.losses[5], together.losses[5]);
+    assert!((stale / fresh - 1.0).abs() < 0.05, "{stale} {fresh}");
 }
 
 #[tokio::test]
@@ -264,10 +296,12 @@ async fn steps_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     for wrong in [at(2), At { steps: u32::MAX, ..at(0) }, at(1)] {
         assert!(worker.handle(gradients(wrong)).await.is_err(), "{wrong:?}");
     }
-    worker.handle(gradients(at(0))).await.unwrap();
+    let computed = worker.handle(gradients(at(0))).await.unwrap();
     assert!(worker.handle(apply(at(1))).await.is_err(), "a step ahead");
     let applied = worker.handle(apply(at(0))).await.unwrap();
     assert_eq!(worker.handle(apply(at(0))).await, Ok(applied), "asked again, it is not applied again");
+    assert_eq!(worker.handle(gradients(at(0))).await, Ok(computed), "nor computed again");
+    worker.handle(gradients(at(1))).await.unwrap();
     assert!(worker.handle(gradients(at(0))).await.is_err(), "a step back");
     let fetch = |places| TrainRequest::Fetch { key, at: at(1), places };
     assert!(worker.handle(fetch(vec![u32::MAX])).await.is_err());
@@ -276,7 +310,7 @@ async fn steps_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     assert_eq!(rows.len(), 2 * 12 * 4);
     let later = At { epoch: 1, ..at(0) };
     for blob in
-        [Blob::Push { at: at(1), reader: 1 }, Blob::Push { at: at(0), reader: 7 }, Blob::Negatives { at: later }]
+        [Blob::Push { at: at(0), reader: 1 }, Blob::Push { at: at(1), reader: 7 }, Blob::Negatives { at: later }]
     {
         assert!(worker.handle(TrainRequest::Pull { key, blob, offset: 0 }).await.is_err(), "{blob:?}");
     }

@@ -133,9 +133,10 @@ fn a_job_goes_on_from_the_live_version_with_what_came_since() {
 }
 
 /// Jobs that take some seconds: many checkpoints.
-const LONG: [&str; 2] = [
+const LONG: [&str; 3] = [
     r#"{ "dim": 32, "epochs": 120, "holdout": 0.0 }"#,
     r#"{ "algorithm": "softmax", "dim": 16, "epochs": 25, "batch": 4096, "negatives": 128, "holdout": 0.0 }"#,
+    r#"{ "algorithm": "softmax", "dim": 16, "epochs": 25, "batch": 4096, "negatives": 128, "staleness": 2, "holdout": 0.0 }"#,
 ];
 
 #[test]
@@ -176,11 +177,13 @@ fn a_job_whose_driver_is_killed_goes_on_with_another_to_the_same_bytes() {
 
 #[test]
 fn a_job_whose_requests_all_come_twice_ends_with_the_same_bytes() {
-    const FAMILIES: [&str; 4] = [
+    const FAMILIES: [&str; 6] = [
         r#"{ "dim": 16, "epochs": 4, "holdout": 0.1 }"#,
         r#"{ "algorithm": "graph", "neighbours": 50, "holdout": 0.1 }"#,
         r#"{ "algorithm": "softmax", "dim": 16, "epochs": 2, "batch": 4096, "negatives": 128, "holdout": 0.1 }"#,
         r#"{ "algorithm": "tower", "dim": 16, "epochs": 2, "batch": 4096, "negatives": 128, "holdout": 0.1 }"#,
+        r#"{ "algorithm": "softmax", "dim": 16, "epochs": 2, "batch": 4096, "staleness": 2, "holdout": 0.1 }"#,
+        r#"{ "dim": 16, "epochs": 4, "min_positives": 30, "items_max": 300, "holdout": 0.1 }"#,
     ];
     let parts = |repeats: bool| -> Vec<_> {
         let lab = Lab::start(&Options { coordinators: 1, repeats, ..Options::default() }).unwrap();
@@ -199,4 +202,30 @@ fn a_job_whose_requests_all_come_twice_ends_with_the_same_bytes() {
         hashes.into()
     };
     assert_eq!(parts(false), parts(true));
+}
+
+/// What nearly nobody likes costs a model nothing, and is served as a new item is.
+#[test]
+fn items_that_are_not_admitted_are_in_no_model_and_known_all_the_same() {
+    let lab = filled();
+    let client = lab.client(0);
+    let train = |flags: &[&str]| -> Value {
+        let all =
+            [&["--output", "json", "train", "--wait", "--force", "--dim", "16", "--epochs", "4"][..], flags].concat();
+        let said: Value = serde_json::from_str(&lab.docent(&all).unwrap()).unwrap();
+        said["model"].clone()
+    };
+    let figure = |model: &Value, name: &str| model["metrics"][name].as_f64().unwrap();
+    let whole = train(&[]);
+    let few = train(&["--items-max", "100"]);
+    assert!(figure(&whole, "items") > 300.0, "{whole}");
+    assert!((1.0..=100.0).contains(&figure(&few, "items")), "{few}");
+    assert_eq!(few["settings"]["items_max"], 100);
+    assert_eq!(figure(&few, "users"), figure(&whole, "users"), "a user of other items alone is a user");
+    let listed = client.recommend("1", 200).unwrap();
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(listed["model"]["version"], few["version"]);
+    assert!(items.len() > 100, "more than the model has: {listed}");
+    let refused = lab.docent(&["train", "--min-positives", "1000000", "--wait"]).unwrap_err().to_string();
+    assert!(refused.contains("no item is in the model"), "{refused}");
 }

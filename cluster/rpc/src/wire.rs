@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::identity::Identity;
 
-/// Largest HTTP/2 frame: a page of a training blob takes one or two, instead of the 32 that 16 KiB would make.
+/// Largest HTTP/2 frame: a page of a training blob takes one, instead of the 9 that 16 KiB would make, and a chunk of a part two.
 pub(crate) const FRAME_BYTES_MAX: u32 = 512 << 10;
 
 /// The envelope of a request.

@@ -283,6 +283,9 @@ impl Shard {
     }
 }
 
+/// When to ask again for a format that every member understands: coordinators look after it about twice a second.
+const RISES_MS: u32 = 500;
+
 impl Catalog {
     /// The shard that owns `slot`.
     pub fn shard_of(&self, keyspace: Keyspace, slot: Slot) -> Option<&Shard> {
@@ -309,18 +312,22 @@ impl Catalog {
     /// Whether records of `format` may be written. Every proposer of a command asks this with the command's format.
     ///
     /// # Errors
-    /// `Unsupported`, with what to do.
+    /// `Unsupported`, with what to do; `Unavailable` where every member understands it and the cluster is only about to use it, as a new one is in
+    /// its first moments.
     pub fn require(&self, format: u32) -> Result<()> {
-        match self.format() {
-            ours if ours >= format => Ok(()),
-            ours => Err(Error::new(
-                Kind::Unsupported,
-                format!(
-                    "this needs format {format} and the cluster is at format {ours}: upgrade every member first \
-                     (`docent status` shows the format that each understands)"
-                ),
-            )),
+        let ours = self.format();
+        if ours >= format {
+            return Ok(());
         }
+        let mut members = self.nodes.values().chain(self.coordinators.values()).peekable();
+        let is_about_to = members.peek().is_some() && members.all(|member| member.format >= format);
+        let problem = format!("this needs format {format} and the cluster is at format {ours}");
+        if is_about_to {
+            let why = format!("{problem}, which rises in a moment, unless its coordinators have auto_finalize off");
+            return Err(Error::unavailable_for(why, RISES_MS));
+        }
+        let way_out = "upgrade every member first (`docent status` shows the format that each understands)";
+        Err(Error::new(Kind::Unsupported, format!("{problem}: {way_out}")))
     }
 
     /// A member of either kind.
@@ -344,6 +351,11 @@ mod tests {
             format,
         };
         Catalog { index: 5, cluster: Some(cluster), ..Catalog::default() }
+    }
+
+    fn member(id: u64, format: u32) -> Member {
+        let (internal_addr, query_addr, zone) = (format!("a:{id}"), String::new(), String::new());
+        Member { id: NodeId(id), internal_addr, query_addr, zone, is_alive: true, format, state: NodeState::Active }
     }
 
     #[test]
@@ -372,5 +384,13 @@ mod tests {
         );
         let error = catalog(2).require(3).unwrap_err();
         assert!(error.kind == Kind::Unsupported && error.message.contains("upgrade every member"), "{error}");
+        let mut upgraded = catalog(2);
+        upgraded.nodes.insert(NodeId(101), member(101, 3));
+        upgraded.coordinators.insert(NodeId(1), member(1, 3));
+        let error = upgraded.require(3).unwrap_err();
+        assert!(error.kind == Kind::Unavailable && error.retry_after_ms.is_some(), "{error}");
+        assert_eq!(upgraded.require(4).unwrap_err().kind, Kind::Unsupported);
+        upgraded.nodes.insert(NodeId(102), member(102, 2));
+        assert_eq!(upgraded.require(3).unwrap_err().kind, Kind::Unsupported, "one is left");
     }
 }

@@ -16,8 +16,8 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
-/// Largest page in bytes: what is packed, sent and read in about a millisecond, because a query waits for it.
-pub const PAGE_BYTES_MAX: usize = 512 << 10;
+/// Largest page in bytes: what is packed, sent and read in a fraction of a millisecond, because a query waits for it (decision 0022).
+pub const PAGE_BYTES_MAX: usize = 128 << 10;
 
 /// Rounds in which owners count neighbours: in each, the virtual workers whose number leaves this remainder.
 pub const COUNT_ROUNDS: u16 = 8;

@@ -1,7 +1,6 @@
 //! Blobs as pages, and numbers as bytes.
 use crate::{Error, TrainResponse, message::PAGE_BYTES_MAX};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use zerocopy::IntoBytes;
@@ -9,8 +8,6 @@ use zerocopy::IntoBytes;
 /// Largest blob that a host accepts from another: 16 GiB, far beyond what fits a training host.
 const BLOB_BYTES_MAX: u64 = 16 << 30;
 const ATTEMPTS: u32 = 4;
-/// Pages of a blob that are asked for at a time: one travels while another is packed.
-const AHEAD: usize = 2;
 
 /// The page of `blob` that starts at `offset`.
 pub(crate) fn cut(blob: &Bytes, offset: u64) -> Result<TrainResponse, Error> {
@@ -67,7 +64,7 @@ impl Pages {
 }
 
 /// Reads a whole blob from `node` through `call` (given the offset), repeating a page that got lost.
-pub(crate) async fn fetch<F>(node: u64, call: impl Fn(u64) -> F) -> Result<Bytes, Error>
+pub(crate) async fn fetch<F>(node: u64, call: impl FnMut(u64) -> F) -> Result<Bytes, Error>
 where
     F: Future<Output = Result<TrainResponse, Error>>,
 {
@@ -83,42 +80,31 @@ where
 /// Reads a blob page by page: `take` has each with its offset and the blob's length, in order. Gives that length.
 pub(crate) async fn fetch_each<F>(
     node: u64,
-    call: impl Fn(u64) -> F,
+    mut call: impl FnMut(u64) -> F,
     mut take: impl FnMut(u64, u64, Bytes) -> Result<(), Error>,
 ) -> Result<u64, Error>
 where
     F: Future<Output = Result<TrainResponse, Error>>,
 {
     let malformed = |reason: &str| Error::Malformed { node, reason: reason.to_owned() };
-    let page = async |offset: u64| {
+    let mut offset = 0;
+    loop {
         let response = retry(|| call(offset)).await?;
         let TrainResponse::Page { total, bytes } = response else { return Err(malformed("expected a page")) };
-        if total > BLOB_BYTES_MAX || offset + bytes.len() as u64 > total {
+        let end = offset + bytes.len() as u64;
+        if total > BLOB_BYTES_MAX || end > total {
             return Err(malformed("a page is longer than its blob, or that is too large"));
         }
-        Ok((total, bytes))
-    };
-    let (total, first) = page(0).await?;
-    let step = first.len();
-    take(0, total, first)?;
-    if step as u64 == total {
-        return Ok(total);
-    }
-    if step == 0 {
-        return Err(malformed("an empty page before the end"));
-    }
-    // Pages are as long as the first one, but for the last.
-    let offsets = (step as u64..total).step_by(step);
-    let mut pages = stream::iter(offsets.clone()).map(page).buffered(AHEAD);
-    for offset in offsets {
-        let next = pages.next().await;
-        let (of_page, bytes) = next.ok_or_else(|| Error::Internal("a page was not asked for".into()))??;
-        if of_page != total || bytes.len() as u64 != (total - offset).min(step as u64) {
-            return Err(malformed("a page of another length than those before it"));
-        }
+        let is_empty = bytes.is_empty();
         take(offset, total, bytes)?;
+        if end == total {
+            return Ok(total);
+        }
+        if is_empty {
+            return Err(malformed("an empty page before the end"));
+        }
+        offset = end;
     }
-    Ok(total)
 }
 
 /// Repeats a call that failed on the way, a few times.
@@ -254,11 +240,10 @@ mod tests {
 
     #[tokio::test]
     async fn pages_that_do_not_fit_are_refused() {
-        let wrong: [(&str, fn(u64) -> (u64, &'static [u8])); 5] = [
-            ("an empty first", |_| (9, b"")),
+        let wrong: [(&str, fn(u64) -> (u64, &'static [u8])); 4] = [
+            ("an empty one before the end", |offset| (9, if offset == 0 { b"1234" } else { b"" })),
             ("longer than the blob", |_| (3, b"1234")),
-            ("a short one in the middle", |offset| (9, if offset == 4 { b"123" } else { b"1234" })),
-            ("of another blob", |offset| (if offset == 0 { 8 } else { 9 }, b"1234")),
+            ("longer than what is left", |_| (7, b"1234")),
             ("of a blob beyond all memory", |_| (u64::MAX, b"1234")),
         ];
         for (what, page) in wrong {

@@ -220,7 +220,7 @@ impl Handler {
 
     async fn job(&self, command: Command, deadline: Deadline) -> Result<Response> {
         match self.propose(command, deadline).await? {
-            Answer::Job(job) => Ok(Response::Job(Box::new(job))),
+            Answer::Job(job) => Ok(Response::Job(job)),
             other => Err(unexpected(&other)),
         }
     }

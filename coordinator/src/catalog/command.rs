@@ -317,7 +317,7 @@ pub enum Answer {
         node: NodeId,
     },
     /// To commands about jobs.
-    Job(Job),
+    Job(Box<Job>),
     /// To `RegisterModel`.
     Version(u64),
     /// To `Activate` and `Rollback`.

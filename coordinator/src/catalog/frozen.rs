@@ -234,7 +234,7 @@ fn actual() -> String {
         version: None,
         created_ms: 1,
     };
-    bytes.add("answer.job", 2, &Answer::Job(job));
+    bytes.add("answer.job", 2, &Answer::Job(Box::new(job)));
     bytes.add("answer.born", 2, &Answer::Born(cluster(1)));
     bytes.add("slots", 2, &SlotRange { first: 0, end: 4096 });
     bytes.add("error", 2, &Error::overloaded("e", 5).at("f").with_hint(Some(NodeId(1))));

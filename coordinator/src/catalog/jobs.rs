@@ -48,7 +48,7 @@ impl State {
         };
         self.catalog_mut().jobs.insert(job.id, job.clone());
         self.forget_finished();
-        Ok(Step::Changed(Answer::Job(job)))
+        Ok(Step::Changed(Answer::Job(Box::new(job))))
     }
 
     /// Names the version that a job goes on from, once for all of its attempts: the one that is asked for, or the live one if it can be.
@@ -108,7 +108,7 @@ impl State {
             job.driver = Some(driver);
         }
         let job = job.clone();
-        Ok(Step::Changed(Answer::Job(job)))
+        Ok(Step::Changed(Answer::Job(Box::new(job))))
     }
 
     pub(super) fn job_progress(&mut self, attempt: Attempt, progress: JobProgress) -> Applied {
@@ -140,13 +140,13 @@ impl State {
         job.progress = None;
         job.error = Some(error);
         let job = job.clone();
-        Ok(Step::Changed(Answer::Job(job)))
+        Ok(Step::Changed(Answer::Job(Box::new(job))))
     }
 
     pub(super) fn cancel_job(&mut self, id: u64) -> Applied {
         let job = self.find(id)?;
         match job.state {
-            JobState::Cancelled => Ok(Step::Same(Answer::Job(job.clone()))),
+            JobState::Cancelled => Ok(Step::Same(Answer::Job(Box::new(job.clone())))),
             JobState::Succeeded | JobState::Failed => {
                 Err(conflict(format!("job {id} has {} already; there is nothing to cancel", name(job.state))))
             }
@@ -155,7 +155,7 @@ impl State {
                 job.state = JobState::Cancelled;
                 job.driver = None;
                 let job = job.clone();
-                Ok(Step::Changed(Answer::Job(job)))
+                Ok(Step::Changed(Answer::Job(Box::new(job))))
             }
         }
     }

@@ -215,8 +215,12 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// The blob that `page` gives (total, bytes) from each offset, and how often it was asked.
-    async fn fetched(page: impl Fn(u64) -> (u64, &'static [u8])) -> (Result<Bytes, Error>, usize) {
+    /// What a host gives from an offset on: the length of the whole, and bytes.
+    type Given = (u64, &'static [u8]);
+    type Give = fn(u64) -> Given;
+
+    /// The blob that `page` gives, and how often it was asked.
+    async fn fetched(page: impl Fn(u64) -> Given) -> (Result<Bytes, Error>, usize) {
         let asked = AtomicUsize::new(0);
         let call = |offset| {
             asked.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn pages_that_do_not_fit_are_refused() {
-        let wrong: [(&str, fn(u64) -> (u64, &'static [u8])); 4] = [
+        let wrong: [(&str, Give); 4] = [
             ("an empty one before the end", |offset| (9, if offset == 0 { b"1234" } else { b"" })),
             ("longer than the blob", |_| (3, b"1234")),
             ("longer than what is left", |_| (7, b"1234")),

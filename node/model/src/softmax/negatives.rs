@@ -103,6 +103,19 @@ impl Push {
         Ok(Push { targets: along_tree(dim, &targets), ..sum })
     }
 
+    /// `self = self + right`; gives the memory of whichever gradients of negatives are needed no more.
+    pub(super) fn absorb(&mut self, mut right: Self) -> Vec<f32> {
+        self.targets.add(right.targets);
+        if self.negatives.is_empty() {
+            std::mem::swap(&mut self.negatives, &mut right.negatives);
+        } else {
+            self.negatives.iter_mut().zip(&right.negatives).for_each(|(left, right)| *left += right);
+        }
+        self.loss = [self.loss[0] + right.loss[0], self.loss[1] + right.loss[1]];
+        self.dense.add(right.dense);
+        right.negatives
+    }
+
     /// What all virtual workers push together, as gradients of items (`negatives`: ascending).
     ///
     /// # Errors
@@ -121,13 +134,6 @@ impl Push {
 
 impl Sum for Push {
     fn add(&mut self, right: Self) {
-        self.targets.add(right.targets);
-        if self.negatives.is_empty() {
-            self.negatives = right.negatives;
-        } else {
-            self.negatives.iter_mut().zip(&right.negatives).for_each(|(left, right)| *left += right);
-        }
-        self.loss = [self.loss[0] + right.loss[0], self.loss[1] + right.loss[1]];
-        self.dense.add(right.dense);
+        self.absorb(right);
     }
 }

@@ -59,18 +59,25 @@ pub struct Step<'a> {
     room: Option<&'a Room>,
 }
 
-/// What a run pushes.
-#[derive(Default)]
-struct Told {
-    /// One, as a run is a subtree; without targets.
-    nodes: Vec<tree::Node<Push>>,
-    /// Gradients of targets by virtual worker.
-    targets: Vec<(u16, Gradients)>,
+/// Gradients of targets by virtual worker.
+type Targets = Vec<(u16, Gradients)>;
+
+/// Memory that one run leaves for the next, and a step for the one after it: megabytes that the system would else clear page by page.
+#[derive(Debug, Default)]
+pub struct Room {
+    shares: Pool,
+    gradients: Pool,
 }
 
-/// Memory that the threads of one step leave for those of the next: megabytes that the system would else clear page by page.
 #[derive(Debug, Default)]
-pub struct Room(Mutex<Vec<Vec<f32>>>);
+struct Pool(Mutex<Vec<Vec<f32>>>);
+
+/// What runs push, added up as they come: as many gradients of all negatives are there at a time as the tree has levels and there are threads.
+struct Roots<'a> {
+    /// Roots whose siblings are still to come.
+    waiting: Mutex<Vec<tree::Node<Push>>>,
+    room: &'a Room,
+}
 
 /// Memory of a thread, used again and again.
 struct Scratch<'a> {
@@ -79,7 +86,15 @@ struct Scratch<'a> {
     room: &'a Room,
 }
 
-impl Room {
+impl Pool {
+    fn take(&self) -> Vec<f32> {
+        self.left().pop().unwrap_or_default()
+    }
+
+    fn leave(&self, memory: Vec<f32>) {
+        self.left().push(memory);
+    }
+
     fn left(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +102,37 @@ impl Room {
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        self.room.left().push(std::mem::take(&mut self.shares));
+        self.room.shares.leave(std::mem::take(&mut self.shares));
+    }
+}
+
+impl Roots<'_> {
+    /// Adds a node to its sibling, if that is there, and the sum to its own: what [`tree::fold`] gives, whoever comes first.
+    fn push(&self, node: tree::Node<Push>) {
+        let mut next = Some(node);
+        while let Some(node) = next {
+            next = self.paired(node).map(|(mut left, right)| {
+                self.room.gradients.leave(left.value.absorb(right.value));
+                tree::Node { level: left.level + 1, index: left.index / 2, value: left.value }
+            });
+        }
+    }
+
+    /// The node and its sibling, in their order; none where the node has to wait for it.
+    fn paired(&self, node: tree::Node<Push>) -> Option<(tree::Node<Push>, tree::Node<Push>)> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = waiting.iter().position(|other| other.level == node.level && other.index == node.index ^ 1);
+        let Some(place) = place else {
+            waiting.push(node);
+            return None;
+        };
+        let sibling = waiting.swap_remove(place);
+        Some(if sibling.index < node.index { (sibling, node) } else { (node, sibling) })
+    }
+
+    /// The roots, by their first leaf.
+    fn into_nodes(self) -> Vec<tree::Node<Push>> {
+        tree::fold(self.waiting.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -169,23 +214,19 @@ impl<'a> Step<'a> {
         let (runs, dim) = (self.runs(threads, batches), usize::from(self.settings.dim));
         let own = Room::default();
         let room = self.room.unwrap_or(&own);
-        let mut told: Vec<Told> = runs.iter().map(|_| Told::default()).collect();
+        let roots = Roots { waiting: Mutex::default(), room };
+        let mut targets: Vec<Targets> = runs.iter().map(|_| Targets::new()).collect();
         parallel::for_each(
             threads,
-            told.iter_mut().zip(runs).collect(),
-            || Scratch {
-                sums: Accumulator::new(dim, self.items()),
-                shares: room.left().pop().unwrap_or_default(),
-                room,
+            targets.iter_mut().zip(runs).collect(),
+            || Scratch { sums: Accumulator::new(dim, self.items()), shares: room.shares.take(), room },
+            |scratch, (targets, run): (&mut Targets, Range<usize>)| {
+                let nodes;
+                (nodes, *targets) = self.run(scratch, (epoch, step), &batches[run]);
+                nodes.into_iter().for_each(|node| roots.push(node));
             },
-            |scratch, (told, run): (&mut Told, Range<usize>)| *told = self.run(scratch, (epoch, step), &batches[run]),
         );
-        let (mut nodes, mut targets) = (Vec::new(), Vec::new());
-        for told in told {
-            nodes.extend(told.nodes);
-            targets.extend(told.targets);
-        }
-        let mut roots = tree::fold(nodes);
+        let (mut roots, targets) = (roots.into_nodes(), targets.into_iter().flatten().collect::<Targets>());
         parallel::for_each(
             threads,
             roots.iter_mut().collect(),
@@ -232,12 +273,18 @@ impl<'a> Step<'a> {
         runs
     }
 
-    fn run(&self, scratch: &mut Scratch<'_>, (epoch, step): (u32, u32), batches: &[Batch<'_>]) -> Told {
+    /// What a run pushes: one node without targets, as a run is a subtree, and those.
+    fn run(
+        &self,
+        scratch: &mut Scratch<'_>,
+        (epoch, step): (u32, u32),
+        batches: &[Batch<'_>],
+    ) -> (Vec<tree::Node<Push>>, Targets) {
         let mut rows = self.gather(epoch, step, batches);
         let inputs = std::mem::take(&mut rows.x);
         let climbed = self.tower.map(|tower| (tower, tower.forward(self.kernel, inputs.clone())));
         let told = climbed.as_ref().map_or(&inputs, |(_, pass)| &pass.outputs);
-        let (negatives, mut pulls) = self.tell(&mut rows, told, &mut scratch.shares);
+        let (negatives, mut pulls) = self.tell(&mut rows, told, scratch);
         let mut targets = Vec::with_capacity(batches.len());
         let leaf = |(batch, leaf): (&Batch<'_>, &Leaf)| {
             let node = |value| tree::Node { level: 0, index: batch.vworker, value };
@@ -259,11 +306,11 @@ impl<'a> Step<'a> {
         if let Some(root) = nodes.first_mut() {
             root.value.negatives = negatives;
         }
-        Told { nodes, targets }
+        (nodes, targets)
     }
 
     /// Tells the rows of a run (`told`) from the negatives: the run's gradients of negatives, none where there is no row, and those of the rows.
-    fn tell(&self, rows: &mut Rows, told: &[f32], shares: &mut Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    fn tell(&self, rows: &mut Rows, told: &[f32], scratch: &mut Scratch<'_>) -> (Vec<f32>, Vec<f32>) {
         let (stride, n, width) = (self.stride, rows.len(), self.negatives.weights.len());
         if n == 0 {
             return (Vec::new(), Vec::new());
@@ -272,8 +319,11 @@ impl<'a> Step<'a> {
         let is_whole = rows.leaves.len() > 1 || n * pitch <= SHARES_OF_RUN;
         let of_block = (SHARES_OF_BLOCK / pitch).clamp(ROWS_UNIT, ROWS_OF_BLOCK) / ROWS_UNIT * ROWS_UNIT;
         let of_block = if is_whole { n } else { of_block };
+        let shares = &mut scratch.shares;
         shares.resize(shares.len().max(of_block * pitch), 0.0);
-        let (mut negatives, mut pulls) = (vec![0.0; width * stride], vec![0.0; n * stride]);
+        let (mut negatives, mut pulls) = (scratch.room.gradients.take(), vec![0.0; n * stride]);
+        negatives.clear();
+        negatives.resize(width * stride, 0.0);
         let mut toward = vec![0.0; n * stride];
         // No score of unit vectors is above 1, so that is what exponentials are taken relative to.
         let scale = 1.0 / self.settings.temperature;

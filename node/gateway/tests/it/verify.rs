@@ -44,6 +44,9 @@ async fn an_older_member_is_not_sent_a_command_that_it_does_not_know() {
     let shard = shard_of(Keyspace::Items, "i1");
     fake.world().catalog.cluster.as_mut().unwrap().format = 1;
     let error = fake.gateway().verify_shard(shard, minute()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable, "all understand it, and will use it in a moment");
+    fake.world().catalog.nodes.values_mut().next().unwrap().format = 1;
+    let error = fake.gateway().verify_shard(shard, minute()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported);
     assert!(fake.requests(|_| Some(())).is_empty(), "nothing was sent");
 }

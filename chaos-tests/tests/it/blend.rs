@@ -1,7 +1,7 @@
 //! Blends through the cluster: what they recommend is the formula's, and follows what users do and operators take down.
 
 use crate::answers::{answered, dot, part_hashes};
-use crate::graph::{self, Exponents, source};
+use crate::graph::{self, Formula, Norm, source};
 use anyhow::{Context, Result, ensure};
 use docent_chaos::client::{Client, ids};
 use docent_chaos::lab::{Lab, Options};
@@ -15,7 +15,7 @@ pub(crate) struct Vectors {
 }
 
 /// A graph filter that thinks so little of popular items that the other channels have something to add.
-const EXPONENTS: Exponents = [0.5, 0.75, 1.0, 1.25, 0.0, 0.0];
+const FORMULA: Formula = Formula { exponents: [0.5, 0.75, 1.0, 1.25, 0.0, 0.0], idf_power: 0.0, norm: Norm::Positives };
 
 /// Unit, weight and slope of a channel of version `shown`.
 fn channel(shown: &Value, name: &str) -> Result<[f64; 3]> {
@@ -34,7 +34,7 @@ fn live(lab: &Lab) -> Result<Value> {
 /// Trains a blend of the graph filter and sampled softmax and compares what it recommends, through every node, with
 /// `ln(1 + g / (h unit)) + w cosine / unit + w' ln(1 + positives)` over all items, each weight `base + slope ln(h / 20)`.
 pub(crate) fn compare_with_formula(lab: &Lab, of_softmax: &Vectors, steps: &[&str]) -> Result<Vec<(u64, String)>> {
-    let of_graph = graph::flags(EXPONENTS);
+    let of_graph = graph::flags(FORMULA);
     let mut command = vec!["train", "--force", "--wait", "--algorithm", "blend", "--blend-with", "softmax"];
     command.extend(of_graph.iter().map(String::as_str).chain(steps.iter().copied()));
     lab.docent(&command)?;
@@ -43,7 +43,7 @@ pub(crate) fn compare_with_formula(lab: &Lab, of_softmax: &Vectors, steps: &[&st
     let ([unit, ..], [temperature, with, with_slope], [_, popular, popular_slope]) = (graph?, with?, popularity?);
     ensure!([with, with_slope, popular, popular_slope] != [0.0; 4], "nothing was blended: {shown}");
     let histories = graph::histories(lab)?;
-    let weights = graph::weights(&histories, EXPONENTS);
+    let weights = graph::weights(&histories, FORMULA);
     let mut positives: BTreeMap<&str, f64> = BTreeMap::new();
     histories.values().flat_map(|user| &user.positives).for_each(|item| *positives.entry(item).or_default() += 1.0);
     let clients: Vec<Client> = (0..lab.nodes.len()).map(|i| lab.client(i)).collect();

@@ -29,14 +29,29 @@ pub(crate) fn histories(lab: &Lab) -> Result<BTreeMap<String, Histories>> {
     Ok(histories)
 }
 
-/// Exponents of users, sources and targets, the power, and exponents of the masses of sources and targets.
-pub(crate) type Exponents = [f64; 6];
+/// What a weight is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Formula {
+    /// Exponents of users, sources and targets, the power, and exponents of the masses of sources and targets.
+    pub(crate) exponents: [f64; 6],
+    pub(crate) idf_power: f64,
+    pub(crate) norm: Norm,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Norm {
+    Positives,
+    Weights,
+    Length(f64),
+}
 
 /// No defaults.
-const EXPONENTS: Exponents = [0.5, 0.75, 0.25, 1.25, 0.5, 0.25];
+const PLAIN: Formula = Formula { exponents: [0.5, 0.75, 0.25, 1.25, 0.5, 0.25], idf_power: 0.0, norm: Norm::Positives };
+const TF_IDF: Formula = Formula { exponents: [0.0, 0.5, 0.5, 1.0, 0.0, 0.0], idf_power: 2.0, norm: Norm::Weights };
+const BM25: Formula = Formula { exponents: [0.0, 1.0, 1.0, 1.0, 0.0, 0.0], idf_power: 2.0, norm: Norm::Length(0.6) };
 
-/// The flags of exponents, and lists that nothing is cut from: where a list would end, ties are in an order that only the cluster knows.
-pub(crate) fn flags(exponents: Exponents) -> Vec<String> {
+/// The flags of a formula, and lists that nothing is cut from: where a list would end, ties are in an order that only the cluster knows.
+pub(crate) fn flags(formula: Formula) -> Vec<String> {
     let names = [
         "user-exponent",
         "source-exponent",
@@ -45,29 +60,47 @@ pub(crate) fn flags(exponents: Exponents) -> Vec<String> {
         "source-mass-exponent",
         "target-mass-exponent",
     ];
-    let named = names.iter().zip(exponents).flat_map(|(name, value)| [format!("--{name}"), value.to_string()]);
-    named.chain(["--neighbours", "10000"].map(str::to_owned)).collect()
+    let named = names.into_iter().zip(formula.exponents).map(|(name, value)| (name, value.to_string()));
+    let norm = match formula.norm {
+        Norm::Positives => vec![("item-norm", "positives".to_owned())],
+        Norm::Weights => vec![("item-norm", "weights".to_owned())],
+        Norm::Length(share) => vec![("item-norm", "length".to_owned()), ("length-share", share.to_string())],
+    };
+    let more = [("idf-power", formula.idf_power.to_string()), ("neighbours", "10000".to_owned())];
+    named.chain(norm).chain(more).flat_map(|(name, value)| [format!("--{name}"), value]).collect()
 }
 
-/// `w = (d_i^-b d_j^-c sum_{u has both} d_u^-a)^s` for each i and j, then `w' = w (sum_k w_ik)^-e` and `w' (sum_k w'_kj)^-f`, in f64.
+/// `w = (n_i^-b n_j^-c sum_{u has both} d_u^-a idf_u^g)^s` for each i and j, then `w' = w (sum_k w_ik)^-e` and `w' (sum_k w'_kj)^-f`, in f64.
 pub(crate) fn weights(
     histories: &BTreeMap<String, Histories>,
-    [a, b, c, power, e, f]: Exponents,
+    formula: Formula,
 ) -> BTreeMap<&str, BTreeMap<&str, f64>> {
+    let Formula { exponents: [a, b, c, power, e, f], idf_power, norm } = formula;
     let mut degrees: BTreeMap<&str, f64> = BTreeMap::new();
     let positives = || histories.values().map(|user| &user.positives);
     positives().flatten().for_each(|item| *degrees.entry(item).or_default() += 1.0);
+    let catalogue = degrees.len() as f64;
     let mut sums: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+    let mut units: BTreeMap<&str, f64> = BTreeMap::new();
     for items in positives() {
-        let unit = (items.len() as f64).powf(-a);
+        let count = items.len() as f64;
+        let idf = 1.0 - (1.0 + count).ln() / catalogue.ln();
+        let unit = count.powf(-a) * idf.powf(idf_power);
         for i in items {
+            *units.entry(i).or_default() += unit;
             let of = sums.entry(i).or_default();
             items.iter().filter(|j| *j != i).for_each(|j| *of.entry(j).or_default() += unit);
         }
     }
+    let mean = degrees.values().sum::<f64>() / catalogue;
+    let norm_of = |item: &str| match norm {
+        Norm::Positives => degrees[item],
+        Norm::Weights => units[item],
+        Norm::Length(share) => 1.0 - share + share * degrees[item] / mean,
+    };
     for (i, of) in &mut sums {
         for (j, sum) in of.iter_mut() {
-            *sum = (*sum * degrees[i].powf(-b) * degrees[j].powf(-c)).powf(power);
+            *sum = (*sum * norm_of(i).powf(-b) * norm_of(j).powf(-c)).powf(power);
         }
         let of_source: f64 = of.values().sum();
         of.values_mut().for_each(|weight| *weight *= of_source.powf(-e));
@@ -78,14 +111,23 @@ pub(crate) fn weights(
     sums
 }
 
-/// Trains a graph filter and compares what it recommends to many users, through every node, with the formula over the exported events.
+/// Trains graph filters and compares what they recommend to many users, through every node, with the formula over the exported events.
 pub(crate) fn compare_with_formula(lab: &Lab) -> Result<Vec<(u64, String)>> {
-    let flags = flags(EXPONENTS);
+    let mut hashes = Vec::new();
+    for formula in [PLAIN, TF_IDF, BM25] {
+        compare(lab, formula)?;
+        hashes.extend(part_hashes(lab)?);
+    }
+    Ok(hashes)
+}
+
+fn compare(lab: &Lab, formula: Formula) -> Result<()> {
+    let flags = flags(formula);
     let mut command = vec!["train", "--algorithm", "graph", "--force", "--wait"];
     command.extend(flags.iter().map(String::as_str));
     lab.docent(&command)?;
     let histories = histories(lab)?;
-    let weights = weights(&histories, EXPONENTS);
+    let weights = weights(&histories, formula);
     let clients: Vec<Client> = (0..lab.nodes.len()).map(|i| lab.client(i)).collect();
     let mut compared = 0;
     for (i, (user, history)) in
@@ -118,7 +160,7 @@ pub(crate) fn compare_with_formula(lab: &Lab) -> Result<Vec<(u64, String)>> {
         compared += found.len();
     }
     ensure!(compared > 3_000, "only {compared} items were compared");
-    part_hashes(lab)
+    Ok(())
 }
 
 pub(crate) fn source(answer: &Value, at: usize) -> &str {

@@ -5,9 +5,11 @@
 
 mod families;
 mod given;
+mod norm;
 mod stored;
 
 pub use given::GivenSettings;
+pub use norm::ItemNorm;
 
 use crate::codec;
 use crate::error::{Error, Result};
@@ -172,6 +174,12 @@ pub struct Graph {
     pub source_mass_exponent: f64,
     /// Exponent of what the weights of a recommended item add up to, 0 to 2.
     pub target_mass_exponent: f64,
+    /// Power of a user's inverse frequency, 0 (none) to 8. Stored beside the others (`Stored`).
+    #[serde(skip)]
+    pub idf_power: f64,
+    /// What the exponents of items are of. Stored beside the others.
+    #[serde(skip)]
+    pub item_norm: ItemNorm,
 }
 
 /// Settings of sampled softmax (`docent_model::softmax`).
@@ -318,6 +326,8 @@ impl Default for Graph {
             neighbours: 200,
             source_mass_exponent: 0.0,
             target_mass_exponent: 0.0,
+            idf_power: 0.0,
+            item_norm: ItemNorm::Positives,
         }
     }
 }
@@ -403,7 +413,7 @@ impl TrainSettings {
     /// The lowest format that can express these settings (decision 0012).
     pub fn format(&self) -> u32 {
         match &self.algorithm {
-            algorithm if self.admission != Admission::default() || algorithm.staleness() > 0 => ADMISSION,
+            algorithm if self.admission != Admission::default() || algorithm.is_of_format_8() => ADMISSION,
             algorithm if algorithm.is_latest() => WARM,
             Algorithm::Blend(_) => BLENDS,
             algorithm if algorithm.popularity_bias() != 0.0 => BLENDS,
@@ -491,10 +501,33 @@ impl Algorithm {
         self.softmax().map_or(0, |softmax| softmax.staleness)
     }
 
+    /// The settings of the graph filter in it, if there are any.
+    pub fn graph(&self) -> Option<&Graph> {
+        match self {
+            Algorithm::Graph(graph) => Some(graph),
+            Algorithm::Blend(blend) => Some(&blend.graph),
+            Algorithm::Ials(_) | Algorithm::Softmax(_) | Algorithm::Tower(_) => None,
+        }
+    }
+
+    fn graph_mut(&mut self) -> Option<&mut Graph> {
+        match self {
+            Algorithm::Graph(graph) => Some(graph),
+            Algorithm::Blend(blend) => Some(&mut blend.graph),
+            Algorithm::Ials(_) | Algorithm::Softmax(_) | Algorithm::Tower(_) => None,
+        }
+    }
+
+    /// Whether it has a setting that came with format 8.
+    fn is_of_format_8(&self) -> bool {
+        let is_newer = |graph: &Graph| graph.idf_power > 0.0 || graph.item_norm != ItemNorm::Positives;
+        self.staleness() > 0 || self.graph().is_some_and(is_newer)
+    }
+
     /// Whether only the layout that came with warm starts and losses can say it.
     fn is_latest(&self) -> bool {
         self.warm().is_some()
-            || self.staleness() > 0
+            || self.is_of_format_8()
             || self.row_precision() != Precision::F32
             || self.softmax().is_some_and(|softmax| softmax.loss != Loss::Softmax)
     }
@@ -530,7 +563,7 @@ const LATER: u32 = 5;
 const BLENDS: u32 = 6;
 /// The format that came with warm starts, and with choices of the loss and of the rows' precision.
 const WARM: u32 = 7;
-/// The format that came with admission, and with a staleness.
+/// The format that came with admission, with a staleness, and with inverse frequencies and other norms in the graph filter.
 const ADMISSION: u32 = 8;
 
 #[cfg(test)]
@@ -596,6 +629,16 @@ mod tests {
         let [_, softmax_blend, _] = blends();
         let mut all: Vec<TrainSettings> = admitted.map(|settings| TrainSettings { admission, ..settings }).collect();
         all.extend([softmax(), softmax_blend, TrainSettings { admission, ..softmax() }].map(stale));
+        let [blend, ..] = blends();
+        for (idf_power, item_norm) in
+            [(2.0, ItemNorm::Positives), (0.0, ItemNorm::Weights), (2.0, ItemNorm::Length(0.75))]
+        {
+            all.extend([graph(), blend.clone()].map(|mut settings| {
+                let given = settings.algorithm.graph_mut().unwrap();
+                (given.idf_power, given.item_norm) = (idf_power, item_norm);
+                settings
+            }));
+        }
         all
     }
 
@@ -649,6 +692,15 @@ mod tests {
             ("staleness", GivenSettings { staleness: Some(1), ..of("graph") }),
             ("min_positives", GivenSettings { min_positives: Some(0), ..of("ials") }),
             ("items_max", GivenSettings { items_max: Some(0), ..of("blend") }),
+            ("idf_power", GivenSettings { idf_power: Some(-1.0), ..of("graph") }),
+            ("idf_power", GivenSettings { idf_power: Some(2.0), ..of("softmax") }),
+            ("item_norm", GivenSettings { item_norm: Some("l2".into()), ..of("blend") }),
+            ("item_norm", GivenSettings { item_norm: Some("weights".into()), ..of("ials") }),
+            ("length_share", GivenSettings { length_share: Some(0.5), ..of("graph") }),
+            (
+                "length_share",
+                GivenSettings { item_norm: Some("length".into()), length_share: Some(1.5), ..of("graph") },
+            ),
         ];
         for (field, given) in bad {
             assert_eq!(given.settings().unwrap_err().field.as_deref(), Some(field));

@@ -18,7 +18,8 @@ use docent_types::placement::{Cause, NodeState, PlacementChange};
 use docent_types::schedule::{Schedule, Scheduled};
 use docent_types::study::{Dimension, Studied, Study, Trial, Values};
 use docent_types::training::{
-    Admission, Algorithm, Blend, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+    Admission, Algorithm, Blend, Graph, Ials, ItemNorm, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings,
+    Warm,
 };
 use docent_types::user::{Consent, Profile};
 use docent_types::{
@@ -323,7 +324,7 @@ fn extras(bytes: &mut Bytes) {
     bytes.each("settings.with", &latest, TrainSettings::format);
 }
 
-/// What format 8 came with: items that are left out, and nodes that are steps apart.
+/// What format 8 came with: items that are left out, nodes that are steps apart, and other weights of a graph filter.
 fn admission(bytes: &mut Bytes) {
     let admission = Admission { min_positives: 5, items_max: Some(1_000) };
     let stale = Softmax { staleness: 3, ..Softmax::default() };
@@ -336,6 +337,10 @@ fn admission(bytes: &mut Bytes) {
         of(Admission { items_max: None, ..admission }, Algorithm::Blend(Box::new(blend))),
     ];
     bytes.each("settings.admission", &all, TrainSettings::format);
+    let tf_idf = Graph { idf_power: 2.0, item_norm: ItemNorm::Weights, ..Graph::default() };
+    let bm25 = Graph { item_norm: ItemNorm::Length(0.75), ..tf_idf.clone() };
+    let weighted = [tf_idf, bm25].map(|graph| of(Admission::default(), Algorithm::Graph(graph)));
+    bytes.each("settings.weighted", &weighted, TrainSettings::format);
 }
 
 /// Training that begins by itself, and courses of jobs.

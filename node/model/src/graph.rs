@@ -9,6 +9,11 @@
 //! asymmetric cosine and s the locality of Aiolli (*Efficient top-N recommendation for very large scale binary rated datasets*, RecSys
 //! 2013). Item-kNN by cosine is a = 0, b = c = 1/2, s = 1.
 //!
+//! **Inverse frequencies.** In the words of information retrieval an item is a document and its users are terms: those who like little tell
+//! more (Robertson and Zaragoza, *The probabilistic relevance framework: BM25 and beyond*, 2009, section 3). So a user may count
+//! `d_u^-a idf_u^g` with `idf_u = 1 - ln(1 + d_u) / ln(items)`, and the exponents b and c may be of something else than d ([`ItemNorm`]).
+//! Item-kNN by TF-IDF is a = 0, g = 2, b = c = 1/2 of weights; by BM25, a = 0, g = 2, b = c = 1 of lengths; both with s = 1.
+//!
 //! **Masses.** The power takes the normalisation away again: the weights of an item add up to whatever they do. So, after the strongest n
 //! targets of each source were chosen, they can be divided by what they add up to, first over the targets of a source, then over the
 //! sources of a target:
@@ -20,11 +25,17 @@
 //! ([`Settings::target_factor`]): its owner, who scores it, or an evaluation that has all lists ([`balance`]).
 //!
 //! The sums over users are whole numbers of 2^-32, so they add up to the same bits in any order, over any hosts.
-use crate::{Adjacency, Error, arithmetic::power};
+use crate::{
+    Adjacency, Error,
+    arithmetic::{ln, power},
+};
 use serde::{Deserialize, Serialize};
 
 /// Most neighbours of an item; bounds what an item costs.
 pub const NEIGHBOURS_MAX: u32 = 10_000;
+
+/// A share of one in the units of sums.
+const ONE: f64 = (1u64 << 32) as f64;
 
 /// Exponents and sizes of a graph filter.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -44,6 +55,27 @@ pub struct Settings {
     pub source_mass_exponent: f32,
     /// Exponent f of what a target's weights add up to, [0, 2].
     pub target_mass_exponent: f32,
+    /// Power g of a user's inverse frequency, [0, 8]; 0 leaves it out.
+    pub idf_power: f32,
+    /// What b and c are exponents of.
+    pub item_norm: ItemNorm,
+}
+
+/// How much of an item there is, which its exponents damp.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemNorm {
+    /// Its positives.
+    #[default]
+    Positives,
+    /// What its users add to a pair: the squared length of its column when pairs are products of columns, so that exponents of 1/2 are a cosine.
+    Weights,
+    /// `1 - share + share d / mean(d)`: BM25's damping of long documents. A user likes an item or not, so its two constants are one,
+    /// `share = k1 b / (k1 + 1)`.
+    Length {
+        /// How far the length counts, [0, 1].
+        share: f32,
+    },
 }
 
 impl Default for Settings {
@@ -57,6 +89,8 @@ impl Default for Settings {
             neighbours: 200,
             source_mass_exponent: 0.0,
             target_mass_exponent: 0.0,
+            idf_power: 0.0,
+            item_norm: ItemNorm::Positives,
         }
     }
 }
@@ -83,6 +117,12 @@ impl Settings {
         if !(1..=NEIGHBOURS_MAX).contains(&self.neighbours) {
             return Err(Error::Setting { name: "neighbours", reason: "1 to 10,000" });
         }
+        if !(0.0..=8.0).contains(&self.idf_power) {
+            return Err(Error::Setting { name: "idf_power", reason: "0 to 8" });
+        }
+        if matches!(self.item_norm, ItemNorm::Length { share } if !(0.0..=1.0).contains(&share)) {
+            return Err(Error::Setting { name: "length_share", reason: "0 to 1" });
+        }
         Ok(())
     }
 
@@ -99,11 +139,15 @@ impl Settings {
         entries.retain(|(_, weight)| is_usable(*weight));
     }
 
-    /// What a user with so many positives adds to each of its pairs: `d^-a` in units of 2^-32, at least one unit.
+    /// What a user with so many positives of `items` adds to each of its pairs: `d^-a idf^g` in units of 2^-32, at least one unit.
     #[must_use]
-    pub fn unit(&self, positives: usize) -> u64 {
-        let share = 1.0 / power(positives.max(1) as f64, f64::from(self.user_exponent));
-        ((share * (1u64 << 32) as f64).round() as u64).max(1)
+    pub fn unit(&self, positives: usize, items: usize) -> u64 {
+        let mut share = 1.0 / power(positives.max(1) as f64, f64::from(self.user_exponent));
+        if self.idf_power > 0.0 {
+            let idf = 1.0 - ln(1.0 + positives as f64) / ln(items.max(2) as f64);
+            share *= power(idf.max(0.0), f64::from(self.idf_power));
+        }
+        ((share * ONE).round() as u64).max(1)
     }
 }
 
@@ -188,17 +232,28 @@ fn is_usable(weight: f32) -> bool {
 #[derive(Debug)]
 pub struct Weights<'a> {
     settings: &'a Settings,
-    /// By item: its positives to the exponent of a source, and of a target.
+    /// By item: its norm to the exponent of a source, and of a target.
     damping: Vec<[f64; 2]>,
 }
 
 impl<'a> Weights<'a> {
-    /// For items with so many positives.
+    /// For items with so many positives, whose users add so many units to a pair; no one asks for units unless the norm is
+    /// [`ItemNorm::Weights`].
     #[must_use]
-    pub fn new(settings: &'a Settings, positives: &[u32]) -> Self {
+    pub fn new(settings: &'a Settings, positives: &[u32], units: &[u64]) -> Self {
+        let counts = positives.iter().map(|count| f64::from((*count).max(1)));
+        let norms: Vec<f64> = match settings.item_norm {
+            ItemNorm::Positives => counts.collect(),
+            ItemNorm::Weights => units.iter().map(|units| (*units).max(1) as f64 / ONE).collect(),
+            ItemNorm::Length { share } => {
+                let all: u64 = positives.iter().map(|count| u64::from((*count).max(1))).sum();
+                let (mean, share) = (all as f64 / positives.len() as f64, f64::from(share));
+                counts.map(|count| 1.0 - share + share * count / mean).collect()
+            }
+        };
         let exponents = [settings.source_exponent, settings.target_exponent].map(f64::from);
-        let damping = |count: &u32| exponents.map(|exponent| power(f64::from((*count).max(1)), exponent));
-        Self { settings, damping: positives.iter().map(damping).collect() }
+        let damping = |norm: f64| exponents.map(|exponent| power(norm, exponent));
+        Self { settings, damping: norms.into_iter().map(damping).collect() }
     }
 
     /// The neighbours of a source: its strongest targets with their weights, ascending by item; of equal ones the smaller items stay. Items
@@ -208,7 +263,7 @@ impl<'a> Weights<'a> {
         let Some([of_source, _]) = self.damping.get(source as usize) else { return Vec::new() };
         let weight = |(target, sum): &(u32, u64)| {
             let [_, of_target] = self.damping.get(*target as usize)?;
-            let together = *sum as f64 / (1u64 << 32) as f64;
+            let together = *sum as f64 / ONE;
             let weight = power(together / (of_source * of_target), f64::from(self.settings.power)) as f32;
             (weight > 0.0).then_some((*target, weight))
         };
@@ -299,11 +354,23 @@ mod tests {
         rows
     }
 
+    fn units_of(settings: &Settings, histories: &[BTreeSet<u32>]) -> Vec<u64> {
+        histories.iter().map(|items| settings.unit(items.len(), ITEMS as usize)).collect()
+    }
+
+    /// What the users of each item add to a pair.
+    fn item_units(settings: &Settings, histories: &[BTreeSet<u32>]) -> Vec<u64> {
+        let units = units_of(settings, histories);
+        let of =
+            |item| histories.iter().zip(&units).filter(|(items, _)| items.contains(&item)).map(|(_, unit)| unit).sum();
+        (0..ITEMS).map(of).collect()
+    }
+
     /// The sums of every item over some of the users.
     fn sums(settings: &Settings, histories: &[BTreeSet<u32>]) -> Vec<Vec<(u32, u64)>> {
         let users = adjacency(histories);
         let by_item = users.transposed(ITEMS as usize);
-        let units: Vec<u64> = histories.iter().map(|items| settings.unit(items.len())).collect();
+        let units: Vec<u64> = units_of(settings, histories);
         let mut counter = Counter::new(ITEMS as usize);
         (0..ITEMS).map(|item| counter.count(item, by_item.row(item as usize).0, &users, &units)).collect()
     }
@@ -340,7 +407,7 @@ mod tests {
             };
             let (sums, degrees) = (sums(&settings, &histories), positives(&histories));
             let mut by_source = Adjacency::new();
-            let weights = Weights::new(&settings, &degrees);
+            let weights = Weights::new(&settings, &degrees, &[]);
             (0..ITEMS).for_each(|item| by_source.push_row(weights.neighbours(item, &sums[item as usize])));
             let mut scorer = Scorer::new(&by_source, ITEMS as usize);
             for history in &histories {
@@ -376,7 +443,7 @@ mod tests {
             let settings = Settings { source_mass_exponent: half(e), target_mass_exponent: half(f), ..plain };
             let (sums, degrees) = (sums(&settings, &histories), positives(&histories));
             let rows = |settings: &Settings| {
-                let (weights, mut rows) = (Weights::new(settings, &degrees), Adjacency::new());
+                let (weights, mut rows) = (Weights::new(settings, &degrees, &[]), Adjacency::new());
                 (0..ITEMS).for_each(|item| rows.push_row(weights.neighbours(item, &sums[item as usize])));
                 balance(settings, &rows, ITEMS as usize)
             };
@@ -403,11 +470,46 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Against vectors of the items, an entry a user: TF-IDF is the cosine of two, BM25 their product.
+        #[test]
+        fn inverse_frequencies_make_tf_idf_and_bm25(histories in histories(), share in 0.0f32..=1.0) {
+            let idf = |items: &BTreeSet<u32>| (1.0 - (1.0 + items.len() as f64).ln() / f64::from(ITEMS).ln()).max(0.0);
+            let degrees = positives(&histories);
+            let mean = degrees.iter().map(|d| f64::from((*d).max(1))).sum::<f64>() / f64::from(ITEMS);
+            let vector = |item: u32| -> Vec<f64> {
+                histories.iter().map(|items| if items.contains(&item) { idf(items) } else { 0.0 }).collect()
+            };
+            let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
+            let knn = Settings { user_exponent: 0.0, idf_power: 2.0, power: 1.0, neighbours: ITEMS, ..Settings::default() };
+            let tf_idf = Settings { source_exponent: 0.5, target_exponent: 0.5, item_norm: ItemNorm::Weights, ..knn };
+            let bm25 = Settings { source_exponent: 1.0, target_exponent: 1.0, item_norm: ItemNorm::Length { share }, ..knn };
+            for settings in [tf_idf, bm25] {
+                let (sums, units) = (sums(&settings, &histories), item_units(&settings, &histories));
+                let weights = Weights::new(&settings, &degrees, &units);
+                for i in 0..ITEMS {
+                    for (j, weight) in weights.neighbours(i, &sums[i as usize]) {
+                        let norm = |item: u32| match settings.item_norm {
+                            ItemNorm::Length { share } => {
+                                1.0 + f64::from(share) * (f64::from(degrees[item as usize].max(1)) / mean - 1.0)
+                            }
+                            _ => dot(&vector(item), &vector(item)).sqrt(),
+                        };
+                        let expected = dot(&vector(i), &vector(j)) / (norm(i) * norm(j));
+                        // A user who has nearly all items adds one unit, not nothing.
+                        let is_told = dot(&vector(i), &vector(j)) > 1e-4;
+                        prop_assert!(!is_told || (f64::from(weight) - expected).abs() < 1e-4 * expected, "{weight} {expected}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_default_weights_keep_their_bits() {
         let settings = Settings::default();
         let sums = [(1, 5 << 30), (2, 77), (3, (9 << 32) + 12_345)];
-        let weights = Weights::new(&settings, &[7, 3, 100, 12]);
+        let weights = Weights::new(&settings, &[7, 3, 100, 12], &[]);
         let bits: Vec<u32> = weights.neighbours(0, &sums).into_iter().map(|(_, weight)| weight.to_bits()).collect();
         assert_eq!(bits, [1_046_347_922, 768_668_932, 1_068_762_505]);
     }
@@ -417,7 +519,7 @@ mod tests {
         let settings =
             Settings { source_exponent: 0.0, target_exponent: 0.0, power: 1.0, neighbours: 2, ..Settings::default() };
         let sums = [(1, 5 << 32), (4, 9 << 32), (5, 5 << 32), (7, 1 << 32)];
-        let weights = Weights::new(&settings, &[1; 8]);
+        let weights = Weights::new(&settings, &[1; 8], &[]);
         assert_eq!(weights.neighbours(0, &sums), [(1, 5.0), (4, 9.0)]);
         assert_eq!(weights.neighbours(0, &[]), []);
         assert_eq!(weights.neighbours(8, &sums), [], "an item that there is not");
@@ -433,6 +535,10 @@ mod tests {
         assert!(matches!(bad.validate(), Err(Error::Setting { name: "target_mass_exponent", .. })));
         let bad = Settings { neighbours: 0, ..Settings::default() };
         assert!(matches!(bad.validate(), Err(Error::Setting { name: "neighbours", .. })));
+        let bad = Settings { idf_power: -1.0, ..Settings::default() };
+        assert!(matches!(bad.validate(), Err(Error::Setting { name: "idf_power", .. })));
+        let bad = Settings { item_norm: ItemNorm::Length { share: f32::NAN }, ..Settings::default() };
+        assert!(matches!(bad.validate(), Err(Error::Setting { name: "length_share", .. })));
         assert_eq!(Settings::default().validate(), Ok(()));
     }
 }

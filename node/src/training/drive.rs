@@ -18,7 +18,7 @@ use docent_train::{
 };
 use docent_types::catalog::{Catalog, Job, JobProgress, JobState, ModelPart, Step};
 use docent_types::training::{
-    Admission, Algorithm, Graph, Ials, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
+    Admission, Algorithm, Graph, Ials, ItemNorm, Loss, Partner, Precision, Softmax, Split, Tower, TrainSettings, Warm,
 };
 use docent_types::{Error, Keyspace, Kind, NodeId, Position, Result, SLOTS, SlotRange};
 use std::collections::BTreeMap;
@@ -264,6 +264,12 @@ fn graph_settings(graph: &Graph) -> docent_model::graph::Settings {
         neighbours: graph.neighbours,
         source_mass_exponent: graph.source_mass_exponent as f32,
         target_mass_exponent: graph.target_mass_exponent as f32,
+        idf_power: graph.idf_power as f32,
+        item_norm: match graph.item_norm {
+            ItemNorm::Positives => docent_model::graph::ItemNorm::Positives,
+            ItemNorm::Weights => docent_model::graph::ItemNorm::Weights,
+            ItemNorm::Length(share) => docent_model::graph::ItemNorm::Length { share: share as f32 },
+        },
     }
 }
 

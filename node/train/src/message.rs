@@ -149,6 +149,8 @@ pub enum Blob {
         /// Item virtual worker of the sources.
         vworker: u16,
     },
+    /// From a user host that has located: what the users of each of its touched items add to a pair, as the list of one item (`pairs`).
+    Units,
     /// From an owner that has counted: the neighbours of each of its items, in order (`pairs`).
     Neighbours,
     /// From an owner: the fingerprints of its items (u64), in order.

@@ -76,6 +76,15 @@ pub struct ModelArgs {
     /// Exponent of what the weights of a recommended item add up to, 0 to 2
     #[arg(long, help_heading = GRAPH)]
     target_mass_exponent: Option<f64>,
+    /// Power of a user's inverse frequency, 0 to 8: those who like little tell more; TF-IDF and BM25 have 2
+    #[arg(long, help_heading = GRAPH)]
+    idf_power: Option<f64>,
+    /// What the exponents of items are of: positives, weights (what those who like it count, so that 0.5 is a cosine) or length (as BM25 has it)
+    #[arg(long, help_heading = GRAPH)]
+    item_norm: Option<String>,
+    /// How far an item's length counts, 0 to 1
+    #[arg(long, help_heading = GRAPH)]
+    length_share: Option<f64>,
     /// Strongest neighbours kept of each item, 1 to 10,000
     #[arg(long, help_heading = GRAPH)]
     neighbours: Option<u32>,
@@ -200,6 +209,9 @@ impl ModelArgs {
             target_exponent: self.target_exponent,
             source_mass_exponent: self.source_mass_exponent,
             target_mass_exponent: self.target_mass_exponent,
+            idf_power: self.idf_power,
+            item_norm: self.item_norm.clone(),
+            length_share: self.length_share,
             power: self.power,
             neighbours: self.neighbours,
             batch: self.batch,

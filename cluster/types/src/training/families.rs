@@ -1,5 +1,7 @@
 //! What each family asks of its settings, and how clients give and read them.
-use super::{Blend, GivenSettings, Graph, IALS, Ials, Loss, Partner, Precision, SOFTMAX, Softmax, TOWER, Tower, Warm};
+use super::{
+    Blend, GivenSettings, Graph, IALS, Ials, ItemNorm, Loss, Partner, Precision, SOFTMAX, Softmax, TOWER, Tower, Warm,
+};
 use crate::error::{Error, Result};
 
 impl Ials {
@@ -60,7 +62,8 @@ impl Graph {
             neighbours: Some(self.neighbours),
             source_mass_exponent: Some(self.source_mass_exponent),
             target_mass_exponent: Some(self.target_mass_exponent),
-            ..shared
+            idf_power: Some(self.idf_power),
+            ..self.item_norm.give(shared)
         }
     }
 
@@ -75,12 +78,14 @@ impl Graph {
             within(name, exponent, 0.0..=2.0, "must be 0 to 2")?;
         }
         above_zero("power", self.power, 4.0, "must be above 0 and at most 4")?;
-        within("neighbours", self.neighbours, 1..=10_000, "must be 1 to 10000")
+        within("neighbours", self.neighbours, 1..=10_000, "must be 1 to 10000")?;
+        within("idf_power", self.idf_power, 0.0..=8.0, "must be 0 to 8")?;
+        self.item_norm.validate()
     }
 
-    pub(super) fn take(given: &mut GivenSettings) -> Graph {
+    pub(super) fn take(given: &mut GivenSettings) -> Result<Graph> {
         let default = Graph::default();
-        Graph {
+        Ok(Graph {
             user_exponent: given.user_exponent.take().unwrap_or(default.user_exponent),
             source_exponent: given.source_exponent.take().unwrap_or(default.source_exponent),
             target_exponent: given.target_exponent.take().unwrap_or(default.target_exponent),
@@ -88,7 +93,9 @@ impl Graph {
             neighbours: given.neighbours.take().unwrap_or(default.neighbours),
             source_mass_exponent: given.source_mass_exponent.take().unwrap_or(default.source_mass_exponent),
             target_mass_exponent: given.target_mass_exponent.take().unwrap_or(default.target_mass_exponent),
-        }
+            idf_power: given.idf_power.take().unwrap_or(default.idf_power),
+            item_norm: ItemNorm::take(given)?,
+        })
     }
 }
 
@@ -199,7 +206,7 @@ impl Blend {
     }
 
     pub(super) fn take(given: &mut GivenSettings) -> Result<Blend> {
-        let graph = Graph::take(given);
+        let graph = Graph::take(given)?;
         let with = match given.blend_with.take().as_deref() {
             None | Some(IALS) => Partner::Ials(Ials::take(given)?),
             Some(SOFTMAX) => Partner::Softmax(Softmax::take(given)?),

@@ -39,6 +39,12 @@ pub struct GivenSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_mass_exponent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub idf_power: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_norm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negatives: Option<u32>,
@@ -95,7 +101,7 @@ impl GivenSettings {
         let default = TrainSettings::default();
         let algorithm = match self.algorithm.as_deref() {
             None | Some(IALS) => Algorithm::Ials(Ials::take_alone(&mut self)?),
-            Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)),
+            Some(GRAPH) => Algorithm::Graph(Graph::take(&mut self)?),
             Some(SOFTMAX) => Algorithm::Softmax(Box::new(Softmax::take(&mut self)?)),
             Some(TOWER) => Algorithm::Tower(Box::new(Tower::take(&mut self)?)),
             Some(BLEND) => Algorithm::Blend(Box::new(Blend::take(&mut self)?)),
@@ -158,6 +164,8 @@ impl GivenSettings {
             "power" => &mut self.power,
             "source_mass_exponent" => &mut self.source_mass_exponent,
             "target_mass_exponent" => &mut self.target_mass_exponent,
+            "idf_power" => &mut self.idf_power,
+            "length_share" => &mut self.length_share,
             "temperature" => &mut self.temperature,
             "learning_rate" => &mut self.learning_rate,
             "popularity_exponent" => &mut self.popularity_exponent,
@@ -186,6 +194,9 @@ impl GivenSettings {
             ("neighbours", self.neighbours.is_some()),
             ("source_mass_exponent", self.source_mass_exponent.is_some()),
             ("target_mass_exponent", self.target_mass_exponent.is_some()),
+            ("idf_power", self.idf_power.is_some()),
+            ("item_norm", self.item_norm.is_some()),
+            ("length_share", self.length_share.is_some()),
             ("batch", self.batch.is_some()),
             ("negatives", self.negatives.is_some()),
             ("temperature", self.temperature.is_some()),

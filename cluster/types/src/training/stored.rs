@@ -1,6 +1,6 @@
 //! Settings as they are stored and sent between members: one layout a format that changed them (decision 0012).
 use super::{
-    Admission, Algorithm, Blend, GivenSettings, Graph, IALS, Ials, Loss, Precision, Softmax, Split, Tower,
+    Admission, Algorithm, Blend, GivenSettings, Graph, IALS, Ials, ItemNorm, Loss, Precision, Softmax, Split, Tower,
     TrainSettings, Warm,
 };
 use serde::de::{self, SeqAccess, Visitor};
@@ -83,6 +83,10 @@ pub(super) enum Extra {
     Rows(Precision),
     /// Since format 8.
     Staleness(u32),
+    /// Since format 8: the power of inverse frequencies.
+    Idf(f64),
+    /// Since format 8.
+    Norm(ItemNorm),
 }
 
 impl Extra {
@@ -93,7 +97,9 @@ impl Extra {
         let rows = Some(algorithm.row_precision()).filter(|rows| *rows != Precision::default());
         let (warm, loss) = (algorithm.warm().map(Extra::Warm), loss.map(Extra::Loss));
         let stale = Some(algorithm.staleness()).filter(|stale| *stale > 0).map(Extra::Staleness);
-        let extras = [warm, loss, bias.map(Extra::Bias), rows.map(Extra::Rows), stale];
+        let idf = algorithm.graph().map(|graph| graph.idf_power).filter(|power| *power > 0.0).map(Extra::Idf);
+        let norm = algorithm.graph().map(|graph| graph.item_norm).filter(|norm| *norm != ItemNorm::default());
+        let extras = [warm, loss, bias.map(Extra::Bias), rows.map(Extra::Rows), stale, idf, norm.map(Extra::Norm)];
         extras.into_iter().flatten().collect()
     }
 
@@ -108,6 +114,8 @@ impl Extra {
             (Extra::Staleness(stale), other) => {
                 other.softmax_mut().into_iter().for_each(|softmax| softmax.staleness = stale);
             }
+            (Extra::Idf(idf), other) => other.graph_mut().into_iter().for_each(|graph| graph.idf_power = idf),
+            (Extra::Norm(norm), other) => other.graph_mut().into_iter().for_each(|graph| graph.item_norm = norm),
         }
         algorithm
     }
@@ -191,15 +199,16 @@ impl From<Stored> for Algorithm {
         match stored {
             Stored::Ials(ials) => Algorithm::Ials(ials),
             Stored::Graph(Plain { user_exponent, source_exponent, target_exponent, power, neighbours }) => {
-                let (source_mass_exponent, target_mass_exponent) = (0.0, 0.0);
                 Algorithm::Graph(Graph {
                     user_exponent,
                     source_exponent,
                     target_exponent,
                     power,
                     neighbours,
-                    source_mass_exponent,
-                    target_mass_exponent,
+                    source_mass_exponent: 0.0,
+                    target_mass_exponent: 0.0,
+                    idf_power: 0.0,
+                    item_norm: ItemNorm::Positives,
                 })
             }
             Stored::Balanced(graph) => Algorithm::Graph(graph),

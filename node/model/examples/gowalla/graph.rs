@@ -2,7 +2,7 @@
 use crate::{Data, Failure, Given, K};
 use docent_model::{
     Adjacency,
-    graph::{Counter, Scorer, Settings, Weights, balance},
+    graph::{Counter, ItemNorm, Scorer, Settings, Weights, balance},
     parallel,
 };
 use std::time::Instant;
@@ -11,18 +11,30 @@ use std::time::Instant;
 type Set = fn(&mut Settings, f32);
 
 pub(crate) fn run(given: &Given, data: &Data) -> Result<(), Failure> {
-    for user_exponent in given.list("a", "0.7")? {
-        let settings = Settings { user_exponent, ..Settings::default() };
+    let (users, powers, item_norm) = (given.list("a", "0.7")?, given.list("g", "0")?, norm(given)?);
+    for (user_exponent, idf_power) in users.iter().flat_map(|a| powers.iter().map(move |g| (*a, *g))) {
+        let settings = Settings { user_exponent, idf_power, item_norm, ..Settings::default() };
+        settings.validate()?;
         let at = Instant::now();
-        let (sums, positives) = count(&settings, data);
-        let pairs: usize = sums.iter().map(Vec::len).sum();
-        println!("a {user_exponent}: {pairs} pairs counted in {:.2} s", at.elapsed().as_secs_f64());
+        let counted = count(&settings, data);
+        let pairs: usize = counted.sums.iter().map(Vec::len).sum();
+        println!("a {user_exponent} g {idf_power}: {pairs} pairs counted in {:.2} s", at.elapsed().as_secs_f64());
         for settings in combinations(given, &settings)? {
             settings.validate()?;
-            score(&settings, data, &sums, &positives);
+            score(&settings, data, &counted);
         }
     }
     Ok(())
+}
+
+/// What the exponents of items are of: `norm=weights`, or `norm=length` with `share=0.75`.
+fn norm(given: &Given) -> Result<ItemNorm, Failure> {
+    match given.one::<String>("norm", "positives")?.as_str() {
+        "positives" => Ok(ItemNorm::Positives),
+        "weights" => Ok(ItemNorm::Weights),
+        "length" => Ok(ItemNorm::Length { share: given.one("share", "0.75")? }),
+        other => Err(format!("norm={other}: positives, weights or length").into()),
+    }
 }
 
 /// Settings with every combination of what was given.
@@ -61,15 +73,24 @@ pub(crate) fn best(given: &Given) -> Result<Settings, Failure> {
         neighbours: given.one("neighbours", "200")?,
         source_mass_exponent: given.one("e", "0.7")?,
         target_mass_exponent: given.one("f", "0.4")?,
+        idf_power: given.one("g", "0")?,
+        item_norm: norm(given)?,
     };
     settings.validate()?;
     Ok(settings)
 }
 
-/// The sums of every item, and the items' positives.
-pub(crate) fn count(settings: &Settings, data: &Data) -> (Vec<Vec<(u32, u64)>>, Vec<u32>) {
+/// What is liked together, by item.
+pub(crate) struct Counted {
+    sums: Vec<Vec<(u32, u64)>>,
+    positives: Vec<u32>,
+    /// What those who like it add to a pair.
+    units: Vec<u64>,
+}
+
+pub(crate) fn count(settings: &Settings, data: &Data) -> Counted {
     let by_item = data.users.transposed(data.items);
-    let units: Vec<u64> = data.train.iter().map(|items| settings.unit(items.len())).collect();
+    let units: Vec<u64> = data.train.iter().map(|items| settings.unit(items.len(), data.items)).collect();
     let mut sums = vec![Vec::new(); data.items];
     parallel::for_each(
         data.threads,
@@ -79,20 +100,24 @@ pub(crate) fn count(settings: &Settings, data: &Data) -> (Vec<Vec<(u32, u64)>>, 
             *sums = counter.count(item as u32, by_item.row(item).0, &data.users, &units);
         },
     );
-    (sums, (0..data.items).map(|item| by_item.row(item).0.len() as u32).collect())
+    let users = |item: usize| by_item.row(item).0;
+    let positives = (0..data.items).map(|item| users(item).len() as u32).collect();
+    let units = (0..data.items).map(|item| users(item).iter().map(|user| units[*user as usize]).sum()).collect();
+    Counted { sums, positives, units }
 }
 
 /// The neighbours of every item.
-pub(crate) fn neighbours(settings: &Settings, sums: &[Vec<(u32, u64)>], positives: &[u32]) -> Adjacency {
-    let weights = Weights::new(settings, positives);
+pub(crate) fn neighbours(settings: &Settings, counted: &Counted) -> Adjacency {
+    let Counted { sums, positives, units } = counted;
+    let weights = Weights::new(settings, positives, units);
     let mut by_source = Adjacency::new();
     sums.iter().zip(0..).for_each(|(sums, source)| by_source.push_row(weights.neighbours(source, sums)));
     balance(settings, &by_source, sums.len())
 }
 
-fn score(settings: &Settings, data: &Data, sums: &[Vec<(u32, u64)>], positives: &[u32]) {
+fn score(settings: &Settings, data: &Data, counted: &Counted) {
     let at = Instant::now();
-    let by_source = neighbours(settings, sums, positives);
+    let by_source = neighbours(settings, counted);
     let (kept, at) = (at.elapsed().as_secs_f64(), Instant::now());
     let mut lists = vec![Vec::new(); data.train.len()];
     parallel::for_each(
@@ -104,9 +129,9 @@ fn score(settings: &Settings, data: &Data, sums: &[Vec<(u32, u64)>], positives: 
         },
     );
     let Settings { user_exponent: a, source_exponent: b, target_exponent: c, power: s, neighbours, .. } = settings;
-    let Settings { source_mass_exponent: e, target_mass_exponent: f, .. } = settings;
+    let Settings { source_mass_exponent: e, target_mass_exponent: f, idf_power: g, .. } = settings;
     println!(
-        "a {a} b {b} c {c} s {s} e {e} f {f} neighbours {neighbours} ({} in all, {kept:.1} s, ranked in {:.1} s): {}",
+        "a {a} b {b} c {c} s {s} e {e} f {f} g {g} neighbours {neighbours} ({} in all, {kept:.1} s, ranked in {:.1} s): {}",
         by_source.entries(),
         at.elapsed().as_secs_f64(),
         data.measure(&lists)

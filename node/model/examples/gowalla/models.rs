@@ -43,8 +43,8 @@ impl Model {
         let (kind, scale, unit) = match family {
             "graph" => {
                 let settings = graph::best(given)?;
-                let (sums, positives) = graph::count(&settings, data);
-                (Kind::Graph(graph::neighbours(&settings, &sums, &positives)), Scale::Logarithm, 1.0)
+                let counted = graph::count(&settings, data);
+                (Kind::Graph(graph::neighbours(&settings, &counted)), Scale::Logarithm, 1.0)
             }
             "softmax" => {
                 let settings = softmax::best(dim);

@@ -3,7 +3,14 @@ use super::{
     ALGORITHM_BLEND, ALGORITHM_GRAPH, ALGORITHM_IALS, ALGORITHM_SOFTMAX, ALGORITHM_TOWER, Error, KIND_GLOBAL, header,
     open,
 };
-use docent_model::{Settings, blend::Blend, gramian, graph, kernel::NUMERICS, softmax, tower};
+use docent_model::{
+    Settings,
+    blend::Blend,
+    gramian,
+    graph::{self, ItemNorm},
+    kernel::NUMERICS,
+    softmax, tower,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
@@ -159,7 +166,7 @@ pub struct GraphGlobal {
     pub positives: u64,
 }
 
-/// [`GraphGlobal`] as it is stored: with masses, their two exponents stand behind it.
+/// [`GraphGlobal`] as it is stored: with masses, their two exponents stand behind it, and with inverse frequencies or another norm those too.
 #[derive(Serialize, Deserialize)]
 struct StoredGraph {
     exponents: [f32; 3],
@@ -173,12 +180,17 @@ struct StoredGraph {
 impl GraphGlobal {
     fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let graph::Settings { power, neighbours, source_mass_exponent: e, target_mass_exponent: f, .. } = self.settings;
+        let later = (self.settings.idf_power, self.settings.item_norm);
+        let is_later = later != (0.0, ItemNorm::Positives);
         let exponents = [self.settings.user_exponent, self.settings.source_exponent, self.settings.target_exponent];
         let (users, items, positives) = (self.users, self.items, self.positives);
         let stored = StoredGraph { exponents, power, neighbours, users, items, positives };
         let mut bytes = postcard::to_stdvec(&stored)?;
-        if e > 0.0 || f > 0.0 {
+        if is_later || e > 0.0 || f > 0.0 {
             bytes = postcard::to_extend(&[e, f], bytes)?;
+        }
+        if is_later {
+            bytes = postcard::to_extend(&later, bytes)?;
         }
         Ok(bytes)
     }
@@ -186,7 +198,10 @@ impl GraphGlobal {
     fn decode(body: &[u8]) -> Result<Self, Error> {
         let damaged = |_| Error::Damaged("it is no graph filter");
         let (stored, rest): (StoredGraph, _) = postcard::take_from_bytes(body).map_err(damaged)?;
-        let [source_mass_exponent, target_mass_exponent] = if rest.is_empty() { [0.0; 2] } else { whole(rest)? };
+        let none = ([0.0; 2], &[][..]);
+        let (masses, rest) = if rest.is_empty() { none } else { postcard::take_from_bytes(rest).map_err(damaged)? };
+        let [source_mass_exponent, target_mass_exponent] = masses;
+        let (idf_power, item_norm) = if rest.is_empty() { (0.0, ItemNorm::Positives) } else { whole(rest)? };
         let StoredGraph { exponents, power, neighbours, users, items, positives } = stored;
         let [user_exponent, source_exponent, target_exponent] = exponents;
         let settings = graph::Settings {
@@ -197,6 +212,8 @@ impl GraphGlobal {
             neighbours,
             source_mass_exponent,
             target_mass_exponent,
+            idf_power,
+            item_norm,
         };
         Ok(Self { settings, users, items, positives })
     }
@@ -384,15 +401,18 @@ mod tests {
         assert!(blend(blend(tower.clone())).encode().is_err() && blend(Global::Graph(graph.clone())).encode().is_err());
         let blended = blend(Global::Ials(ials()));
         let masses = graph::Settings { source_mass_exponent: 0.5, ..graph.settings };
-        let balanced = Global::Graph(GraphGlobal { settings: masses, ..graph.clone() });
+        let idf = graph::Settings { idf_power: 2.0, item_norm: ItemNorm::Weights, ..graph.settings };
+        let bm25 = graph::Settings { item_norm: ItemNorm::Length { share: 0.75 }, ..masses };
+        let [balanced, idf, bm25] =
+            [masses, idf, bm25].map(|settings| Global::Graph(GraphGlobal { settings, ..graph.clone() }));
         let plain = Global::Graph(graph);
-        let without = plain.encode().unwrap().len();
-        for part in [Global::Ials(ials()), plain, balanced, Global::Softmax(softmax), tower, blended] {
+        let shorter = [plain.encode().unwrap().len(), balanced.encode().unwrap().len()];
+        for part in [Global::Ials(ials()), plain, balanced, idf, bm25, Global::Softmax(softmax), tower, blended] {
             let bytes = part.encode().unwrap();
             assert_eq!(Global::decode(&bytes).unwrap(), part);
-            let is_balanced = matches!(&part, Global::Graph(graph) if graph.settings.source_mass_exponent > 0.0);
-            // Without its masses it is the part of a filter that has none; the hash of the part is what tells.
-            for end in (0..bytes.len()).filter(|end| !(is_balanced && *end == without)) {
+            let is_graph = matches!(&part, Global::Graph(_));
+            // Without what stands behind it it is the part of a filter that has none of that; the hash of the part is what tells.
+            for end in (0..bytes.len()).filter(|end| !(is_graph && shorter.contains(end))) {
                 assert!(Global::decode(&bytes[..end]).is_err(), "cut at {end}");
             }
         }

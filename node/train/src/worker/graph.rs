@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use docent_model::{
     Adjacency,
-    graph::{Counter, Settings, Weights, balance, merge},
+    graph::{Counter, ItemNorm, Settings, Weights, balance, merge},
     parallel,
 };
 use docent_placement::hash::fingerprint;
@@ -37,6 +37,8 @@ pub(in crate::worker) struct Graph {
     lists: BTreeMap<u16, Arc<Adjacency>>,
     /// On an owner: the order that those numbers are of.
     order: Option<Arc<Order>>,
+    /// On an owner, once it has asked: what the users of each item add to a pair.
+    units: Option<Arc<Vec<u64>>>,
 }
 
 /// Sources that one task counts: their lists are very different in length.
@@ -54,6 +56,10 @@ impl Session {
     pub(super) async fn count(&self, order: Order, round: u16) -> Result<TrainResponse, Error> {
         let settings = *self.graph_settings()?;
         let positives = Arc::new(self.positives(&order).await?);
+        let units = match settings.item_norm {
+            ItemNorm::Weights => self.units(&order).await?,
+            ItemNorm::Positives | ItemNorm::Length { .. } => Arc::default(),
+        };
         let own = Hosts::vworkers_of(&self.open.hosts.items, self.context.options.node);
         for vworker in own.into_iter().filter(|vworker| vworker % COUNT_ROUNDS == round) {
             let users = self.open.hosts.user_nodes();
@@ -61,8 +67,8 @@ impl Session {
             let pulls =
                 users.into_iter().map(|node| async move { Ok::<_, Error>((node, self.pull(node, blob).await?)) });
             let blobs = try_join_all(pulls).await?;
-            let (range, positives, threads) =
-                (order.of_vworker(vworker), positives.clone(), self.context.options.threads);
+            let (range, threads) = (order.of_vworker(vworker), self.context.options.threads);
+            let (positives, units) = (positives.clone(), units.clone());
             let work = move || -> Result<Adjacency, Error> {
                 let mut sums: Vec<Vec<Vec<(u32, u64)>>> = vec![Vec::new(); range.len()];
                 for (node, blob) in blobs {
@@ -75,7 +81,7 @@ impl Session {
                         of_source.push(entries);
                     }
                 }
-                Ok(neighbours(&settings, &positives, threads, range.start, sums))
+                Ok(neighbours(&Weights::new(&settings, &positives, &units), threads, range.start, sums))
             };
             let lists = self.context.compute.run(work).await??;
             if self.stop.load(Ordering::Relaxed) {
@@ -87,14 +93,45 @@ impl Session {
         Ok(TrainResponse::Exchanged { bytes_pulled: self.bytes_pulled() })
     }
 
+    /// What the users of each item add to a pair, asked of user hosts once.
+    async fn units(&self, order: &Order) -> Result<Arc<Vec<u64>>, Error> {
+        let known = self.state().graph.units.clone();
+        if let Some(units) = known {
+            return Ok(units);
+        }
+        let mut units = vec![0u64; order.total()];
+        for node in self.open.hosts.user_nodes() {
+            for (_, entries) in pairs::decode::<u64>(node, &self.pull(node, Blob::Units).await?, units.len())? {
+                // Whole numbers: hosts in any order give the same.
+                entries.into_iter().for_each(|(item, sum)| {
+                    let unit = &mut units[item as usize];
+                    *unit = unit.saturating_add(sum);
+                });
+            }
+        }
+        let units = Arc::new(units);
+        self.state().graph.units = Some(units.clone());
+        Ok(units)
+    }
+
     /// A blob of this family.
     pub(super) async fn graph_blob(&self, blob: Blob) -> Result<Bytes, Error> {
         match blob {
             Blob::Pairs { vworker } => {
                 let (users, settings, threads) = (self.users()?, *self.graph_settings()?, self.context.options.threads);
-                let places = self.located()?;
+                let (places, owners) = (self.located()?, self.owners()?);
                 self.written(blob, move || {
-                    pairs::encode(&count_pairs(&users.side, &settings, &places, threads, vworker))
+                    let units = units_of_users(&users.side, &settings, owners.items());
+                    pairs::encode(&count_pairs(&users.side, &units, &places, threads, vworker))
+                })
+                .await
+            }
+            Blob::Units => {
+                let (users, settings) = (self.users()?, *self.graph_settings()?);
+                let (places, owners) = (self.located()?, self.owners()?);
+                self.written(blob, move || {
+                    let units = units_of_users(&users.side, &settings, owners.items());
+                    pairs::encode(&vec![(0, units_of_items(&users.side, &units, &places))])
                 })
                 .await
             }
@@ -150,7 +187,7 @@ impl Session {
             }
             lists.insert(vworker, Arc::new(rows));
         }
-        self.state().graph = Graph { lists, order: Some(Arc::new(order)) };
+        self.state().graph = Graph { lists, order: Some(Arc::new(order)), units: None };
         Ok(())
     }
 
@@ -250,10 +287,21 @@ impl Counted {
     }
 }
 
+/// What each of this host's users adds to a pair.
+fn units_of_users(side: &UserSide, settings: &Settings, items: usize) -> Vec<u64> {
+    (0..side.adjacency.rows()).map(|user| settings.unit(side.adjacency.row(user).0.len(), items)).collect()
+}
+
+/// What this host's users of each touched item add to a pair, in numbers of all items.
+fn units_of_items(side: &UserSide, units: &[u64], places: &[u32]) -> Vec<(u32, u64)> {
+    let sum =
+        |at: usize| side.by_item.row(at).0.iter().fold(0u64, |sum, user| sum.saturating_add(units[*user as usize]));
+    let known = places.iter().enumerate().filter(|(_, place)| **place != u32::MAX);
+    known.map(|(at, place)| (*place, sum(at))).collect()
+}
+
 /// What is liked together with each of this host's touched items of a virtual worker, in numbers of all items.
-fn count_pairs(side: &UserSide, settings: &Settings, places: &[u32], threads: usize, vworker: u16) -> Lists<u64> {
-    let units: Vec<u64> =
-        (0..side.adjacency.rows()).map(|user| settings.unit(side.adjacency.row(user).0.len())).collect();
+fn count_pairs(side: &UserSide, units: &[u64], places: &[u32], threads: usize, vworker: u16) -> Lists<u64> {
     let sources: Vec<usize> = side.touched_of(vworker).filter(|at| places[*at] != u32::MAX).collect();
     let mut lists: Lists<u64> = sources.iter().map(|at| (places[*at], Vec::new())).collect();
     let tasks = lists.chunks_mut(SOURCES_OF_TASK).zip(sources.chunks(SOURCES_OF_TASK)).collect();
@@ -263,7 +311,7 @@ fn count_pairs(side: &UserSide, settings: &Settings, places: &[u32], threads: us
         || Counter::new(side.touched.len()),
         |counter, (lists, sources)| {
             for ((_, sums), at) in lists.iter_mut().zip(sources) {
-                let counted = counter.count(*at as u32, side.by_item.row(*at).0, &side.adjacency, &units);
+                let counted = counter.count(*at as u32, side.by_item.row(*at).0, &side.adjacency, units);
                 // Touched items are in the order of all items, and so are their numbers.
                 *sums = counted.into_iter().map(|(other, sum)| (places[other as usize], sum)).collect();
             }
@@ -274,14 +322,7 @@ fn count_pairs(side: &UserSide, settings: &Settings, places: &[u32], threads: us
 }
 
 /// The neighbours of sources `first..` from the sums of each host.
-fn neighbours(
-    settings: &Settings,
-    positives: &[u32],
-    threads: usize,
-    first: usize,
-    sums: Vec<Vec<Vec<(u32, u64)>>>,
-) -> Adjacency {
-    let weights = Weights::new(settings, positives);
+fn neighbours(weights: &Weights<'_>, threads: usize, first: usize, sums: Vec<Vec<Vec<(u32, u64)>>>) -> Adjacency {
     let mut lists = vec![Vec::new(); sums.len()];
     let tasks = lists.chunks_mut(SOURCES_OF_TASK).zip(sums.chunks(SOURCES_OF_TASK)).enumerate().collect();
     parallel::for_each(

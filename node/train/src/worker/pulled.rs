@@ -207,6 +207,11 @@ impl Owners {
         Self { order: order.clone(), hosts: hosts.clone(), firsts, numbers }
     }
 
+    /// Number of all items.
+    pub(super) fn items(&self) -> usize {
+        self.order.total()
+    }
+
     /// The owner of an item and its place there.
     pub(super) fn place(&self, item: u32) -> Option<(u64, u32)> {
         let vworker = self.order.vworker_of(item)?;

@@ -334,7 +334,7 @@ impl Session {
                 page::cut(&shown.ok_or_else(|| Error::out_of_turn("for lists", "evaluation comes first"))?, offset)
             }
             Blob::Fingerprints => self.serve_fingerprints(offset),
-            Blob::Pairs { .. } | Blob::Neighbours | Blob::Weights { .. } => {
+            Blob::Pairs { .. } | Blob::Units | Blob::Neighbours | Blob::Weights { .. } => {
                 page::cut(&self.graph_blob(blob).await?, offset)
             }
             Blob::Negatives { .. } | Blob::Push { .. } => page::cut(&self.softmax_blob(blob).await?, offset),

@@ -309,6 +309,14 @@ pub(crate) fn graph_plan(hosts: Hosts) -> JobPlan {
     job(Algorithm::Graph(graph::Settings { neighbours: 15, ..masses }), hosts)
 }
 
+/// Item-kNN by TF-IDF.
+pub(crate) fn tf_idf_plan(hosts: Hosts) -> JobPlan {
+    let halves =
+        graph::Settings { user_exponent: 0.0, source_exponent: 0.5, target_exponent: 0.5, ..Default::default() };
+    let weighted = graph::Settings { idf_power: 2.0, item_norm: graph::ItemNorm::Weights, power: 1.0, ..halves };
+    job(Algorithm::Graph(graph::Settings { neighbours: 15, ..weighted }), hosts)
+}
+
 pub(crate) fn softmax_plan(hosts: Hosts) -> JobPlan {
     let settings = softmax::Settings { dim: 12, epochs: 6, batch: 300, negatives: 64, seed: 7, ..Default::default() };
     job(Algorithm::Softmax(settings), hosts)
@@ -339,8 +347,8 @@ pub(crate) fn stale_plan(hosts: Hosts) -> JobPlan {
 }
 
 /// Every family's plan.
-pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 8] =
-    [plan, rounded_plan, graph_plan, softmax_plan, tower_plan, biased_plan, bpr_plan, stale_plan];
+pub(crate) const PLANS: [fn(Hosts) -> JobPlan; 9] =
+    [plan, rounded_plan, graph_plan, tf_idf_plan, softmax_plan, tower_plan, biased_plan, bpr_plan, stale_plan];
 
 /// A blend of the graph filter and iALS.
 pub(crate) fn blend_plan(hosts: Hosts) -> JobPlan {

@@ -399,8 +399,8 @@ async fn published_neighbours_are_those_of_the_formula() {
     }
     let by_item = users.transposed(keys.len());
     let positives: Vec<u32> = (0..keys.len()).map(|item| by_item.row(item).0.len() as u32).collect();
-    let units: Vec<u64> = (0..users.rows()).map(|user| settings.unit(users.row(user).0.len())).collect();
-    let (mut counter, weights) = (graph::Counter::new(keys.len()), graph::Weights::new(&settings, &positives));
+    let units: Vec<u64> = (0..users.rows()).map(|user| settings.unit(users.row(user).0.len(), keys.len())).collect();
+    let (mut counter, weights) = (graph::Counter::new(keys.len()), graph::Weights::new(&settings, &positives, &[]));
     let mut by_source = Adjacency::new();
     for source in 0..keys.len() {
         let sums = counter.count(source as u32, by_item.row(source).0, &users, &units);

@@ -27,7 +27,7 @@ use docent_placement::hash::fingerprint;
 use futures::future::try_join_all;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 
 /// What phases leave.
@@ -39,6 +39,8 @@ pub(in crate::worker) struct Graph {
     order: Option<Arc<Order>>,
     /// On an owner, once it has asked: what the users of each item add to a pair.
     units: Option<Arc<Vec<u64>>>,
+    /// On a user host: what each of its users adds to a pair, the same for every virtual worker of sources.
+    of_users: Arc<OnceLock<Vec<u64>>>,
 }
 
 /// Sources that one task counts: their lists are very different in length.
@@ -119,19 +121,19 @@ impl Session {
         match blob {
             Blob::Pairs { vworker } => {
                 let (users, settings, threads) = (self.users()?, *self.graph_settings()?, self.context.options.threads);
-                let (places, owners) = (self.located()?, self.owners()?);
+                let (places, owners, units) = (self.located()?, self.owners()?, self.state().graph.of_users.clone());
                 self.written(blob, move || {
-                    let units = units_of_users(&users.side, &settings, owners.items());
-                    pairs::encode(&count_pairs(&users.side, &units, &places, threads, vworker))
+                    let units = units.get_or_init(|| units_of_users(&users.side, &settings, owners.items()));
+                    pairs::encode(&count_pairs(&users.side, units, &places, threads, vworker))
                 })
                 .await
             }
             Blob::Units => {
                 let (users, settings) = (self.users()?, *self.graph_settings()?);
-                let (places, owners) = (self.located()?, self.owners()?);
+                let (places, owners, units) = (self.located()?, self.owners()?, self.state().graph.of_users.clone());
                 self.written(blob, move || {
-                    let units = units_of_users(&users.side, &settings, owners.items());
-                    pairs::encode(&vec![(0, units_of_items(&users.side, &units, &places))])
+                    let units = units.get_or_init(|| units_of_users(&users.side, &settings, owners.items()));
+                    pairs::encode(&vec![(0, units_of_items(&users.side, units, &places))])
                 })
                 .await
             }
@@ -187,7 +189,7 @@ impl Session {
             }
             lists.insert(vworker, Arc::new(rows));
         }
-        self.state().graph = Graph { lists, order: Some(Arc::new(order)), units: None };
+        self.state().graph = Graph { lists, order: Some(Arc::new(order)), ..Graph::default() };
         Ok(())
     }
 

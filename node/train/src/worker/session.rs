@@ -179,6 +179,7 @@ impl Session {
     pub(super) fn replace_users(&self, users: Arc<Users>) {
         let mut state = self.state();
         state.users = Some(users);
+        state.graph = graph::Graph::default();
         state.written.clear();
     }
 

@@ -66,6 +66,13 @@ pub fn passes(job: &Value) -> Result<(f64, Vec<f64>)> {
     Ok((linked, std::iter::once(&linked).chain(&ends).zip(&ends).map(|(from, to)| to - from).collect()))
 }
 
+/// When each step of a finished job's course ended, in one line.
+pub fn course(job: &Value) -> String {
+    let steps = job["course"].as_array().into_iter().flatten();
+    let step = |step: &Value| Some(format!("{} {:.2}", step["phase"].as_str()?, step["seconds"].as_f64()?));
+    steps.filter_map(step).collect::<Vec<String>>().join(", ")
+}
+
 /// blake3 of every part of a version: of the items' by slot range, then of the global one.
 pub fn part_hashes(client: &Client, version: u64) -> Result<Vec<(u64, String)>> {
     let (_, body) = client.get("/v1/models")?;

@@ -26,11 +26,16 @@ struct Runs {
     seconds: Vec<f64>,
     /// Of its passes.
     passes: Vec<f64>,
+    /// When each phase of the slowest ended.
+    slowest: String,
     figures: Vec<Figures>,
 }
 
 impl Runs {
-    fn push(&mut self, (seconds, passes, figures): (f64, f64, Figures)) {
+    fn push(&mut self, (seconds, passes, course, figures): (f64, f64, String, Figures)) {
+        if self.seconds.iter().all(|earlier| *earlier < seconds) {
+            self.slowest = course;
+        }
         self.seconds.push(seconds);
         self.passes.push(passes);
         self.figures.push(figures);
@@ -86,6 +91,7 @@ fn compare(args: &Args, lab: &Lab, split: &Split, dim: u32) -> Result<()> {
         &format!("docent, {nodes} node{}, {} epochs", if nodes == 1 { "" } else { "s" }, Ials::of(dim).epochs),
         dim,
     );
+    println!("      phases of its slowest round ended at (s): {}", ours.slowest);
     if !args.without_implicit {
         theirs.line(&format!("implicit 0.7.3, {} iter.", Ials::of(dim).epochs), dim);
         let ratio =
@@ -100,8 +106,8 @@ fn compare(args: &Args, lab: &Lab, split: &Split, dim: u32) -> Result<()> {
     Ok(())
 }
 
-/// Seconds of the job and of its passes, and what everybody's best items are worth.
-fn docent(args: &Args, lab: &Lab, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, Figures)> {
+/// Seconds of the job and of its passes, when its phases ended, and what everybody's best items are worth.
+fn docent(args: &Args, lab: &Lab, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, String, Figures)> {
     let settings = Ials::of(dim).flags(dim, seed);
     let mut command = vec!["--output", "json", "train", "--wait", "--holdout", "0"];
     command.extend(["--row-precision", &args.row_precision]);
@@ -109,13 +115,14 @@ fn docent(args: &Args, lab: &Lab, split: &Split, dim: u32, seed: u64) -> Result<
     let said: Value = serde_json::from_str(&lab.docent(&command)?)?;
     let seconds = said["job"]["progress"]["seconds"].as_f64().with_context(|| format!("no seconds: {said}"))?;
     let id = said["job"]["id"].as_u64().with_context(|| format!("no id: {said}"))?;
-    let (_, passes) = jobs::passes(&jobs::job(&lab.client(0), id)?)?;
+    let job = jobs::job(&lab.client(0), id)?;
+    let (_, passes) = jobs::passes(&job)?;
     let out = lab.dir().join(format!("docent-{dim}-{seed}"));
     lab.docent(&["export", "recommendations", "-n", &K.to_string(), "--out", text(&out)?])?;
-    Ok((seconds, passes.iter().sum(), judge::ours(&out, &split.train, &split.test, K)?))
+    Ok((seconds, passes.iter().sum(), jobs::course(&job), judge::ours(&out, &split.train, &split.test, K)?))
 }
 
-fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, Figures)> {
+fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) -> Result<(f64, f64, String, Figures)> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/baselines/implicit_als.py");
     let out = dir.join(format!("implicit-{dim}-{seed}"));
     let Implicit { alpha, regularization } = Implicit::of(dim);
@@ -135,5 +142,5 @@ fn implicit(installed: &Path, dir: &Path, split: &Split, dim: u32, seed: u64) ->
     ensure!(output.status.success(), "implicit: {}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout)?;
     let seconds = said["seconds"].as_f64().with_context(|| format!("no seconds: {said}"))?;
-    Ok((seconds, seconds, judge::ours(&out, &split.train, &split.test, K)?))
+    Ok((seconds, seconds, String::new(), judge::ours(&out, &split.train, &split.test, K)?))
 }

@@ -7,7 +7,7 @@ use crate::{
     part::{self, Neighbour, Row},
     plan::Algorithm,
 };
-use docent_model::{mean::CategorySums, tree};
+use docent_model::{mean::CategorySums, parallel, tree};
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -78,15 +78,14 @@ impl Writer {
     fn rows(&self, rows: &[f32], dim: u16) -> Result<(Vec<PartInfo>, Sums), Error> {
         let input = self.context.parts.inputs.items(self.open.key.job, self.open.key.epoch)?;
         let width = usize::from(dim);
-        let (mut parts, mut leaves) = (Vec::new(), Vec::new());
-        for (vworker, range) in &self.items.vworkers {
+        let write = |vworker: u16, range: &Range<usize>| {
             let vectors = &rows[range.start * width..range.end * width];
-            let sums = categories(input.items(*vworker)?, &self.items, range.clone(), vectors, width);
-            leaves.push(tree::Node { level: 0, index: *vworker, value: sums });
-            let (slots, items) = (slots(*vworker), self.table(range));
+            let sums = categories(input.items(vworker)?, &self.items, range.clone(), vectors, width);
+            let (slots, items) = (slots(vworker), self.table(range));
             let part = part::Items { dim, slots, items, vectors: vectors.to_vec() };
-            parts.push(self.put(slots, range, part.encode())?);
-        }
+            Ok((self.put(slots, range, part.encode())?, tree::Node { level: 0, index: vworker, value: sums }))
+        };
+        let (parts, leaves): (_, Vec<_>) = self.each(write)?.into_iter().unzip();
         Ok((parts, tree::fold(leaves)))
     }
 
@@ -95,31 +94,35 @@ impl Writer {
         // By item first, so that each part's are together; two sources of one fingerprint leave the larger weight.
         weights.sort_unstable_by(|a, b| (a.at, a.source).cmp(&(b.at, b.source)).then(b.weight.total_cmp(&a.weight)));
         weights.dedup_by_key(|neighbour| (neighbour.at, neighbour.source));
-        let mut parts = Vec::new();
-        for (vworker, range) in &self.items.vworkers {
+        self.each(|vworker, range| {
             let place = |at: usize| weights.partition_point(|neighbour| (neighbour.at as usize) < at);
             let mut neighbours = weights[place(range.start)..place(range.end)].to_vec();
             neighbours.iter_mut().for_each(|neighbour| neighbour.at -= range.start as u32);
             neighbours.sort_unstable_by_key(|neighbour| (neighbour.source, neighbour.at));
-            let (slots, items) = (slots(*vworker), self.table(range));
+            let (slots, items) = (slots(vworker), self.table(range));
             let part = part::Neighbours { slots, items, neighbours };
-            parts.push(self.put(slots, range, part.encode())?);
-        }
-        Ok(parts)
+            self.put(slots, range, part.encode())
+        })
     }
 
     /// Parts of a blend.
     fn compose(&self, shelf: &Shelf) -> Result<Vec<PartInfo>, Error> {
-        let mut parts = Vec::new();
-        for (vworker, range) in &self.items.vworkers {
-            let slots = slots(*vworker);
+        self.each(|vworker, range| {
+            let slots = slots(vworker);
             let broken = |error: part::Error| Error::Internal(format!("a part on the shelf: {error}"));
             let (neighbours, rows) = shelf.take_parts(slots)?;
             let neighbours = part::Neighbours::decode(&neighbours).map_err(broken)?;
             let rows = part::Items::decode(&rows).map_err(broken)?;
-            parts.push(self.put(slots, range, part::Blended { neighbours, rows }.encode())?);
-        }
-        Ok(parts)
+            self.put(slots, range, part::Blended { neighbours, rows }.encode())
+        })
+    }
+
+    /// What `write` makes of each of this owner's virtual workers and their rows, in their order. Several at once: a part is on the disk before
+    /// its thread goes on.
+    fn each<R: Send>(&self, write: impl Fn(u16, &Range<usize>) -> Result<R, Error> + Sync) -> Result<Vec<R>, Error> {
+        let vworkers = self.items.vworkers.iter().collect();
+        let written = parallel::map(self.context.options.threads, vworkers, |(vworker, range)| write(*vworker, range));
+        written.into_iter().collect()
     }
 
     /// The items of a part.

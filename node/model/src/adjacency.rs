@@ -1,5 +1,5 @@
 //! Positives as compressed sparse rows.
-use crate::{Error, shape};
+use crate::{Error, parallel, shape};
 
 /// Rows of (column, confidence) pairs: row `r` holds the entries `offsets[r]..offsets[r + 1]`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,16 +55,33 @@ impl Adjacency {
         self.offsets.push(self.columns.len());
     }
 
-    /// Appends all rows of another.
-    pub fn append(&mut self, other: &Self) {
-        if self.offsets.is_empty() {
-            self.offsets.push(0);
+    /// The rows of all `parts`, one part after the other. Copied by several threads into memory of the right size, because what takes time is that
+    /// memory is touched for the first time.
+    #[must_use]
+    pub fn stacked(threads: usize, parts: &[Self]) -> Self {
+        let mut offsets = Vec::with_capacity(1 + parts.iter().map(Self::rows).sum::<usize>());
+        offsets.push(0);
+        let mut entries = 0;
+        for part in parts {
+            offsets.extend(part.offsets.iter().skip(1).map(|offset| entries + offset));
+            entries += part.entries();
         }
-        let before = self.columns.len();
-        self.offsets.extend(other.offsets.iter().skip(1).map(|offset| before + offset));
-        self.columns.extend_from_slice(&other.columns);
-        self.confidences.extend_from_slice(&other.confidences);
-        self.column_max = self.column_max.max(other.column_max);
+        let (mut columns, mut confidences) = (vec![0; entries], vec![0.0; entries]);
+        let (mut columns_left, mut confidences_left) = (&mut columns[..], &mut confidences[..]);
+        let mut copies = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (to_columns, to_confidences);
+            (to_columns, columns_left) = columns_left.split_at_mut(part.entries());
+            (to_confidences, confidences_left) = confidences_left.split_at_mut(part.entries());
+            copies.push((part, to_columns, to_confidences));
+        }
+        let copy = |(): &mut (), (part, columns, confidences): (&Self, &mut [u32], &mut [f32])| {
+            columns.copy_from_slice(&part.columns);
+            confidences.copy_from_slice(&part.confidences);
+        };
+        parallel::for_each(threads, copies, || (), copy);
+        let column_max = parts.iter().filter_map(|part| part.column_max).max();
+        Self { offsets, columns, confidences, column_max }
     }
 
     /// Number of rows.
@@ -134,15 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn appended_rows_come_behind_those_that_are_there() {
-        let (mut first, mut second, mut both) = (Adjacency::new(), Adjacency::default(), Adjacency::new());
-        for (at, row) in [vec![(4, 1.0)], vec![], vec![(1, 2.0), (3, 4.0)]].into_iter().enumerate() {
-            if at == 0 { &mut first } else { &mut second }.push_row(row.clone());
-            both.push_row(row);
+    fn stacked_rows_are_those_of_each_part_in_turn() {
+        let rows = [vec![(4, 1.0)], vec![], vec![(1, 2.0), (3, 4.0)], vec![(2, 1.5)]];
+        let of = |rows: &[Vec<(u32, f32)>]| {
+            let mut adjacency = Adjacency::new();
+            rows.iter().for_each(|row| adjacency.push_row(row.iter().copied()));
+            adjacency
+        };
+        for threads in [1, 3] {
+            let parts = [of(&rows[..1]), Adjacency::default(), of(&rows[1..3]), of(&[]), of(&rows[3..])];
+            assert_eq!(Adjacency::stacked(threads, &parts), of(&rows));
+            assert_eq!(Adjacency::stacked(threads, &[]), Adjacency::new());
         }
-        first.append(&Adjacency::default());
-        first.append(&second);
-        assert_eq!(first, both);
     }
 
     #[test]

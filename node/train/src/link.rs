@@ -139,15 +139,17 @@ pub(crate) fn build(
         panel,
     };
     let mut places: Vec<Vec<u32>> = vec![Vec::new(); nodes.len()];
+    let mut rows = Vec::with_capacity(own.len());
     for (vworker, part) in own.iter().zip(parallel::map(threads, tasks, |lists| Part::new(lists, &readers))) {
         let first = side.items.len();
         for (places, of_part) in places.iter_mut().zip(part.places) {
             places.extend(of_part.into_iter().map(|place| place.map_or(u32::MAX, |place| (first + place) as u32)));
         }
         side.items.extend(part.items);
-        side.adjacency.append(&part.adjacency);
+        rows.push(part.adjacency);
         side.vworkers.push((*vworker, first..side.items.len()));
     }
+    side.adjacency = Adjacency::stacked(threads, &rows);
     side.places = nodes.into_iter().zip(places).map(|(node, places)| (node, Arc::new(places))).collect();
     // The largest number stands for no item.
     if side.items.len() >= u32::MAX as usize {

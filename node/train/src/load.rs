@@ -165,15 +165,16 @@ pub(crate) fn join(threads: usize, read: Vec<Read>, splitting: Splitting) -> Res
         Ok::<_, Error>((vworker, Split::of(users, &Items { keys: &touched, places }, splitting)?))
     };
     let (mut vworkers, mut lots) = (Vec::new(), Vec::new());
-    let (mut adjacency, mut held_out) = (Adjacency::new(), Adjacency::new());
+    let (mut train, mut held_out) = (Vec::new(), Vec::new());
     for split in parallel::map(threads, tasks, split) {
         let (vworker, split) = split?;
-        let first = adjacency.rows();
-        adjacency.append(&split.train);
-        held_out.append(&split.held_out);
+        let first = lots.len();
         lots.extend(split.lots);
-        vworkers.push((vworker, first..adjacency.rows()));
+        vworkers.push((vworker, first..lots.len()));
+        train.push(split.train);
+        held_out.push(split.held_out);
     }
+    let (adjacency, held_out) = (Adjacency::stacked(threads, &train), Adjacency::stacked(threads, &held_out));
     if u32::try_from(adjacency.rows()).is_err() {
         return Err(Error::Input("this host has more than 2^32 users".into()));
     }

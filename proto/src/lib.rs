@@ -7,6 +7,9 @@
 //! | [`internal`] | the bodies inside those envelopes |
 //! | [`convert`] | between [`v1`] and the domain's types |
 
+use bytes::Bytes;
+use docent_types::{Error, Kind, Result};
+
 pub mod convert;
 pub mod internal;
 
@@ -34,4 +37,17 @@ pub mod v1 {
 )]
 pub mod transport {
     tonic::include_proto!("docent.internal");
+}
+
+/// The bytes of a message that travels outside gRPC.
+pub fn to_bytes(message: &impl prost::Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// The message of such bytes; `what` names it in the error.
+///
+/// # Errors
+/// `Corrupt` for bytes that are no such message.
+pub fn from_bytes<M: prost::Message + Default>(what: &str, bytes: Bytes) -> Result<M> {
+    M::decode(bytes).map_err(|error| Error::new(Kind::Corrupt, format!("{what} cannot be read: {error}")))
 }

@@ -10,6 +10,14 @@ use futures::stream::BoxStream;
 /// A stream of chunks.
 pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
 
+/// A short answer, and bytes behind it in chunks of any length, as many as the answer says.
+pub struct Bulk {
+    /// The answer.
+    pub head: Bytes,
+    /// The bytes.
+    pub chunks: Chunks,
+}
+
 /// Calls other members. Nothing is tried again here: the caller knows what may be repeated.
 ///
 /// An error's kind says what happened: `Unavailable` means that nothing was sent; `Unknown` that the connection broke after the request
@@ -26,4 +34,7 @@ pub trait Caller: Send + Sync + 'static {
         body: Bytes,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<Chunks>>;
+
+    /// One request, an answer and bytes behind it, which are not copied into messages. The deadline bounds the wait for the answer.
+    fn read(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bulk>>;
 }

@@ -1,6 +1,6 @@
 //! The seam on the receiving side: one handler a service.
 
-use crate::caller::Chunks;
+use crate::caller::{Bulk, Chunks};
 use bytes::Bytes;
 use docent_runtime::Deadline;
 use docent_types::{Error, Kind, Result};
@@ -18,5 +18,11 @@ pub trait Handler: Send + Sync + 'static {
     fn fetch(&self, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Chunks>> {
         let _unused = (body, deadline);
         Box::pin(async { Err(Error::new(Kind::Unsupported, "this service has no streams")) })
+    }
+
+    /// One request, an answer and bytes behind it, in chunks of at most 512 KiB.
+    fn read(&self, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bulk>> {
+        let _unused = (body, deadline);
+        Box::pin(async { Err(Error::new(Kind::Unsupported, "this service has no bulk reads")) })
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `bulk` | streams of bytes that nobody packs into messages, both sides |
 //! | [`caller`] | the seam to other members, as the rest of Docent sees it |
 //! | [`handler`] | the seam on the receiving side |
 //! | [`identity`] | who this process is, and the address book |
@@ -11,6 +12,7 @@
 //! | `socket` | accepted connections, as tonic takes them |
 //! | [`wire`] | between envelopes and the domain |
 
+mod bulk;
 pub mod caller;
 pub mod handler;
 pub mod identity;

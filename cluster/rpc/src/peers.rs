@@ -1,7 +1,8 @@
 //! The real [`Caller`]: pooled channels, one connection a member and class of traffic, so that gradients and exports never stand
 //! before a query, nor either before a vote.
 
-use crate::caller::{Caller, Chunks};
+use crate::bulk;
+use crate::caller::{Bulk, Caller, Chunks};
 use crate::handler::Handler;
 use crate::identity::Identity;
 use crate::wire;
@@ -121,7 +122,7 @@ impl Peers {
         }
         let (net, target) = (self.shared.net.clone(), addr.to_owned());
         let connector = tower::service_fn(move |_: Uri| net.connect(&target).map_ok(TokioIo::new));
-        let channel = endpoint(addr)?.connect_with_connector_lazy(connector);
+        let channel = endpoint(addr, class)?.connect_with_connector_lazy(connector);
         channels.insert((addr.to_owned(), class), channel.clone());
         Ok(channel)
     }
@@ -134,14 +135,16 @@ impl Peers {
 }
 
 /// How connections are made. A peer that hangs without closing is found by pings within about four seconds.
-fn endpoint(addr: &str) -> Result<Endpoint> {
+fn endpoint(addr: &str, class: Class) -> Result<Endpoint> {
+    // What a peer may send ahead of its reader. In bulk it is what a network of 10 Gbit/s has under way, so that bytes are read while caches have them.
+    let window = if class == Class::Bulk { 1 << 20 } else { 4 << 20 };
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))
         .map_err(|error| Error::invalid("address", format!("{addr:?} is not an address: {error}")))?;
     Ok(endpoint
         .connect_timeout(Duration::from_secs(1))
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
-        .initial_stream_window_size(4 << 20)
+        .initial_stream_window_size(window)
         .initial_connection_window_size(16 << 20)
         .max_frame_size(wire::FRAME_BYTES_MAX))
 }
@@ -186,6 +189,19 @@ impl Caller for Peers {
             let addr = addr
                 .ok_or_else(|| Error::new(Kind::Unavailable, format!("the address of node {to} is not known yet")))?;
             peers.fetch_address(&addr, service, body, deadline).await
+        }
+        .boxed()
+    }
+
+    fn read(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> BoxFuture<'static, Result<Bulk>> {
+        if let Some(handler) = self.local(to, service) {
+            return async move { deadline.bound("the local read", handler.read(body, deadline)).await }.boxed();
+        }
+        let peers = self.clone();
+        async move {
+            let channel = peers.channel_to(to, None, Class::of(service))?;
+            let envelope = wire::envelope(&peers.shared.identity, service, body, deadline);
+            deadline.bound(&format!("the read from node {to}"), bulk::read(to, channel, &envelope)).await
         }
         .boxed()
     }

@@ -1,5 +1,6 @@
 //! The receiving side: fences, bounds, hands on.
 
+use crate::bulk::BulkServer;
 use crate::caller::Chunks;
 use crate::handler::Handler;
 use crate::identity::Identity;
@@ -63,6 +64,7 @@ impl Server {
     pub fn serve(self, listener: Box<dyn Listen>) {
         let supervisor = self.shared.supervisor.clone();
         let stop = supervisor.clone();
+        let bulk = BulkServer(self.clone());
         let service = InternalServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -73,7 +75,8 @@ impl Server {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-            .add_service(service);
+            .add_service(service)
+            .add_service(bulk);
         supervisor.spawn("internal server", OnExit::Fatal, async move {
             tokio::select! {
                 served = server.serve_with_incoming(socket::incoming(listener)) => {
@@ -85,7 +88,8 @@ impl Server {
         });
     }
 
-    fn open(&self, envelope: Envelope) -> Result<(Arc<dyn Handler>, Bytes, Deadline)> {
+    /// Whose call it is, once it may be one.
+    pub(crate) fn open(&self, envelope: Envelope) -> Result<(Arc<dyn Handler>, Bytes, Deadline)> {
         let is_coordinator = envelope.service == Service::Coordinator as u32;
         self.shared.identity.fence(&envelope.cluster_id, is_coordinator)?;
         let handler = self.shared.handlers.get(&envelope.service).cloned().ok_or_else(|| {

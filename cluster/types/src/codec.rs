@@ -24,18 +24,11 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 /// The bytes of `value` marked as `format`, the lowest one that can express it.
 pub fn encode_in<T: Serialize>(format: u32, value: &T) -> Bytes {
     let format = u8::try_from(format).map_or(VERSION, |format| format.clamp(OLDEST, VERSION));
-    written(0, format, value)
+    written(format, value)
 }
 
-/// As [`encode`], into a buffer that has room for so many bytes at once.
-pub fn encode_with_room<T: Serialize>(room: usize, value: &T) -> Bytes {
-    written(room, OLDEST, value)
-}
-
-fn written<T: Serialize>(room: usize, format: u8, value: &T) -> Bytes {
-    let mut bytes = Vec::with_capacity(room);
-    bytes.push(format);
-    let bytes = postcard::serialize_with_flavor(value, Buffer(bytes));
+fn written<T: Serialize>(format: u8, value: &T) -> Bytes {
+    let bytes = postcard::serialize_with_flavor(value, Buffer(vec![format]));
     Bytes::from(bytes.expect("postcard writes any value of our types to a growing buffer"))
 }
 

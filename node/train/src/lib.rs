@@ -17,8 +17,10 @@
 //! | [`part`] | the files of a finished model |
 //! | [`driver`] | the phases of a job |
 //! | [`worker`] | one host's sessions |
-//! | `load`, `link`, `pairs`, `page` | pure: building sorted input, exchanging adjacency and what is liked together, cutting blobs into pages |
+//! | `blob` | streams of bytes between hosts: what they are read from, and how they are read |
+//! | `load`, `link`, `pairs`, `wire` | pure: building sorted input, exchanging adjacency and what is liked together, numbers as bytes |
 
+mod blob;
 pub mod driver;
 pub mod error;
 pub mod input;
@@ -27,17 +29,17 @@ mod load;
 pub mod message;
 pub mod numbers;
 pub mod packed;
-mod page;
 mod pairs;
 pub mod part;
 pub mod plan;
 pub mod precision;
+mod wire;
 pub mod worker;
 
 pub use driver::Driver;
 pub use error::Error;
 pub use input::{CheckpointStore, ItemInfo, ItemInput, PartSink, PartSource, Positive, UserHistory, UserInput};
-pub use message::{Peers, TrainRequest, TrainResponse};
+pub use message::{Peers, ReadRequest, Reading, TrainRequest, TrainResponse};
 pub use numbers::ItemNumbers;
 pub use plan::{
     Algorithm, Base, Checkpoints, Earlier, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, PartInfo, Progress,

@@ -6,8 +6,8 @@
 use crate::{
     Error, ID_BYTES_MAX, SLOTS_OF_VWORKER,
     load::{ItemKey, UserSide},
-    page::Reader,
     plan::Hosts,
+    wire::Reader,
 };
 use bytes::Bytes;
 use docent_model::{Adjacency, parallel};

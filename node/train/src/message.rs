@@ -1,7 +1,7 @@
 //! What hosts and drivers say to one another. Messages are serde enums; the carrier (the node's RPC) encodes them.
 //!
-//! Anything large is a *blob*, a byte string that a host can make again at any time within a phase, read page by page
-//! ([`TrainResponse::Page`], at most [`PAGE_BYTES_MAX`]). Rows are packed little-endian f32.
+//! Anything large is a *blob*, a byte string that a host can make again at any time within a phase. It is read as a stream ([`Peers::read`]), which is sent
+//! in pages of at most [`PAGE_BYTES_MAX`], and from any offset: a reader whose stream broke goes on where it got to. Rows are packed little-endian f32.
 use crate::{
     Error, Hosts, PartInfo, Precision,
     plan::{Algorithm, Counts, Earlier, HoldOut},
@@ -12,12 +12,12 @@ use docent_model::{
     softmax::Loss,
     tree::Node,
 };
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 /// Largest page in bytes: what is packed, sent and read in a fraction of a millisecond, because a query waits for it (decision 0022).
-pub const PAGE_BYTES_MAX: usize = 128 << 10;
+pub const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Rounds in which owners count neighbours: in each, the virtual workers whose number leaves this remainder.
 pub const COUNT_ROUNDS: u16 = 8;
@@ -285,15 +285,6 @@ pub enum TrainRequest {
         #[serde(with = "crate::packed")]
         weights: Bytes,
     },
-    /// Reads rows of this owner at a step, at most a page of them. Answer: [`TrainResponse::Fetched`].
-    Fetch {
-        /// The session.
-        key: Key,
-        /// The step.
-        at: At,
-        /// Places among the owner's items.
-        places: Vec<u32>,
-    },
     /// Measures this host's held-out positives with the trained model. Answer: [`TrainResponse::Evaluated`].
     Evaluate {
         /// The session.
@@ -336,30 +327,8 @@ pub enum TrainRequest {
         /// Items of each virtual worker.
         items: Vec<u32>,
     },
-    /// Reads a page of a state that this node keeps. Answer: [`TrainResponse::Page`].
-    PullKept {
-        /// The job.
-        job: u64,
-        /// When.
-        barrier: Barrier,
-        /// Of users or of items.
-        side: Side,
-        /// Which virtual worker.
-        vworker: u16,
-        /// First byte.
-        offset: u64,
-    },
     /// Writes this owner's parts. Answer: [`TrainResponse::Published`].
     Publish(Key),
-    /// Reads a page of a blob. Answer: [`TrainResponse::Page`].
-    Pull {
-        /// The session.
-        key: Key,
-        /// Which.
-        blob: Blob,
-        /// First byte.
-        offset: u64,
-    },
     /// Ends a session and frees its memory. Answer: [`TrainResponse::Done`], also when there is none.
     Close(Key),
     /// Keeps what ranks by this run's model, for the blend that it is part of. Answer: [`TrainResponse::Exchanged`].
@@ -452,12 +421,6 @@ pub enum TrainResponse {
         /// Feature, and how many items have it: of each virtual worker those that most have, added up.
         names: Vec<(Arc<str>, u64)>,
     },
-    /// After [`TrainRequest::Fetch`].
-    Fetched {
-        /// Packed rows, as they were asked for.
-        #[serde(with = "crate::packed")]
-        rows: Bytes,
-    },
     /// After [`TrainRequest::Locate`], [`TrainRequest::Count`], [`TrainRequest::Apply`], [`TrainRequest::Keep`] and [`TrainRequest::Rank`].
     Exchanged {
         /// Bytes pulled from peers.
@@ -477,27 +440,55 @@ pub enum TrainResponse {
     },
     /// After [`TrainRequest::Kept`].
     Kept(Vec<Checkpoint>),
-    /// A page of a blob.
-    Page {
-        /// Length of the whole blob.
-        total: u64,
-        /// From the requested offset on; empty only at the end.
-        #[serde(with = "crate::packed")]
-        bytes: Bytes,
+}
+
+/// What can be read from a worker: the same bytes whenever it is asked for, as long as the phase is the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Source {
+    /// A blob of a session.
+    Blob {
+        /// The session.
+        key: Key,
+        /// Which.
+        blob: Blob,
+    },
+    /// Rows of an owner at a step, as they are asked for.
+    Rows {
+        /// The session.
+        key: Key,
+        /// The step.
+        at: At,
+        /// Places among the owner's items.
+        places: Vec<u32>,
+    },
+    /// A state that the node keeps of a job, whichever attempt it is of.
+    Kept {
+        /// The job.
+        job: u64,
+        /// When.
+        barrier: Barrier,
+        /// Of users or of items.
+        side: Side,
+        /// Which virtual worker.
+        vworker: u16,
     },
 }
 
-impl TrainResponse {
-    /// Bytes that it takes on the wire, nearly: what it has of packed bytes.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        const REST: usize = 32;
-        match self {
-            Self::Page { bytes, .. } => bytes.len() + REST,
-            Self::Fetched { rows } => rows.len() + REST,
-            _ => 0,
-        }
-    }
+/// A request for bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReadRequest {
+    /// What is read.
+    pub source: Source,
+    /// The first byte.
+    pub offset: u64,
+}
+
+/// Bytes on their way.
+pub struct Reading {
+    /// How many come.
+    pub bytes: u64,
+    /// They, cut anywhere; an error that [may be repeated](Error::is_retryable) where the way broke.
+    pub pages: BoxStream<'static, Result<Bytes, Error>>,
 }
 
 /// How hosts and drivers reach workers, this node's own included.
@@ -505,4 +496,7 @@ pub trait Peers: Send + Sync {
     /// Sends `request` to `node`; fails with [`Error::Peer`] when there is no answer within `deadline`.
     fn call(&self, node: u64, request: TrainRequest, deadline: Duration)
     -> BoxFuture<'_, Result<TrainResponse, Error>>;
+
+    /// Opens a stream of bytes from `node`; fails, and ends, with [`Error::Peer`] when nothing comes within `deadline`.
+    fn read(&self, node: u64, request: ReadRequest, deadline: Duration) -> BoxFuture<'_, Result<Reading, Error>>;
 }

@@ -1,5 +1,5 @@
 //! How exactly rows of iALS are kept and sent.
-use crate::page;
+use crate::wire;
 use serde::{Deserialize, Serialize};
 
 /// What a row's values are rounded to after each half pass, so that they travel without further loss.
@@ -35,7 +35,7 @@ impl Precision {
     /// Appends a row of rounded values.
     pub(crate) fn push(self, row: &[f32], bytes: &mut Vec<u8>) {
         match self {
-            Self::F32 => page::push_floats(row, bytes),
+            Self::F32 => wire::push_floats(row, bytes),
             Self::Bf16 => {
                 let start = bytes.len();
                 bytes.resize(start + row.len() * 2, 0);
@@ -48,7 +48,7 @@ impl Precision {
     /// Reads a row of as many bytes as it has.
     pub(crate) fn read(self, bytes: &[u8], row: &mut [f32]) {
         match self {
-            Self::F32 => page::read_floats(bytes, row),
+            Self::F32 => wire::read_floats(bytes, row),
             Self::Bf16 => row
                 .iter_mut()
                 .zip(bytes.as_chunks().0)

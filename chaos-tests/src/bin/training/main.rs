@@ -87,7 +87,8 @@ fn main() -> Result<()> {
     }
     let dir = tempfile::Builder::new().prefix("docent-bench-training-").tempdir()?;
     let split = Split::find(dir.path(), args.generated)?;
-    println!("{}; {} rounds; {THREADS} threads each; load average {}", split.name, args.repeats, load_average());
+    let threads = if args.scaling { scaling::THREADS_OF_NODE } else { THREADS };
+    println!("{}; {} rounds; threads of a node: {threads}; load average {}", split.name, args.repeats, load_average());
     match (args.live, args.scaling) {
         (true, _) => live::run(&args, &split),
         (_, true) => scaling::run(&args, &split),

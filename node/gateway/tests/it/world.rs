@@ -10,7 +10,7 @@ use docent_proto::internal::shard::{
 };
 use docent_proto::internal::{Service, coordinator};
 use docent_rpc::Caller;
-use docent_rpc::caller::Chunks;
+use docent_rpc::caller::{Bulk, Chunks};
 use docent_runtime::{Deadline, SystemClock};
 use docent_types::catalog::{Activation, Catalog, Cluster, Member, Model, ModelPart, ModelState};
 use docent_types::command::{ItemCommand, ItemOutcome, UserCommand, UserOutcome};
@@ -468,6 +468,10 @@ impl Caller for Fake {
         let chunks =
             pages.map(|pages| futures::stream::iter(pages.into_iter().map(|page| Ok(codec::encode(&page)))).boxed());
         futures::future::ready(chunks).boxed()
+    }
+
+    fn read(&self, _: NodeId, _: Service, _: Bytes, _: Deadline) -> BoxFuture<'static, Result<Bulk>> {
+        unreachable!("a gateway reads nothing in bulk")
     }
 }
 

@@ -3,8 +3,8 @@ use super::{Job, unexpected};
 use crate::{
     Error, Progress, TrainRequest, TrainResponse,
     message::{Blob, Key},
-    page,
     plan::{Admission, Counts},
+    wire,
 };
 
 impl<P: FnMut(Progress) + Send> Job<'_, P> {
@@ -17,7 +17,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
         let (items, _) = self.linked(TrainRequest::Tally(key)).await?;
         let mut positives: Vec<u32> = Vec::new();
         for node in self.plan.hosts.item_nodes() {
-            positives.extend(page::numbers(&self.blob(node, key, Blob::Positives).await?));
+            positives.extend(wire::numbers(&self.blob(node, key, Blob::Positives).await?));
         }
         let least = admission.least(positives)?;
         let mut counts = Counts::default();

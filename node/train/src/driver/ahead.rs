@@ -6,9 +6,8 @@
 //! reads does not depend on who is how far, so the bytes of the model do not either.
 use super::{Job, unexpected};
 use crate::{
-    Error, TrainRequest, TrainResponse,
+    Error, TrainRequest, TrainResponse, blob,
     message::{At, Key},
-    page,
 };
 use docent_model::tree::Node;
 use futures::future::{try_join, try_join_all};
@@ -103,5 +102,5 @@ async fn until(board: &watch::Sender<Board>, is_met: impl FnMut(&Board) -> bool)
 }
 
 async fn ask<P>(job: &Job<'_, P>, node: u64, request: TrainRequest) -> Result<TrainResponse, Error> {
-    page::retry(|| job.peers.call(node, request.clone(), job.plan.phase_timeout)).await
+    blob::retry(|| job.peers.call(node, request.clone(), job.plan.phase_timeout)).await
 }

@@ -7,9 +7,9 @@ use super::{
 use crate::{
     Error, Progress, TrainRequest, TrainResponse, VWORKERS,
     message::Side,
-    page,
     part::IalsGlobal,
     plan::{Algorithm, Phase},
+    wire,
 };
 use docent_model::{
     Settings, gramian,
@@ -81,7 +81,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             Side::Users => (self.plan.hosts.user_nodes(), linked.counts.items),
             Side::Items => (self.plan.hosts.item_nodes(), linked.counts.users),
         };
-        let gramian = page::pack_doubles(gramian);
+        let gramian = wire::pack_doubles(gramian);
         let mut sums = Vec::new();
         let request = TrainRequest::Step { key: linked.key, side, step, gramian, others };
         for (node, response) in self.all(&nodes, &request).await? {

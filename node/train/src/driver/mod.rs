@@ -9,11 +9,11 @@ mod softmax;
 mod tower;
 
 use crate::{
-    Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS,
-    message::{Blob, Key, Open, Peers},
-    page,
+    Error, JobPlan, Outcome, PartInfo, Progress, TrainRequest, TrainResponse, VWORKERS, blob,
+    message::{Blob, Key, Open, Peers, ReadRequest, Source},
     part::{self, Category, Global},
     plan::{Algorithm, Counts, Phase},
+    wire,
 };
 use bytes::Bytes;
 use checkpoint::Saved;
@@ -315,15 +315,15 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
             if blob.len() != len * 4 {
                 return Err(Error::Malformed { node, reason: "lists over another number of items".into() });
             }
-            shown.iter_mut().zip(page::numbers(&blob)).for_each(|(sum, lists)| *sum = sum.saturating_add(lists));
+            shown.iter_mut().zip(wire::numbers(&blob)).for_each(|(sum, lists)| *sum = sum.saturating_add(lists));
         }
         Ok(shown)
     }
 
     /// A blob of a host.
     async fn blob(&self, node: u64, key: Key, blob: Blob) -> Result<Bytes, Error> {
-        let request = |offset| TrainRequest::Pull { key, blob, offset };
-        page::fetch(node, |offset| self.peers.call(node, request(offset), self.plan.page_timeout)).await
+        let request = |offset| ReadRequest { source: Source::Blob { key, blob }, offset };
+        blob::fetch(node, |offset| self.peers.read(node, request(offset), self.plan.page_timeout)).await
     }
 
     /// Has owners write their parts.
@@ -399,7 +399,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
     async fn all(&self, nodes: &[u64], request: &TrainRequest) -> Result<Vec<(u64, TrainResponse)>, Error> {
         let one = |node: u64| async move {
             let call = || self.peers.call(node, request.clone(), self.plan.phase_timeout);
-            let response = page::retry(call).await?;
+            let response = blob::retry(call).await?;
             Ok::<_, Error>(((node, response), (self.clock)()))
         };
         let answered = try_join_all(nodes.iter().map(|node| one(*node))).await?;

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     Error, Progress, TrainRequest, TrainResponse,
     message::At,
-    page,
     part::{IalsGlobal, SoftmaxGlobal, TowerGlobal},
+    wire,
 };
 use docent_model::{
     softmax::plan,
@@ -81,7 +81,7 @@ impl<P: FnMut(Progress) + Send> Job<'_, P> {
 
     /// Tells every host the dense weights of a step.
     async fn tell(&mut self, linked: &Linked, at: At, dense: &Weights) -> Result<(), Error> {
-        let weights = page::pack_floats(&values(dense));
+        let weights = wire::pack_floats(&values(dense));
         self.all(&self.plan.hosts.nodes(), &TrainRequest::Dense { key: linked.key, at, weights }).await?;
         Ok(())
     }

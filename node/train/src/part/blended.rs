@@ -1,6 +1,6 @@
 //! A part of a blend: those of its two models, side by side.
 use super::{ALGORITHM_BLEND, Error, Items, KIND_ITEMS, Neighbours, header, open_as};
-use crate::page::Reader;
+use crate::wire::Reader;
 
 /// Items of a contiguous slot range with what each model of a blend keeps of them.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! A part with item rows.
 use super::table::{self, Row, Table};
 use super::{ALGORITHM_IALS, Error, KIND_ITEMS, header, open_as};
-use crate::page::{Reader, floats, push_floats};
+use crate::wire::{Reader, floats, push_floats};
 use docent_model::settings::DIM_MAX;
 
 /// Items of a contiguous slot range with their vectors.

@@ -1,7 +1,7 @@
 //! A part of a graph model: the weights that the items of histories have for its items.
 use super::table::{self, Row, Table};
 use super::{ALGORITHM_GRAPH, Error, KIND_ITEMS, header, open_as};
-use crate::page::Reader;
+use crate::wire::Reader;
 
 /// A weight that a source has for a target.
 #[derive(Debug, Clone, Copy, PartialEq)]

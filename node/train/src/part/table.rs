@@ -5,7 +5,7 @@
 //! | count x (slot u16, id length u16, positives u32) | ids | zeros to a multiple of 64 from the start of the file
 //! ```
 use super::{Error, HEADER};
-use crate::{ID_BYTES_MAX, SLOTS, page::Reader};
+use crate::{ID_BYTES_MAX, SLOTS, wire::Reader};
 use std::sync::Arc;
 
 const FIXED: usize = HEADER + 16;

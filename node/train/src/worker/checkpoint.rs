@@ -12,9 +12,9 @@
 use super::{Context, order::Order, session::Session};
 use crate::{
     Error, TrainResponse,
-    message::{Barrier, Blob, Checkpoint, Side},
-    page,
+    message::{Barrier, Blob, Checkpoint, Side, Source},
     plan::{Algorithm, Hosts},
+    wire,
 };
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -113,17 +113,10 @@ impl Context {
         self.parts.checkpoints.retain(&|name| names.contains(name))
     }
 
-    /// A page of a state that this node keeps.
-    pub(super) fn kept_page(
-        &self,
-        job: u64,
-        barrier: &Barrier,
-        side: Side,
-        vworker: u16,
-        offset: u64,
-    ) -> Result<TrainResponse, Error> {
+    /// A state that this node keeps.
+    pub(super) fn kept_state(&self, job: u64, barrier: &Barrier, side: Side, vworker: u16) -> Result<Bytes, Error> {
         let name = self.kept.name(job, barrier, side, vworker)?;
-        page::cut(&self.parts.checkpoints.get(&name)?.into(), offset)
+        Ok(self.parts.checkpoints.get(&name)?.into())
     }
 }
 
@@ -213,18 +206,17 @@ impl Session {
         let job = self.open.key.job;
         let holder = holders.of(side, vworker).ok_or_else(|| no_vworker(vworker))?;
         if holder == self.context.options.node {
-            let (context, name) = (self.context.clone(), self.context.kept.name(job, &barrier, side, vworker)?);
-            let state = self.context.compute.run(move || context.parts.checkpoints.get(&name)).await??;
-            return Ok((vworker, state.into()));
+            let context = self.context.clone();
+            let work = move || context.kept_state(job, &barrier, side, vworker);
+            return Ok((vworker, self.context.compute.run(work).await??));
         }
-        let request = |offset| crate::TrainRequest::PullKept { job, barrier, side, vworker, offset };
-        Ok((vworker, self.pull_pages(holder, request).await?))
+        Ok((vworker, self.read_whole(holder, Source::Kept { job, barrier, side, vworker }).await?))
     }
 }
 
 /// The values of all rows of a host, `width` each, from the states of its virtual workers.
 pub(super) fn joined(states: &States, vworkers: &[(u16, Range<usize>)], width: usize) -> Result<Vec<f32>, Error> {
-    let values: Vec<f32> = states.iter().flat_map(|(_, state)| page::floats(state)).collect();
+    let values: Vec<f32> = states.iter().flat_map(|(_, state)| wire::floats(state)).collect();
     let kept = states.iter().map(|(vworker, state)| (*vworker, state.len()));
     let is_whole = kept.eq(vworkers.iter().map(|(vworker, rows)| (*vworker, rows.len() * width * 4)));
     if !is_whole || values.iter().any(|value| !value.is_finite()) {

@@ -1,6 +1,6 @@
 //! Measuring on a user host: every item ranked for users with something held out.
 use super::{blend::Blended, order::Order, session::Session, users::Users};
-use crate::{Error, TrainResponse, VWORKERS, message::Blob, page, plan::Algorithm};
+use crate::{Error, TrainResponse, VWORKERS, message::Blob, plan::Algorithm, wire};
 use bytes::Bytes;
 use docent_model::{
     Adjacency, Kernel,
@@ -101,7 +101,7 @@ impl Session {
             }
             for (at, row) in of_owner.iter().zip(rows.chunks_exact(dim * 4)) {
                 let to = &mut items[*at as usize * dim..][..dim];
-                page::read_floats(row, to);
+                wire::read_floats(row, to);
             }
         }
         Ok(items)
@@ -116,7 +116,7 @@ impl Session {
             if list.len() != of_owner.len() * 4 {
                 return Err(Error::Malformed { node, reason: "positives of another number of items".into() });
             }
-            of_owner.iter().zip(page::numbers(&list)).for_each(|(at, count)| positives[*at as usize] = count);
+            of_owner.iter().zip(wire::numbers(&list)).for_each(|(at, count)| positives[*at as usize] = count);
         }
         Ok(positives)
     }
@@ -131,7 +131,7 @@ impl Session {
             if list.len() != touched.len() * 4 {
                 return Err(Error::Malformed { node, reason: "places of another number of items".into() });
             }
-            for (at, place) in touched.iter().zip(page::numbers(&list)).filter(|(_, place)| *place != u32::MAX) {
+            for (at, place) in touched.iter().zip(wire::numbers(&list)).filter(|(_, place)| *place != u32::MAX) {
                 let number = of_owner.get(place as usize);
                 let malformed = || Error::Malformed { node, reason: "a place beyond its items".into() };
                 places[*at as usize] = *number.ok_or_else(malformed)?;

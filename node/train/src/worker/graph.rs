@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     Error, TrainResponse,
+    blob::Content,
     load::UserSide,
     message::{Blob, COUNT_ROUNDS},
-    page,
     pairs::{self, Lists},
     part::Neighbour,
     plan::{Algorithm, Hosts},
@@ -154,12 +154,11 @@ impl Session {
         }
     }
 
-    /// A page of [`Blob::Fingerprints`].
-    pub(super) fn serve_fingerprints(&self, offset: u64) -> Result<TrainResponse, Error> {
+    /// [`Blob::Fingerprints`].
+    pub(super) fn serve_fingerprints(&self) -> Result<Content, Error> {
         let items = self.items()?;
-        page::of_rows(items.items.len(), 8, offset, |n, bytes| {
-            bytes.extend(fingerprint(&items.items[n].1).to_le_bytes())
-        })
+        let push = move |n: usize, bytes: &mut Vec<u8>| bytes.extend(fingerprint(&items.items[n].1).to_le_bytes());
+        Ok(Content::of_rows(self.items()?.items.len(), 8, push))
     }
 
     /// The neighbours of a virtual worker's items, as far as they are counted.

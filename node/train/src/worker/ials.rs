@@ -9,12 +9,13 @@ use super::{
 };
 use crate::{
     Error, Precision, TrainResponse,
+    blob::{self, Content},
     link::ItemSide,
     load::ItemKey,
     message::{Blob, Side},
-    page,
     part::Items,
     plan::Algorithm,
+    wire,
 };
 use bytes::Bytes;
 use docent_model::{Adjacency, Kernel, Settings, gramian, init, parallel, rows::HalfPass, tree};
@@ -227,7 +228,7 @@ impl Session {
     async fn half_pass<T: Half + Send + Sync + 'static>(
         &self,
         data: Arc<T>,
-        panel: Panel,
+        mut panel: Panel,
         (gramian, others): (Vec<f64>, u64),
         side: Side,
         start: Start,
@@ -236,8 +237,9 @@ impl Session {
         let precision = self.open.rows;
         let work = move || {
             let (threads, dim) = (context.options.threads, usize::from(settings.dim));
-            let (adjacency, vworkers, panel) = (data.adjacency(), data.vworkers(), panel.finish(dim)?);
-            let pass = HalfPass::new(&settings, context.kernel, threads, &gramian, &panel, others, &stop)?;
+            let (adjacency, vworkers) = (data.adjacency(), data.vworkers());
+            panel.finish(dim)?;
+            let pass = HalfPass::new(&settings, context.kernel, threads, &gramian, panel.rows(dim), others, &stop)?;
             let rows = match start {
                 Start::From(rows) => {
                     let mut rows = Arc::unwrap_or_clone(rows);
@@ -265,7 +267,7 @@ impl Session {
                 Side::Items => pass.losses(adjacency, &rows, &ranges)?,
             };
             let sums = partial_sums(context.kernel, threads, dim, &rows, vworkers, &losses);
-            Ok::<_, Error>((rows, sums, panel))
+            Ok::<_, Error>((rows, sums, panel.into_room()))
         };
         let (rows, sums, room) = self.context.compute.run(work).await??;
         self.state().rows.room = room;
@@ -280,19 +282,15 @@ impl Session {
         Ok(Ranking::Vectors { dim, users, items })
     }
 
-    /// A page of [`Blob::Rows`].
-    pub(super) fn serve_rows(
-        &self,
-        side: Side,
-        version: u32,
-        reader: u64,
-        offset: u64,
-    ) -> Result<TrainResponse, Error> {
+    /// [`Blob::Rows`].
+    pub(super) fn serve_rows(&self, side: Side, version: u32, reader: u64) -> Result<Content, Error> {
         let (dim, rows, list) = (self.dim()?, self.rows(side, version)?, self.sent_rows(side, reader)?);
-        let precision = self.open.rows;
-        page::of_rows(list.len(), precision.row_bytes(dim), offset, |n, bytes| {
-            push_row(precision, &rows, list[n], dim, bytes)
-        })
+        let (precision, count) = (self.open.rows, list.len());
+        if precision == Precision::F32 {
+            return Ok(Content::of_table(rows, dim, list));
+        }
+        let push = move |n: usize, bytes: &mut Vec<u8>| push_row(precision, &rows, list[n], dim, bytes);
+        Ok(Content::of_rows(count, precision.row_bytes(dim), push))
     }
 
     /// The rows of a virtual worker after `step` passes.
@@ -304,7 +302,7 @@ impl Session {
             Side::Items => find(self.items()?.vworkers()),
         };
         let (_, range) = range.ok_or_else(|| Error::Invalid(format!("virtual worker {vworker} is not here")))?;
-        Ok(page::pack_floats(&rows[range.start * dim..range.end * dim]))
+        Ok(wire::pack_floats(&rows[range.start * dim..range.end * dim]))
     }
 
     /// Takes up rows after `step` passes; gives the sums of the items'.
@@ -324,12 +322,9 @@ impl Session {
         Ok(sums)
     }
 
-    /// A page of [`Blob::Table`].
-    pub(super) fn serve_table(&self, version: u32, offset: u64) -> Result<TrainResponse, Error> {
-        let (dim, rows) = (self.dim()?, self.rows(Side::Items, version)?);
-        page::of_rows(rows.len() / dim, dim * 4, offset, |n, bytes| {
-            push_row(Precision::F32, &rows, n as u32, dim, bytes)
-        })
+    /// [`Blob::Table`].
+    pub(super) fn serve_table(&self, version: u32) -> Result<Content, Error> {
+        Ok(Content::Whole(blob::shared(self.rows(Side::Items, version)?)))
     }
 }
 

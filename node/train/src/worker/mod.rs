@@ -20,8 +20,9 @@ mod versioned;
 
 use crate::{
     CheckpointStore, Error, PartSink, PartSource, Peers, TrainRequest, TrainResponse, VWORKERS,
+    blob::Content,
     input::Inputs,
-    message::{Key, Open},
+    message::{Key, Open, ReadRequest, Reading, Source},
 };
 use checkpoint::Kept;
 use compute::Compute;
@@ -101,14 +102,7 @@ impl Worker {
                 self.registry().close(key);
                 Ok(TrainResponse::Done)
             }
-            TrainRequest::Pull { key, blob, offset } => self.session(key)?.serve(blob, offset).await,
-            TrainRequest::Fetch { key, at, places } => self.session(key)?.fetch(at, &places),
             TrainRequest::Kept { job } => Ok(TrainResponse::Kept(self.context.kept.of(job))),
-            TrainRequest::PullKept { job, barrier, side, vworker, offset } => {
-                let context = self.context.clone();
-                let work = move || context.kept_page(job, &barrier, side, vworker, offset);
-                self.context.compute.run(work).await?
-            }
             TrainRequest::Load(key)
             | TrainRequest::Tally(key)
             | TrainRequest::Admit { key, .. }
@@ -135,6 +129,23 @@ impl Worker {
             | TrainRequest::Compose(key)
             | TrainRequest::Publish(key) => self.session(key)?.phase(request).await,
         }
+    }
+
+    /// Opens a stream of bytes. Any may be opened again, and from any offset.
+    ///
+    /// # Errors
+    /// As [`Worker::handle`]; the stream itself ends with an error where its rows are gone.
+    pub async fn read(&self, ReadRequest { source, offset }: ReadRequest) -> Result<Reading, Error> {
+        let content = match source {
+            Source::Blob { key, blob } => self.session(key)?.serve(blob).await?,
+            Source::Rows { key, at, places } => self.session(key)?.rows_at(at, places)?,
+            Source::Kept { job, barrier, side, vworker } => {
+                let context = self.context.clone();
+                let work = move || context.kept_state(job, &barrier, side, vworker);
+                Content::Whole(self.context.compute.run(work).await??)
+            }
+        };
+        content.read(offset)
     }
 
     /// Forgets the checkpoints of jobs that are not running any more.

@@ -1,8 +1,8 @@
 //! The other side's rows that half a pass reads: each is put where it is needed as it comes, and this host's own are copied at the end.
 use super::session::{Session, no_host};
 use crate::{
-    Error, TrainRequest,
-    message::{Blob, Side},
+    Error,
+    message::{Blob, Side, Source},
 };
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -40,7 +40,9 @@ impl Places {
 
 /// Rows that have come, and what is still to be copied from this host's own.
 pub(super) struct Panel {
-    rows: Vec<f32>,
+    /// In the beginning of this.
+    room: Vec<f32>,
+    count: usize,
     own: Option<Own>,
 }
 
@@ -52,15 +54,14 @@ struct Own {
 }
 
 impl Panel {
-    /// All rows. Copies tens of megabytes: not on a thread that queries wait for.
-    pub(super) fn finish(self, dim: usize) -> Result<Vec<f32>, Error> {
-        let Panel { rows: mut panel, own } = self;
-        let Some(Own { rows, list, places }) = own else { return Ok(panel) };
+    /// Puts this host's own rows where they belong. Copies tens of megabytes: not on a thread that queries wait for.
+    pub(super) fn finish(&mut self, dim: usize) -> Result<(), Error> {
+        let Some(Own { rows, list, places }) = self.own.take() else { return Ok(()) };
         if list.len() != places.len() {
             return Err(Error::Internal("a host does not agree with itself about rows".to_owned()));
         }
         for (n, from) in list.iter().enumerate() {
-            let to = places.at(n).and_then(|place| panel.get_mut(place * dim..(place + 1) * dim));
+            let to = places.at(n).and_then(|place| self.room.get_mut(place * dim..(place + 1) * dim));
             let to = to.ok_or_else(|| Error::Internal("a row beyond the panel".to_owned()))?;
             match rows.get(*from as usize * dim..).and_then(|rest| rest.get(..dim)) {
                 Some(row) => to.copy_from_slice(row),
@@ -68,7 +69,17 @@ impl Panel {
                 None => to.fill(0.0),
             }
         }
-        Ok(panel)
+        Ok(())
+    }
+
+    /// All rows.
+    pub(super) fn rows(&self, dim: usize) -> &[f32] {
+        &self.room[..self.count * dim]
+    }
+
+    /// The memory, for the next one: users' and items' are of different sizes, and it stays as large as the larger.
+    pub(super) fn into_room(self) -> Vec<f32> {
+        self.room
     }
 }
 
@@ -83,7 +94,7 @@ impl Session {
         mut room: Vec<f32>,
     ) -> Result<Panel, Error> {
         let (node, dim) = (self.context.options.node, self.dim()?);
-        room.resize(count * dim, 0.0);
+        room.resize(room.len().max(count * dim), 0.0);
         let (own, others): (Vec<Share>, Vec<Share>) = shares.into_iter().partition(|share| share.node == node);
         let own = match own.into_iter().next() {
             None => None,
@@ -95,7 +106,7 @@ impl Session {
         let room = Mutex::new(room);
         let blob = Blob::Rows { side, version, reader: node };
         try_join_all(others.iter().map(|share| self.pull_into(share, blob, dim, &room))).await?;
-        Ok(Panel { rows: room.into_inner().unwrap_or_else(PoisonError::into_inner), own })
+        Ok(Panel { room: room.into_inner().unwrap_or_else(PoisonError::into_inner), count, own })
     }
 
     async fn pull_into(&self, share: &Share, blob: Blob, dim: usize, room: &Mutex<Vec<f32>>) -> Result<(), Error> {
@@ -103,19 +114,14 @@ impl Session {
         let (rows, width) = (self.open.rows, self.open.rows.row_bytes(dim));
         let take = |offset: u64, _: u64, bytes: Bytes| {
             let first = usize::try_from(offset).map_err(|_| malformed())? / width;
-            if !offset.is_multiple_of(width as u64) || !bytes.len().is_multiple_of(width) {
-                return Err(malformed());
-            }
             let mut panel = room.lock().unwrap_or_else(PoisonError::into_inner);
             for (n, row) in (first..).zip(bytes.chunks_exact(width)) {
                 let to = share.places.at(n).and_then(|place| panel.get_mut(place * dim..(place + 1) * dim));
-                let to = to.ok_or_else(malformed)?;
-                rows.read(row, to);
+                rows.read(row, to.ok_or_else(malformed)?);
             }
             Ok(())
         };
-        let request = |offset| TrainRequest::Pull { key: self.open.key, blob, offset };
-        let total = self.pull_each(share.node, request, take).await?;
+        let total = self.read_each(share.node, width, Source::Blob { key: self.open.key, blob }, take).await?;
         if total == (share.places.len() * width) as u64 { Ok(()) } else { Err(malformed()) }
     }
 

@@ -1,15 +1,10 @@
 //! What a step of a user host reads: which items its histories have, and their rows and the negatives from their owners.
-use super::{
-    order::Order,
-    session::Session,
-    softmax::{Batches, page_rows},
-    users::Users,
-};
+use super::{order::Order, session::Session, softmax::Batches, users::Users};
 use crate::{
-    Error, TrainRequest, TrainResponse,
-    message::{At, Blob},
-    page,
+    Error,
+    message::{At, Blob, Source},
     plan::Hosts,
+    wire,
 };
 use bytes::Bytes;
 use docent_model::Adjacency;
@@ -100,8 +95,8 @@ impl Numbers {
 
 /// Rows as they came from their owners, packed.
 pub(super) struct Pulled {
-    /// Owner, places and their rows.
-    rows: Vec<(u64, Vec<u32>, Bytes)>,
+    /// Owner, places and their rows, piece by piece.
+    rows: Vec<(u64, Vec<u32>, Vec<Bytes>)>,
     drawn: Vec<(u64, Drawn, Bytes)>,
 }
 
@@ -122,7 +117,7 @@ impl Pulled {
             let of_owner = owners.numbers(*node);
             let numbers = places.iter().map(|place| of_owner.get(*place as usize).copied());
             let numbers = numbers.collect::<Option<Vec<_>>>().ok_or_else(|| Error::Internal("no such place".into()))?;
-            entries.extend(numbers.into_iter().zip(rows.chunks_exact(dim * 4)));
+            entries.extend(numbers.into_iter().zip(rows.iter().flat_map(|piece| piece.chunks_exact(dim * 4))));
         }
         for (node, items, rows) in &self.drawn {
             let of_owner = owners.numbers(*node);
@@ -138,7 +133,7 @@ impl Pulled {
         entries.dedup_by_key(|(item, _)| *item);
         let mut rows = vec![0.0; entries.len() * dim];
         for (row, (_, packed)) in rows.chunks_exact_mut(dim).zip(&entries) {
-            page::read_floats(packed, row);
+            wire::read_floats(packed, row);
         }
         let items: Vec<u32> = entries.into_iter().map(|(item, _)| item).collect();
         let numbers = numbers.counting(&items);
@@ -151,19 +146,16 @@ impl Pulled {
 impl Session {
     /// The rows of a step's histories and of its negatives, from their owners.
     pub(super) async fn read(&self, at: At, cut: &Cut, dim: usize) -> Result<Pulled, Error> {
-        let chunk = page_rows(dim);
-        let calls =
-            cut.wanted.iter().flat_map(|(node, places)| places.chunks(chunk).map(move |places| (*node, places)));
-        let rows = try_join_all(calls.map(|(node, places)| async move {
-            let rows = self.fetch_from(node, at, places).await?;
-            if rows.len() != places.len() * dim * 4 {
-                return Err(Error::Malformed { node, reason: "item rows of another number".into() });
+        let rows = try_join_all(cut.wanted.iter().map(|(node, places)| async move {
+            let rows = self.rows_from(*node, at, places, dim * 4).await?;
+            if rows.iter().map(Bytes::len).sum::<usize>() != places.len() * dim * 4 {
+                return Err(Error::Malformed { node: *node, reason: "item rows of another number".into() });
             }
-            Ok((node, places.to_vec(), rows))
+            Ok((*node, places.clone(), rows))
         }));
         let (rows, blobs) = try_join(rows, self.pull_from_owners(Blob::Negatives { at })).await?;
         let drawn = blobs.into_iter().map(|(node, blob)| {
-            let drawn: Option<(Drawn, Bytes)> = page::beheaded(&blob);
+            let drawn: Option<(Drawn, Bytes)> = wire::beheaded(&blob);
             let drawn = drawn.filter(|(items, rows)| rows.len() == items.len() * dim * 4);
             let (items, rows) = drawn.ok_or_else(|| Error::Malformed { node, reason: "negatives".into() })?;
             Ok((node, items, rows))
@@ -171,17 +163,18 @@ impl Session {
         Ok(Pulled { rows, drawn: drawn.collect::<Result<_, Error>>()? })
     }
 
-    /// Rows by their places on an owner; of this host's own without the network.
-    async fn fetch_from(&self, node: u64, at: At, places: &[u32]) -> Result<Bytes, Error> {
-        let answer = if node == self.context.options.node {
-            self.fetch(at, places)?
-        } else {
-            self.ask(node, &TrainRequest::Fetch { key: self.open.key, at, places: places.to_vec() }).await?
-        };
-        match answer {
-            TrainResponse::Fetched { rows } => Ok(rows),
-            _ => Err(Error::Malformed { node, reason: "an answer to another question".into() }),
+    /// Rows by their places on an owner, in pieces of whole ones; of this host's own without the network.
+    async fn rows_from(&self, node: u64, at: At, places: &[u32], row_bytes: usize) -> Result<Vec<Bytes>, Error> {
+        if node == self.context.options.node {
+            return Ok(vec![self.rows_at(at, places.to_vec())?.whole()?]);
         }
+        let mut pieces = Vec::new();
+        let take = |_: u64, _: u64, piece: Bytes| {
+            pieces.push(piece);
+            Ok(())
+        };
+        self.read_each(node, row_bytes, Source::Rows { key: self.open.key, at, places: places.to_vec() }, take).await?;
+        Ok(pieces)
     }
 }
 

@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     Error, TrainRequest, TrainResponse, VWORKERS,
+    blob::{self, Content},
     link::{self, ItemSide},
-    message::{Blob, Open},
-    page,
+    message::{Blob, Open, ReadRequest, Reading, Source},
     plan::{Algorithm, Hosts},
+    wire,
 };
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
 use std::{
     collections::VecDeque,
     sync::{
@@ -26,6 +27,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::OnceCell;
 
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
@@ -63,11 +65,11 @@ pub(super) struct State {
     pub(super) tower: tower::Towers,
     /// Of a blend's last measured run: what weights are found on.
     pub(super) chosen: Option<Arc<Chosen>>,
-    /// Blobs as they were written last: the pages of one are asked for one after the other.
-    written: VecDeque<(Blob, Bytes)>,
+    /// Blobs as they were written last, or are being written.
+    written: VecDeque<(Blob, Arc<OnceCell<Bytes>>)>,
 }
 
-/// Readers that are served at a time without writing what they read anew for each page.
+/// Blobs that are kept for others that ask for them.
 const WRITTEN_MAX: usize = 16;
 
 impl Session {
@@ -105,7 +107,7 @@ impl Session {
             TrainRequest::Admit { items, least, .. } => self.admit(&Order::new(items)?, *least).await,
             TrainRequest::Link(_) => self.link().await,
             TrainRequest::Step { side, step, gramian, others, .. } => {
-                self.step(*side, *step, page::doubles(gramian), *others).await
+                self.step(*side, *step, wire::doubles(gramian), *others).await
             }
             TrainRequest::Locate { items, .. } => self.locate(&Order::new(items)?).await,
             TrainRequest::Weigh(_) => self.weigh(),
@@ -133,12 +135,9 @@ impl Session {
             TrainRequest::Restore { barrier, holders, items, .. } => {
                 self.restore(*barrier, holders, Order::new(items)?).await
             }
-            TrainRequest::Open(_)
-            | TrainRequest::Close(_)
-            | TrainRequest::Pull { .. }
-            | TrainRequest::Fetch { .. }
-            | TrainRequest::Kept { .. }
-            | TrainRequest::PullKept { .. } => Err(Error::Internal("not a phase".into())),
+            TrainRequest::Open(_) | TrainRequest::Close(_) | TrainRequest::Kept { .. } => {
+                Err(Error::Internal("not a phase".into()))
+            }
         }?;
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
@@ -254,16 +253,6 @@ impl Session {
         located.ok_or_else(|| Error::out_of_turn("for owners of items", "locate comes first"))
     }
 
-    /// Asks another host, a few times if need be; what it sends counts as pulled.
-    pub(super) async fn ask(&self, node: u64, request: &TrainRequest) -> Result<TrainResponse, Error> {
-        let deadline = Duration::from_millis(self.open.page_timeout_ms);
-        let answer = page::retry(|| self.context.parts.peers.call(node, request.clone(), deadline)).await?;
-        if let TrainResponse::Fetched { rows } = &answer {
-            self.count_pulled(rows.len());
-        }
-        Ok(answer)
-    }
-
     fn count_pulled(&self, bytes: usize) {
         self.bytes_pulled.fetch_add(bytes as u64, Ordering::Relaxed);
         metrics::counter!("docent_train_pulled_bytes_total").increment(bytes as u64);
@@ -272,38 +261,38 @@ impl Session {
     /// A blob of any host; of this one without the network.
     pub(super) async fn pull(&self, node: u64, blob: Blob) -> Result<Bytes, Error> {
         if node == self.context.options.node {
-            return page::fetch(node, |offset| self.serve(blob, offset)).await;
+            return self.serve(blob).await?.whole();
         }
-        self.pull_pages(node, |offset| TrainRequest::Pull { key: self.open.key, blob, offset }).await
+        self.read_whole(node, Source::Blob { key: self.open.key, blob }).await
     }
 
-    /// Reads a blob of another host.
-    pub(super) async fn pull_pages(&self, node: u64, request: impl Fn(u64) -> TrainRequest) -> Result<Bytes, Error> {
-        let mut pages = page::Pages::default();
-        self.pull_each(node, request, |_, total, page| {
-            pages.push(total, page);
-            Ok(())
-        })
-        .await?;
-        Ok(pages.into_blob())
+    /// All bytes of another host's blob.
+    pub(super) async fn read_whole(&self, node: u64, source: Source) -> Result<Bytes, Error> {
+        let bytes = blob::fetch(node, |offset| self.open_stream(node, &source, offset)).await?;
+        self.count_pulled(bytes.len());
+        Ok(bytes)
     }
 
-    /// Reads a blob of another host page by page; gives its length.
-    pub(super) async fn pull_each(
+    /// Another host's blob of units of `unit` bytes, as it comes (`blob::fetch_each`); gives its length.
+    pub(super) async fn read_each(
         &self,
         node: u64,
-        request: impl Fn(u64) -> TrainRequest,
+        unit: usize,
+        source: Source,
         take: impl FnMut(u64, u64, Bytes) -> Result<(), Error>,
     ) -> Result<u64, Error> {
-        let deadline = Duration::from_millis(self.open.page_timeout_ms);
-        let call = |offset| self.context.parts.peers.call(node, request(offset), deadline);
-        let total = page::fetch_each(node, call, take).await?;
+        let total = blob::fetch_each(node, unit, |offset| self.open_stream(node, &source, offset), take).await?;
         self.count_pulled(total as usize);
         Ok(total)
     }
 
-    /// A page of one of this host's blobs.
-    pub(super) async fn serve(&self, blob: Blob, offset: u64) -> Result<TrainResponse, Error> {
+    fn open_stream(&self, node: u64, source: &Source, offset: u64) -> BoxFuture<'_, Result<Reading, Error>> {
+        let deadline = Duration::from_millis(self.open.page_timeout_ms);
+        self.context.parts.peers.read(node, ReadRequest { source: source.clone(), offset }, deadline)
+    }
+
+    /// What one of this host's blobs is read from.
+    pub(super) async fn serve(&self, blob: Blob) -> Result<Content, Error> {
         match blob {
             Blob::Touched { vworker } | Blob::Pairs { vworker } | Blob::State { vworker, .. }
                 if vworker >= VWORKERS =>
@@ -312,53 +301,57 @@ impl Session {
             }
             Blob::Touched { vworker } => {
                 let users = self.users()?;
-                page::cut(&self.written(blob, move || Ok(link::encode(&users.side, vworker))).await?, offset)
+                self.written(blob, move || Ok(link::encode(&users.side, vworker))).await.map(Content::Whole)
             }
-            Blob::Rows { side, version, reader } => self.serve_rows(side, version, reader, offset),
-            Blob::Table { version } => self.serve_table(version, offset),
+            Blob::Rows { side, version, reader } => self.serve_rows(side, version, reader),
+            Blob::Table { version } => self.serve_table(version),
             Blob::Places { reader } => {
                 let items = self.items()?;
-                let list = items.places.get(&reader).ok_or_else(|| no_host(reader))?;
-                page::of_rows(list.len(), 4, offset, |n, bytes| bytes.extend(list[n].to_le_bytes()))
+                let list = items.places.get(&reader).ok_or_else(|| no_host(reader))?.clone();
+                Ok(Content::of_rows(list.len(), 4, move |n, bytes| bytes.extend(list[n].to_le_bytes())))
             }
             Blob::Means => {
                 let means = self.state().means.clone();
-                page::cut(&means.ok_or_else(|| Error::out_of_turn("for means", "publish comes first"))?, offset)
+                means.map(Content::Whole).ok_or_else(|| Error::out_of_turn("for means", "publish comes first"))
             }
             Blob::Positives => {
                 let items = self.items()?;
-                let positives = |n| u32::try_from(items.adjacency.row(n).0.len()).unwrap_or(u32::MAX);
-                page::of_rows(items.items.len(), 4, offset, |n, bytes| bytes.extend(positives(n).to_le_bytes()))
+                let count = items.items.len();
+                let positives = move |n| u32::try_from(items.adjacency.row(n).0.len()).unwrap_or(u32::MAX);
+                Ok(Content::of_rows(count, 4, move |n, bytes| bytes.extend(positives(n).to_le_bytes())))
             }
             Blob::Shown => {
                 let shown = self.state().shown.clone();
-                page::cut(&shown.ok_or_else(|| Error::out_of_turn("for lists", "evaluation comes first"))?, offset)
+                shown.map(Content::Whole).ok_or_else(|| Error::out_of_turn("for lists", "evaluation comes first"))
             }
-            Blob::Fingerprints => self.serve_fingerprints(offset),
+            Blob::Fingerprints => self.serve_fingerprints(),
             Blob::Pairs { .. } | Blob::Units | Blob::Neighbours | Blob::Weights { .. } => {
-                page::cut(&self.graph_blob(blob).await?, offset)
+                self.graph_blob(blob).await.map(Content::Whole)
             }
-            Blob::Negatives { .. } | Blob::Push { .. } => page::cut(&self.softmax_blob(blob).await?, offset),
-            Blob::Trained => self.serve_trained(offset),
-            Blob::State { side, vworker, step } => page::cut(&self.state_blob(side, vworker, step).await?, offset),
+            Blob::Negatives { .. } | Blob::Push { .. } => self.softmax_blob(blob).await.map(Content::Whole),
+            Blob::Trained => self.serve_trained(),
+            Blob::State { side, vworker, step } => self.state_blob(side, vworker, step).await.map(Content::Whole),
         }
     }
 
-    /// A blob that is written whole, once while its pages are asked for one after the other.
+    /// A blob that is written whole, once for all that ask for it in this phase (and for who asks again where a stream broke).
     pub(super) async fn written(
         &self,
         blob: Blob,
         write: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Result<Bytes, Error> {
-        let known = self.state().written.iter().find(|(known, _)| *known == blob).map(|(_, bytes)| bytes.clone());
-        if let Some(bytes) = known {
-            return Ok(bytes);
-        }
-        let bytes: Bytes = self.context.compute.run(write).await??.into();
-        let mut state = self.state();
-        state.written.truncate(WRITTEN_MAX - 1);
-        state.written.push_front((blob, bytes.clone()));
-        Ok(bytes)
+        let cell = {
+            let mut state = self.state();
+            let known = state.written.iter().find(|(known, _)| *known == blob).map(|(_, cell)| cell.clone());
+            known.unwrap_or_else(|| {
+                let cell = Arc::<OnceCell<Bytes>>::default();
+                state.written.truncate(WRITTEN_MAX - 1);
+                state.written.push_front((blob, cell.clone()));
+                cell
+            })
+        };
+        let bytes = cell.get_or_try_init(|| async { Ok(self.context.compute.run(write).await??.into()) }).await;
+        bytes.cloned()
     }
 }
 

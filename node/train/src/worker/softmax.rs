@@ -16,10 +16,11 @@ use super::{
 };
 use crate::{
     Error, TrainResponse,
+    blob::Content,
     link::ItemSide,
-    message::{At, Blob, PAGE_BYTES_MAX},
-    page,
+    message::{At, Blob},
     plan::Algorithm,
+    wire,
 };
 use bytes::Bytes;
 use docent_model::{
@@ -41,6 +42,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -232,21 +234,21 @@ impl Session {
         Ok(batches)
     }
 
-    /// Answers [`crate::TrainRequest::Fetch`].
-    pub(super) fn fetch(&self, at: At, places: &[u32]) -> Result<TrainResponse, Error> {
-        let dim = usize::from(self.softmax_settings()?.dim);
-        if places.len() > page_rows(dim) {
-            return Err(Error::Invalid(format!("{} rows are more than a page", places.len())));
-        }
-        let versioned = self.table()?;
-        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = versioned.at(dim, at.reads(self.open.staleness))?;
-        let mut bytes = Vec::with_capacity(places.len() * dim * 4);
-        for place in places {
-            let row = rows.row(*place).ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?;
-            page::push_floats(row, &mut bytes);
-        }
-        Ok(TrainResponse::Fetched { rows: bytes.into() })
+    /// Rows of this owner at a step.
+    pub(super) fn rows_at(&self, at: At, places: Vec<u32>) -> Result<Content, Error> {
+        let (dim, version) = (usize::from(self.softmax_settings()?.dim), at.reads(self.open.staleness));
+        let (count, table) = (places.len(), self.table()?);
+        table.read().unwrap_or_else(PoisonError::into_inner).at(dim, version)?;
+        let pack = move |asked: Range<usize>, bytes: &mut Vec<u8>| {
+            let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
+            let rows = versioned.at(dim, version)?;
+            places[asked].iter().try_for_each(|place| {
+                let row = rows.row(*place).ok_or_else(|| Error::Invalid(format!("there is no item {place} here")))?;
+                wire::push_floats(row, bytes);
+                Ok(())
+            })
+        };
+        Ok(Content::Rows { count, row_bytes: dim * 4, pack: Box::new(pack) })
     }
 
     pub(super) fn table(&self) -> Result<Arc<RwLock<Versioned>>, Error> {
@@ -304,9 +306,9 @@ impl Session {
                     let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
                     let rows = versioned.at(dim, at.reads(staleness))?;
                     let items: Drawn = draws.of(at);
-                    let mut blob = page::headed(&items, items.len() * dim * 4)?;
+                    let mut blob = wire::headed(&items, items.len() * dim * 4)?;
                     for row in items.iter().filter_map(|(place, _)| rows.row(*place)) {
-                        page::push_floats(row, &mut blob);
+                        wire::push_floats(row, &mut blob);
                     }
                     Ok(blob)
                 };
@@ -332,8 +334,8 @@ impl Session {
                         roots.push(Root { level: *level, index: *index, items, negatives: values });
                         rows.extend(of_targets.into_iter().chain(negatives));
                     }
-                    let mut blob = page::headed(&roots, rows.iter().map(|row| row.len() * 4).sum())?;
-                    rows.iter().for_each(|row| page::push_floats(row, &mut blob));
+                    let mut blob = wire::headed(&roots, rows.iter().map(|row| row.len() * 4).sum())?;
+                    rows.iter().for_each(|row| wire::push_floats(row, &mut blob));
                     Ok(blob)
                 };
                 self.written(blob, work).await
@@ -343,11 +345,16 @@ impl Session {
     }
 
     /// A page of [`Blob::Trained`].
-    pub(super) fn serve_trained(&self, offset: u64) -> Result<TrainResponse, Error> {
-        let versioned = self.table()?;
-        let versioned = versioned.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = versioned.latest()?;
-        page::of_rows(rows.len(), 4, offset, |n, bytes| bytes.extend(rows[n].to_le_bytes()))
+    pub(super) fn serve_trained(&self) -> Result<Content, Error> {
+        let (dim, table) = (usize::from(self.softmax_settings()?.dim), self.table()?);
+        let count = table.read().unwrap_or_else(PoisonError::into_inner).latest()?.len() / dim;
+        let pack = move |asked: Range<usize>, bytes: &mut Vec<u8>| {
+            let versioned = table.read().unwrap_or_else(PoisonError::into_inner);
+            let rows = versioned.latest()?.get(asked.start * dim..asked.end * dim);
+            wire::push_floats(rows.ok_or_else(|| Error::Internal("rows have gone".into()))?, bytes);
+            Ok(())
+        };
+        Ok(Content::Rows { count, row_bytes: dim * 4, pack: Box::new(pack) })
     }
 
     /// The rows and squares of a virtual worker after `step` steps.
@@ -359,8 +366,8 @@ impl Session {
         let range = range.ok_or_else(|| Error::Invalid(format!("virtual worker {vworker} is not here")))?;
         let (rows, squares) = (versioned.table.rows(), versioned.table.squares());
         let mut bytes = Vec::with_capacity(range.len() * (dim + 1) * 4);
-        page::push_floats(&rows[range.start * dim..range.end * dim], &mut bytes);
-        page::push_floats(&squares[range], &mut bytes);
+        wire::push_floats(&rows[range.start * dim..range.end * dim], &mut bytes);
+        wire::push_floats(&squares[range], &mut bytes);
         Ok(bytes.into())
     }
 
@@ -416,11 +423,6 @@ impl Session {
     }
 }
 
-/// Rows of `dim` values on a page.
-pub(super) fn page_rows(dim: usize) -> usize {
-    (PAGE_BYTES_MAX / (dim * 4)).max(1)
-}
-
 /// Positives of a virtual worker's items.
 fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
     let rows = items.vworkers.iter().find(|(own, _)| *own == vworker).map_or(0..0, |(_, rows)| rows.clone());
@@ -430,10 +432,10 @@ fn positives(items: &ItemSide, vworker: u16) -> Vec<u32> {
 /// The roots that `node` pushed.
 fn decode_push(node: u64, dim: usize, negatives: usize, blob: &Bytes) -> Result<Vec<Node<Push>>, Error> {
     let malformed = || Error::Malformed { node, reason: "a push".into() };
-    let (roots, mut rows): (Vec<Root>, Bytes) = page::beheaded(blob).ok_or_else(malformed)?;
+    let (roots, mut rows): (Vec<Root>, Bytes) = wire::beheaded(blob).ok_or_else(malformed)?;
     let mut take = |values: usize| {
         let is_there = values.checked_mul(4).is_some_and(|bytes| bytes <= rows.len());
-        is_there.then(|| page::floats(&rows.split_to(values * 4))).ok_or_else(malformed)
+        is_there.then(|| wire::floats(&rows.split_to(values * 4))).ok_or_else(malformed)
     };
     let root = |root: Root| {
         let (rows, of_negatives) = (take(root.items.len() * dim)?, take(root.negatives as usize)?);
@@ -456,8 +458,8 @@ mod tests {
     /// A root of item 5 and both negatives, whose rows are as long as their stride.
     fn blob(values: &[f32]) -> Bytes {
         let root = Root { level: 1, index: 3, items: vec![5], negatives: 32 };
-        let mut blob = page::headed(&vec![root], values.len() * 4).unwrap();
-        page::push_floats(values, &mut blob);
+        let mut blob = wire::headed(&vec![root], values.len() * 4).unwrap();
+        wire::push_floats(values, &mut blob);
         blob.into()
     }
 

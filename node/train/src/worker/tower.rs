@@ -8,7 +8,7 @@ use super::{
     softmax::{Softmax, first_rows as first_softmax},
     versioned::Outputs,
 };
-use crate::{Error, ItemInfo, TrainResponse, link::ItemSide, message::At, page, plan::Algorithm};
+use crate::{Error, ItemInfo, TrainResponse, link::ItemSide, message::At, plan::Algorithm, wire};
 use bytes::Bytes;
 use docent_model::{
     Adjacency, Kernel, parallel,
@@ -127,7 +127,7 @@ impl Session {
         let table = self.table();
         let (kernel, threads) = (self.context.kernel, self.context.options.threads);
         let work = move || -> Result<Current, Error> {
-            let weights: Vec<f32> = page::floats(&weights);
+            let weights: Vec<f32> = wire::floats(&weights);
             let fixed = Dense::first(&settings, 0)?.to_vec().len();
             let features = weights.len().saturating_sub(fixed) / usize::from(settings.base.dim);
             let dense = Dense::from_vec(&settings, features, &weights)?;

@@ -1,16 +1,17 @@
 //! Workers in one process, a transport that encodes every message, and a small planted data set.
+use bytes::Bytes;
 use docent_model::{Settings, graph, softmax, tower};
 use docent_train::{
     Algorithm, CheckpointStore, Checkpoints, Earlier, Error, Evaluate, HoldOut, Hosts, ItemInfo, ItemInput,
     ItemNumbers, JobPlan, JobSettings, Outcome, PartInfo, PartSink, PartSource, Peers, Positive, Precision, Progress,
-    TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
+    ReadRequest, Reading, TrainRequest, TrainResponse, UserHistory, UserInput, Worker,
     driver::Driver,
     input::Inputs,
-    message::{Key, Open},
+    message::{Blob, Key, Open, Source},
     plan::Admission,
     worker::{Options, Parts},
 };
-use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -184,6 +185,9 @@ impl CheckpointStore for Memory {
 /// Called with every message before it is delivered; true loses its answer.
 pub(crate) type LosesAnswer = Box<dyn Fn(u64, &TrainRequest) -> bool + Send + Sync>;
 
+/// Called with every stream that is opened; true breaks it in the middle.
+pub(crate) type Breaks = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Awaited before a message is delivered.
 pub(crate) type Gate = Box<dyn Fn(u64, &TrainRequest) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -191,6 +195,7 @@ pub(crate) struct Network {
     workers: OnceLock<BTreeMap<u64, Arc<Worker>>>,
     loses_answer: LosesAnswer,
     gate: OnceLock<Gate>,
+    breaks: OnceLock<Breaks>,
     /// Every request comes twice, the second time once the first is answered.
     doubles: AtomicBool,
 }
@@ -215,6 +220,29 @@ impl Peers for Network {
             Ok(postcard::from_bytes(&postcard::to_stdvec(&answer).unwrap()).unwrap())
         })
     }
+
+    fn read(&self, node: u64, request: ReadRequest, _: Duration) -> BoxFuture<'_, Result<Reading, Error>> {
+        Box::pin(async move {
+            let bytes = postcard::to_stdvec(&request).unwrap();
+            let worker = &self.workers.get().unwrap()[&node];
+            let open = async || worker.read(postcard::from_bytes(&bytes).unwrap()).await;
+            let Reading { bytes, pages } = open().await?;
+            let all: Vec<Bytes> = pages.try_collect().await?;
+            let mut all = all.concat();
+            if self.doubles.load(Ordering::Relaxed) {
+                let again: Vec<Bytes> = open().await?.pages.try_collect().await?;
+                assert_eq!(all, again.concat(), "{request:?}");
+            }
+            let breaks = self.breaks.get().is_some_and(|breaks| breaks());
+            let broken = breaks.then(|| Err(Error::Peer { node, reason: "the stream broke".into() }));
+            if breaks {
+                all.truncate(all.len() * 2 / 3);
+            }
+            // Cut where no row ends.
+            let pieces: Vec<_> = all.chunks(1_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            Ok(Reading { bytes, pages: stream::iter(pieces.into_iter().chain(broken)).boxed() })
+        })
+    }
 }
 
 pub(crate) struct Cluster {
@@ -225,8 +253,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(nodes: u64, data: &Arc<Data>, loses_answer: LosesAnswer) -> Self {
-        let (workers, gate) = (OnceLock::new(), OnceLock::new());
-        let network = Arc::new(Network { workers, loses_answer, gate, doubles: AtomicBool::new(false) });
+        let (workers, gate, breaks) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let network = Arc::new(Network { workers, loses_answer, gate, breaks, doubles: AtomicBool::new(false) });
         let parts: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
         let kept: BTreeMap<u64, Arc<Memory>> = (1..=nodes).map(|node| (node, Arc::default())).collect();
         let worker = |node: u64| {
@@ -256,6 +284,11 @@ impl Cluster {
         self
     }
 
+    pub(crate) fn breaking(self, breaks: Breaks) -> Self {
+        assert!(self.network.breaks.set(breaks).is_ok(), "streams break in one way");
+        self
+    }
+
     pub(crate) fn gated(self, gate: Gate) -> Self {
         assert!(self.network.gate.set(gate).is_ok(), "one gate");
         self
@@ -277,6 +310,11 @@ impl Cluster {
     ) -> Result<Outcome, Error> {
         Driver::new(Arc::new(|| Duration::ZERO)).run(plan, self.network.clone(), progress, cancel).await
     }
+}
+
+/// A request to read a blob.
+pub(crate) fn blob(key: Key, blob: Blob, offset: u64) -> ReadRequest {
+    ReadRequest { source: Source::Blob { key, blob }, offset }
 }
 
 /// Virtual workers dealt out to `nodes` in some order that depends on `deal`.

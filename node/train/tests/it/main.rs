@@ -9,13 +9,15 @@ mod warm;
 
 use docent_model::{Adjacency, FoldIn, Kernel, Settings, gramian, graph, mean};
 use docent_train::{
-    Algorithm, Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, TrainRequest, TrainResponse,
-    message::{At, Blob, Key, Side},
+    Algorithm, Error, Evaluate, HoldOut, Hosts, JobPlan, JobSettings, Outcome, ReadRequest, TrainRequest,
+    TrainResponse,
+    message::{At, Blob, Key, Side, Source},
     part,
     plan::Phase,
 };
 use fixture::{
-    CLUSTERS, Cluster, Data, PLANS, graph_plan, hosts, ials, open, plan, rounded_plan, slot, softmax_plan, stale_plan,
+    CLUSTERS, Cluster, Data, PLANS, blob, graph_plan, hosts, ials, open, plan, rounded_plan, slot, softmax_plan,
+    stale_plan,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -145,7 +147,7 @@ async fn measuring(plan: fn(Hosts) -> JobPlan) {
 }
 
 #[tokio::test]
-async fn answers_lost_on_the_way_change_nothing() {
+async fn answers_lost_and_streams_broken_on_the_way_change_nothing() {
     let data = Data::planted(150, 60);
     for plan in PLANS {
         let quiet = Cluster::healthy(3, &data).run(plan(hosts(3, 0))).await.unwrap();
@@ -161,9 +163,13 @@ async fn answers_lost_on_the_way_change_nothing() {
             *times += u32::from(loses);
             loses
         };
-        let outcome = Cluster::new(3, &data, Box::new(is_lost)).run(plan(hosts(3, 0))).await.unwrap();
+        let streams = Arc::new(AtomicU64::new(0));
+        let counter = streams.clone();
+        let breaks = move || counter.fetch_add(1, Ordering::Relaxed) % 3 == 2;
+        let cluster = Cluster::new(3, &data, Box::new(is_lost)).breaking(Box::new(breaks));
+        let outcome = cluster.run(plan(hosts(3, 0))).await.unwrap();
         assert_eq!(hashes(&quiet), hashes(&outcome));
-        assert!(calls.load(Ordering::Relaxed) > 30);
+        assert!(calls.load(Ordering::Relaxed) > 30 && streams.load(Ordering::Relaxed) > 30);
     }
 }
 
@@ -195,8 +201,8 @@ async fn a_zombie_of_an_older_epoch_is_refused() {
     let failed = cluster.run(JobPlan { epoch: 2, ..plan(Hosts::single(1)) }).await;
     assert_eq!(failed.unwrap_err(), Error::Stale { job: 5, epoch: 3, run: 1 });
     let old = Key { job: 5, epoch: 2, run: 1 };
-    let pull = TrainRequest::Pull { key: old, blob: Blob::Table { version: 0 }, offset: 0 };
-    assert!(matches!(cluster.worker(1).handle(pull).await, Err(Error::Stale { .. })));
+    let table = blob(old, Blob::Table { version: 0 }, 0);
+    assert!(matches!(cluster.worker(1).read(table).await, Err(Error::Stale { .. })));
     let closed = TrainRequest::Load(Key { epoch: 3, ..old });
     assert!(matches!(cluster.worker(1).handle(closed).await, Err(Error::NotOpen { job: 5 })));
 }
@@ -231,21 +237,20 @@ async fn requests_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     worker.handle(step(78 * 8)).await.unwrap();
     for (blob, offset) in [
         (Blob::Table { version: 9 }, 0),
-        (Blob::Table { version: 0 }, 7),
         (Blob::Table { version: 0 }, u64::MAX),
         (Blob::Touched { vworker: 64 }, 0),
         (Blob::Places { reader: 77 }, 0),
         (Blob::Rows { side: Side::Items, version: 0, reader: 77 }, 0),
         (Blob::Means, 0),
-        (Blob::Positives, 3),
+        (Blob::Positives, u64::MAX),
         (Blob::Shown, 0),
-        (Blob::Fingerprints, 4),
+        (Blob::Fingerprints, u64::MAX),
         // An iALS job has no neighbours.
         (Blob::Pairs { vworker: 0 }, 0),
         (Blob::Neighbours, 0),
         (Blob::Weights { reader: 1 }, 0),
     ] {
-        assert!(worker.handle(TrainRequest::Pull { key, blob, offset }).await.is_err(), "{blob:?} {offset}");
+        assert!(worker.read(self::blob(key, blob, offset)).await.is_err(), "{blob:?} {offset}");
     }
     let count = TrainRequest::Count { key, items: vec![0; 64], round: 0 };
     assert!(matches!(worker.handle(count).await, Err(Error::Invalid(_))));
@@ -272,8 +277,8 @@ async fn counting_out_of_turn_is_refused_with_a_reason() {
     }
     worker.handle(TrainRequest::Locate { key, items: items.clone() }).await.unwrap();
     worker.handle(count(&items)).await.unwrap();
-    let weights = TrainRequest::Pull { key, blob: Blob::Weights { reader: 77 }, offset: 0 };
-    assert!(matches!(worker.handle(weights).await, Err(Error::Invalid(_))));
+    let weights = blob(key, Blob::Weights { reader: 77 }, 0);
+    assert!(matches!(worker.read(weights).await, Err(Error::Invalid(_))));
 }
 
 #[tokio::test]
@@ -311,16 +316,14 @@ async fn steps_out_of_turn_or_out_of_range_are_refused_with_a_reason() {
     assert_eq!(worker.handle(gradients(at(0))).await, Ok(computed), "nor computed again");
     worker.handle(gradients(at(1))).await.unwrap();
     assert!(worker.handle(gradients(at(0))).await.is_err(), "a step back");
-    let fetch = |places| TrainRequest::Fetch { key, at: at(1), places };
-    assert!(worker.handle(fetch(vec![u32::MAX])).await.is_err());
-    assert!(worker.handle(fetch(vec![0; 1 << 20])).await.is_err(), "more than a page");
-    let TrainResponse::Fetched { rows } = worker.handle(fetch(vec![0, 0])).await.unwrap() else { panic!() };
-    assert_eq!(rows.len(), 2 * 12 * 4);
+    let rows = |places| ReadRequest { source: Source::Rows { key, at: at(1), places }, offset: 0 };
+    assert!(worker.read(rows(vec![u32::MAX])).await.is_err());
+    assert_eq!(worker.read(rows(vec![0, 0])).await.unwrap().bytes, 2 * 12 * 4);
     let later = At { epoch: 1, ..at(0) };
     for blob in
         [Blob::Push { at: at(0), reader: 1 }, Blob::Push { at: at(1), reader: 7 }, Blob::Negatives { at: later }]
     {
-        assert!(worker.handle(TrainRequest::Pull { key, blob, offset: 0 }).await.is_err(), "{blob:?}");
+        assert!(worker.read(self::blob(key, blob, 0)).await.is_err(), "{blob:?}");
     }
 }
 

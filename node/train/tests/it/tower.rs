@@ -1,5 +1,5 @@
 //! What two towers have beside the steps of sampled softmax: dense weights, features, and parts that a reader makes users of.
-use crate::fixture::{CLUSTERS, Cluster, Data, biased_plan, hosts, open, tower_plan};
+use crate::fixture::{CLUSTERS, Cluster, Data, biased_plan, blob, hosts, open, tower_plan};
 use docent_model::{
     Kernel,
     tower::{Dense, FEATURES_MAX, user},
@@ -41,8 +41,10 @@ async fn dense_weights_and_features_out_of_turn_or_range_are_refused_with_a_reas
     }
     worker.handle(choose(names.clone())).await.unwrap();
     let at = |step| At { epoch: 0, step, steps: 2 };
-    let read = |at| TrainRequest::Pull { key, blob: Blob::Trained, offset: at };
-    assert!(matches!(worker.handle(read(0)).await, Err(Error::OutOfTurn { .. })), "rows are not what is read");
+    assert!(
+        matches!(worker.read(blob(key, Blob::Trained, 0)).await, Err(Error::OutOfTurn { .. })),
+        "rows are not what is read"
+    );
     let weights = Dense::first(&tower, names.len()).unwrap().to_vec();
     let dense = |at, weights: &[f32]| TrainRequest::Dense { key, at, weights: packed(weights) };
     let one_less = Dense::first(&tower, names.len() - 1).unwrap().to_vec();
@@ -52,7 +54,7 @@ async fn dense_weights_and_features_out_of_turn_or_range_are_refused_with_a_reas
     }
     assert!(matches!(worker.handle(dense(at(1), &weights)).await, Err(Error::OutOfTurn { .. })), "a step ahead");
     worker.handle(dense(at(0), &weights)).await.unwrap();
-    worker.handle(read(0)).await.unwrap();
+    worker.read(blob(key, Blob::Trained, 0)).await.unwrap();
     assert!(worker.handle(TrainRequest::Apply { key, at: at(0) }).await.is_err(), "its gradients come first");
 }
 

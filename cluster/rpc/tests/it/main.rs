@@ -1,4 +1,5 @@
 //! Bulk reads over real sockets.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use bytes::Bytes;
 use docent_proto::internal::Service;

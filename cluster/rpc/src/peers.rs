@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::wire;
 use bytes::Bytes;
 use docent_proto::internal::Service;
+use docent_proto::transport::Envelope;
 use docent_proto::transport::internal_client::InternalClient;
 use docent_runtime::Deadline;
 use docent_runtime::net::Net;
@@ -127,6 +128,12 @@ impl Peers {
         Ok(channel)
     }
 
+    /// The way to a member, and what is sent on it.
+    fn outgoing(&self, to: NodeId, service: Service, body: Bytes, deadline: Deadline) -> Result<(Channel, Envelope)> {
+        let channel = self.channel_to(to, None, Class::of(service))?;
+        Ok((channel, wire::envelope(&self.shared.identity, service, body, deadline)))
+    }
+
     fn local(&self, to: NodeId, service: Service) -> Option<Arc<dyn Handler>> {
         (self.shared.identity.node() == Some(to))
             .then(|| locked(&self.shared.local).get(&(service as u32)).cloned())
@@ -163,8 +170,7 @@ impl Caller for Peers {
         }
         let peers = self.clone();
         async move {
-            let channel = peers.channel_to(to, None, Class::of(service))?;
-            let envelope = wire::envelope(&peers.shared.identity, service, body, deadline);
+            let (channel, envelope) = peers.outgoing(to, service, body, deadline)?;
             let call = async {
                 let reply = client(channel).call(envelope).await.map_err(|status| wire::broken(to, &status))?;
                 wire::result(reply.into_inner())
@@ -200,8 +206,7 @@ impl Caller for Peers {
         }
         let peers = self.clone();
         async move {
-            let channel = peers.channel_to(to, None, Class::of(service))?;
-            let envelope = wire::envelope(&peers.shared.identity, service, body, deadline);
+            let (channel, envelope) = peers.outgoing(to, service, body, deadline)?;
             deadline.bound(&format!("the read from node {to}"), bulk::read(to, channel, &envelope)).await
         }
         .boxed()

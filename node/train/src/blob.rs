@@ -279,7 +279,8 @@ async fn pause(error: Error, attempt: u32) -> Result<(), Error> {
         return Err(error);
     }
     tracing::debug!(%error, attempt, "training call is repeated");
-    tokio::time::sleep(Duration::from_millis(20) * 5u32.pow(attempt.saturating_sub(2))).await;
+    let wait = Duration::from_millis(20) * 5u32.pow(attempt.saturating_sub(2));
+    tokio::time::sleep(wait).await; // nothing tells when a peer can be reached again
     Ok(())
 }
 

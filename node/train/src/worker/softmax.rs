@@ -344,7 +344,7 @@ impl Session {
         }
     }
 
-    /// A page of [`Blob::Trained`].
+    /// [`Blob::Trained`].
     pub(super) fn serve_trained(&self) -> Result<Content, Error> {
         let (dim, table) = (usize::from(self.softmax_settings()?.dim), self.table()?);
         let count = table.read().unwrap_or_else(PoisonError::into_inner).latest()?.len() / dim;
